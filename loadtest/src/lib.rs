@@ -1,1 +1,9 @@
+//! A vLLM simulator, workloads, a client and reports.
+//!
+//! `loadtest` drives a gateway only as a URL; `hearth demo` uses its simulator in-process.
 
+pub mod client;
+pub mod jobs;
+pub mod report;
+pub mod simulator;
+pub mod workload;

@@ -1,1 +1,5 @@
+//! Decides which pod serves a request.
+//!
+//! Deciding is pure: time and randomness are arguments. Only discovery and the feeds do IO.
 
+pub mod tokenize;
