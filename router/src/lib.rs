@@ -2,4 +2,5 @@
 //!
 //! Deciding is pure: time and randomness are arguments. Only discovery and the feeds do IO.
 
+pub mod pool;
 pub mod tokenize;
