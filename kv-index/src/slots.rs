@@ -17,12 +17,6 @@ pub struct Slots {
     free: std::collections::BTreeSet<u32>,
 }
 
-/// A set of slots as a bitset over their indices.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SlotSet {
-    words: Vec<u64>,
-}
-
 // === impl Slot ===
 
 impl Slot {
@@ -67,61 +61,6 @@ impl Slots {
     }
 }
 
-// === impl SlotSet ===
-
-impl SlotSet {
-    /// Adds a slot index; says whether it was new.
-    pub fn insert(&mut self, index: usize) -> bool {
-        let (word, bit) = (index / 64, 1_u64 << (index % 64));
-        if word >= self.words.len() {
-            self.words.resize(word + 1, 0);
-        }
-        let new = self.words[word] & bit == 0;
-        self.words[word] |= bit;
-        new
-    }
-
-    /// Removes a slot index; says whether it was there.
-    pub fn remove(&mut self, index: usize) -> bool {
-        let (word, bit) = (index / 64, 1_u64 << (index % 64));
-        let Some(entry) = self.words.get_mut(word) else { return false };
-        let was = *entry & bit != 0;
-        *entry &= !bit;
-        was
-    }
-
-    /// Whether the slot index is in the set.
-    #[must_use]
-    pub fn contains(&self, index: usize) -> bool {
-        self.words.get(index / 64).is_some_and(|word| word & (1 << (index % 64)) != 0)
-    }
-
-    /// Whether no slot is in the set.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.words.iter().all(|word| *word == 0)
-    }
-
-    /// Keeps only what is also in `other`.
-    pub fn intersect(&mut self, other: &Self) {
-        for (i, word) in self.words.iter_mut().enumerate() {
-            *word &= other.words.get(i).copied().unwrap_or(0);
-        }
-    }
-
-    /// The slot indices in ascending order.
-    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        self.words.iter().enumerate().flat_map(|(i, word)| {
-            let mut rest = *word;
-            std::iter::from_fn(move || {
-                let bit = (rest != 0).then(|| rest.trailing_zeros() as usize)?;
-                rest &= rest - 1;
-                Some(i * 64 + bit)
-            })
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,14 +77,5 @@ mod tests {
         slots.release(a);
         assert!(slots.is_current(c), "a stale release must not free the successor");
         assert_eq!(slots.acquire().index(), 2);
-    }
-
-    #[test]
-    fn a_slot_set_is_a_set() {
-        let mut set = SlotSet::default();
-        assert!(set.insert(3) && set.insert(130) && !set.insert(3));
-        assert_eq!(set.iter().collect::<Vec<_>>(), [3, 130]);
-        assert!(set.remove(3) && !set.remove(3) && !set.remove(9999));
-        assert!(!set.contains(3) && set.contains(130) && !set.is_empty());
     }
 }
