@@ -2,5 +2,6 @@
 //!
 //! Deciding is pure: time and randomness are arguments. Only discovery and the feeds do IO.
 
+pub mod openai;
 pub mod pool;
 pub mod tokenize;

@@ -2,6 +2,7 @@
 
 mod canonical;
 mod guard;
+mod members;
 mod request;
 
 pub use guard::{GUARDED_FIELDS, guarded_spans, without};

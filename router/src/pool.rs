@@ -41,8 +41,8 @@ pub struct ModelCard {
     pub parent: Option<Arc<str>>,
     /// Longest prompt plus answer in tokens; adapters say none and mean their parent's.
     pub max_model_len: Option<u32>,
-    /// The card as the pod wrote it.
-    pub raw: Arc<serde_json::value::RawValue>,
+    /// The card as the pod wrote it: one JSON object.
+    pub raw: Arc<str>,
 }
 
 /// What the engine's own metrics last said. Hints, not the truth: they are a second old.

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// Appends the strings, numbers and keys of a JSON value in order, each ended by a zero byte, so
 /// that two spellings of one prompt (white space, escapes) give the same bytes and a prompt that
 /// continues another starts with its bytes.
-pub(super) struct Canonical<'a>(pub(super) &'a mut Vec<u8>);
+struct Canonical<'a>(&'a mut Vec<u8>);
 
 // === impl Canonical ===
 
@@ -80,60 +80,4 @@ pub(super) fn append(json: &str, out: &mut Vec<u8>) -> Result<(), serde_json::Er
     let mut deserializer = serde_json::Deserializer::from_str(json);
     Canonical(out).deserialize(&mut deserializer)?;
     deserializer.end()
-}
-
-/// The members of a JSON object in order, duplicates included, keys unescaped, values as written.
-pub(super) struct Members<'a>(
-    pub(super) Vec<(std::borrow::Cow<'a, str>, &'a serde_json::value::RawValue)>,
-);
-
-/// A key, borrowed unless it has escapes (serde's `Cow` always copies).
-struct Key<'a>(std::borrow::Cow<'a, str>);
-
-// === impl Key ===
-
-impl<'de> Deserialize<'de> for Key<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct KeyVisitor;
-        impl<'de> Visitor<'de> for KeyVisitor {
-            type Value = Key<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a key")
-            }
-
-            fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Key<'de>, E> {
-                Ok(Key(v.into()))
-            }
-
-            fn visit_str<E>(self, v: &str) -> Result<Key<'de>, E> {
-                Ok(Key(v.to_owned().into()))
-            }
-        }
-        deserializer.deserialize_str(KeyVisitor)
-    }
-}
-
-// === impl Members ===
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MembersVisitor;
-        impl<'de> Visitor<'de> for MembersVisitor {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                let mut members = Vec::with_capacity(16);
-                while let Some((key, value)) = map.next_entry::<Key<'de>, _>()? {
-                    members.push((key.0, value));
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(MembersVisitor)
-    }
 }
