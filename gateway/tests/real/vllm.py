@@ -27,13 +27,31 @@ ENVIRONMENT = {
 }
 
 
-class Server:
+class Running:
+    """A server at a URL, whoever started it."""
+
+    def __init__(self, url: str):
+        self.url = url.rstrip("/")
+
+    @property
+    def address(self) -> str:
+        """`ip:port`, as the gateway's x-upstream-host names it."""
+        return self.url.removeprefix("http://")
+
+    def metric(self, name: str) -> float:
+        """The sum over all labels of `vllm:NAME` on the server's own metrics page."""
+        page = get(f"{self.url}/metrics")[1]
+        values = re.findall(rf"^vllm:{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", page, re.M)
+        return sum(map(float, values))
+
+
+class Server(Running):
     """`model` is a key of MODELS, and the name it is served under."""
 
     def __init__(self, name: str, model: str, port: int = 0, extra: tuple[str, ...] = ()):
         self.name, self.model = name, model
         self.port = port or free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__(f"http://127.0.0.1:{self.port}")
         command = [
             str(VENV / "bin" / "vllm"), "serve", str(MODELS[model]),
             "--served-model-name", model,
@@ -57,12 +75,6 @@ class Server:
             return get(f"{self.url}/health", 2)[0] == 200
 
         wait_until(ready, START_LIMIT_S, f"vLLM {self.name} ready", every_s=0.25)
-
-    def metric(self, name: str) -> float:
-        """The sum over all labels of `vllm:NAME` on the server's own metrics page."""
-        page = get(f"{self.url}/metrics")[1]
-        values = re.findall(rf"^vllm:{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", page, re.M)
-        return sum(map(float, values))
 
     def __enter__(self):
         return self
