@@ -5,5 +5,7 @@
 pub mod client;
 pub mod jobs;
 pub mod report;
+pub mod saturate;
 pub mod simulator;
+pub mod upstream;
 pub mod workload;
