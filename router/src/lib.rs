@@ -3,8 +3,15 @@
 //! Deciding is pure: time and randomness are arguments. Only discovery and the feeds do IO.
 
 pub mod bookings;
+pub mod decide;
 pub mod openai;
 pub mod policy;
 pub mod pool;
+pub mod query;
+mod refusal;
+mod router;
 pub mod session;
 pub mod tokenize;
+
+pub use refusal::Refusal;
+pub use router::{Decision, Placement, Router, Trust};
