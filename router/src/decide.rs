@@ -28,7 +28,7 @@ pub fn is_eligible(endpoint: &Endpoint, query: &Query, tried: &[Slot]) -> bool {
     endpoint.is_ready()
         && endpoint.pod.role != Role::Prefill
         && !tried.contains(&endpoint.slot)
-        && endpoint.serves(&query.model)
+        && query.model.as_deref().is_none_or(|model| endpoint.serves(model))
 }
 
 /// Fills `candidates` with a row per eligible pod and returns the row that the policy picks.

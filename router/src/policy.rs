@@ -120,16 +120,24 @@ fn index_below(dice: u64, len: usize) -> usize {
 
 // === impl PolicyName ===
 
-impl fmt::Display for PolicyName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl PolicyName {
+    /// The name in the configuration, in `x-hearth-decision` and in the access log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Warm => "warm",
             Self::RoundRobin => "round-robin",
             Self::Random => "random",
             Self::LeastRequest => "least-request",
             Self::P2c => "p2c",
             Self::Session => "session",
-        })
+        }
+    }
+}
+
+impl fmt::Display for PolicyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

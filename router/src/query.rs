@@ -12,8 +12,8 @@ use crate::openai::{Api, BadBody, Fields};
 pub struct Query {
     /// The API it calls.
     pub api: Api,
-    /// The model, by a name that a pod lists.
-    pub model: Arc<str>,
+    /// The model, by a name that a pod lists; none: any pod will do.
+    pub model: Option<Arc<str>>,
     /// Whether the client asked for server-sent events.
     pub stream: bool,
     /// The session key, if it has one.
@@ -41,6 +41,17 @@ const BLOCK_BYTES: usize = 64;
 /// English text has about four bytes per token, so a block of bytes stands for 16 tokens, the size
 /// of vLLM's block on a GPU.
 const BYTES_PER_TOKEN: usize = 4;
+
+// === impl Query ===
+
+impl Query {
+    /// A request that any pod can take, and whose body nobody reads.
+    #[must_use]
+    pub fn any(api: Api) -> Self {
+        let prompt = PromptBlocks { block_tokens: 1, ..PromptBlocks::default() };
+        Self { api, model: None, stream: false, session: None, guarded: Vec::new(), prompt }
+    }
+}
 
 // === impl PromptBlocks ===
 

@@ -110,7 +110,14 @@ impl Router {
         let model = resolve(&self.pool.snapshot(), fields.model.as_deref())?;
         let session = session::key(headers).map(Arc::from);
         let prompt = self.blocks(&model, &fields)?;
-        Ok(Query { api, model, stream: fields.stream, session, guarded: fields.guarded, prompt })
+        Ok(Query {
+            api,
+            model: Some(model),
+            stream: fields.stream,
+            session,
+            guarded: fields.guarded,
+            prompt,
+        })
     }
 
     /// Chooses a pod that is not among `tried`, and books it.
@@ -118,24 +125,47 @@ impl Router {
     /// # Errors
     /// When no pod is left.
     pub fn place(&self, query: &Query, tried: &[kv_index::Slot]) -> Result<Placement, Refusal> {
+        self.place_by(&self.settings, query, tried)
+    }
+
+    /// Chooses any ready pod, the least busy one, for a request that we do not read.
+    ///
+    /// # Errors
+    /// When no pod is left.
+    pub fn place_any(&self, tried: &[kv_index::Slot]) -> Result<Placement, Refusal> {
+        let settings = policy::Settings { policy: PolicyName::LeastRequest, ..self.settings };
+        self.place_by(&settings, &Query::any(Api::Detokenize), tried)
+    }
+
+    fn place_by(
+        &self,
+        settings: &policy::Settings,
+        query: &Query,
+        tried: &[kv_index::Slot],
+    ) -> Result<Placement, Refusal> {
         let snapshot = self.pool.snapshot();
         let now_ms = self.now_ms();
         OVERLAP.with_borrow_mut(|overlap| {
             let slots = snapshot.endpoints.iter().map(|endpoint| endpoint.slot);
             self.index.overlap(&query.prompt.chain, slots, now_ms, overlap);
             let view = View { snapshot: &snapshot, overlap, query, tried };
-            self.book(&view, now_ms)
+            self.book(settings, &view, now_ms)
         })
     }
 
-    fn book(&self, view: &View<'_>, now_ms: u64) -> Result<Placement, Refusal> {
+    fn book(
+        &self,
+        settings: &policy::Settings,
+        view: &View<'_>,
+        now_ms: u64,
+    ) -> Result<Placement, Refusal> {
         let query = view.query;
         let booked = self.bookings.book(|desk| {
             let has_session = query.session.is_some();
             let ask = Ask { has_session, ticket: desk.ticket(), dice: rand::random() };
             let mut candidates = std::mem::take(&mut desk.candidates);
             let load = |slot| (desk.admit(slot), self.index.eviction_age_ms(slot, now_ms));
-            let row = decide::decide(&self.settings, view, ask, load, &mut candidates);
+            let row = decide::decide(settings, view, ask, load, &mut candidates);
             tracing::trace!(target: "router::decide", table = %Table(&candidates), ?row);
             let chosen = row.map(|row| candidates[row]);
             desk.candidates = candidates;
@@ -152,7 +182,7 @@ impl Router {
         }
         Ok(Placement {
             decision: Decision {
-                policy: self.settings.policy,
+                policy: settings.policy,
                 matched_tokens: chosen.matched_tokens,
                 prompt_tokens: query.prompt.tokens,
                 trust: Trust::Approximate,
