@@ -15,3 +15,4 @@ pub mod tokenize;
 
 pub use refusal::Refusal;
 pub use router::{Decision, Placement, Router, Trust};
+pub mod units;
