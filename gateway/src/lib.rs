@@ -1,1 +1,5 @@
+//! Hearth: an OpenAI endpoint in front of vLLM pods, on Pingora.
 
+pub mod cli;
+pub mod config;
+pub mod telemetry;

@@ -12,7 +12,7 @@ mod refusal;
 mod router;
 pub mod session;
 pub mod tokenize;
+pub mod units;
 
 pub use refusal::Refusal;
 pub use router::{Decision, Placement, Router, Trust};
-pub mod units;
