@@ -2,4 +2,6 @@
 
 pub mod cli;
 pub mod config;
+pub mod drain;
 pub mod telemetry;
+pub mod tls;

@@ -2,7 +2,8 @@
 
 pub mod access_log;
 pub mod metrics;
-pub mod pool_metrics;
+pub mod reading;
+pub mod router_metrics;
 
 use std::io::{self, IsTerminal as _};
 
@@ -14,7 +15,8 @@ use crate::config::{Log, LogFormat};
 
 pub use access_log::{AccessLog, AccessLogWriter, Record};
 pub use metrics::{Held, Metrics};
-pub use pool_metrics::PoolCollector;
+pub use reading::{Reading, Readings};
+pub use router_metrics::RouterCollector;
 
 /// Why the program's log could not be set up.
 #[derive(Debug, Error)]

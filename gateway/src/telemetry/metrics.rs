@@ -1,5 +1,5 @@
-//! The metrics of requests and of the process, registered once. Those of the pods are in
-//! [`super::pool_metrics`].
+//! The metrics of requests and of the process, registered once. Those of pods, bookings and index
+//! are in [`super::router_metrics`].
 //!
 //! A label is one of a closed set of `&'static str` (route, reason), an HTTP status, or the name of
 //! a model that some pod serves; nothing that a client makes up becomes a label.
@@ -52,16 +52,10 @@ pub struct Metrics {
     body_bytes_held: IntGauge,
     config_info: IntGaugeVec,
     certificate_expiry: IntGaugeVec,
-    /// Bookings that are held.
-    pub bookings: IntGauge,
     /// Guarded fields taken out of clients' bodies.
     pub guarded_fields_removed: IntCounter,
     /// Clients that hung up before the end of their answer.
     pub client_gone: IntCounter,
-    /// Blocks in the KV index.
-    pub kv_index_blocks: IntGauge,
-    /// Bytes of the KV index.
-    pub kv_index_bytes: IntGauge,
     /// Access-log lines that found the queue full, or stdout closed.
     pub log_lines_dropped: IntCounter,
     /// Certificate files that were new and could not be used.
@@ -172,7 +166,6 @@ impl Metrics {
                 "When the certificate in use expires, in seconds since 1970.",
                 &[],
             )?,
-            bookings: of.gauge("hearth_bookings", "Bookings of work on pods that are held.")?,
             guarded_fields_removed: of.counter(
                 "hearth_guarded_fields_removed_total",
                 "Fields that no client may set, taken out of request bodies.",
@@ -181,8 +174,6 @@ impl Metrics {
                 "hearth_client_gone_total",
                 "Clients that hung up before the end of their answer.",
             )?,
-            kv_index_blocks: of.gauge("hearth_kv_index_blocks", "Blocks in the KV index.")?,
-            kv_index_bytes: of.gauge("hearth_kv_index_bytes", "Bytes of the KV index.")?,
             log_lines_dropped: of.counter(
                 "hearth_log_lines_dropped_total",
                 "Access-log lines that found the queue full or stdout closed.",
@@ -204,12 +195,6 @@ impl Metrics {
     #[must_use]
     pub fn hold_body(&self, bytes: usize) -> Held {
         Held::new(&self.body_bytes_held, i64::try_from(bytes).unwrap_or(i64::MAX))
-    }
-
-    /// Counts a booking until the guard is dropped.
-    #[must_use]
-    pub fn book(&self) -> Held {
-        Held::new(&self.bookings, 1)
     }
 
     /// Counts a request that has ended. `model` is a name that a pod serves, or none.

@@ -2,15 +2,15 @@ use http::StatusCode;
 use prometheus::{Registry, TextEncoder};
 
 use super::*;
-use crate::telemetry::{PoolCollector, pool_metrics};
+use crate::telemetry::reading::tests::reading;
+use crate::telemetry::{Readings, RouterCollector};
 
 /// Every family with its labels and help, each touched once.
 fn exposition() -> String {
     let registry = Registry::new();
     let metrics = Metrics::new(&registry).expect("no name twice");
-    let snapshot = std::sync::Arc::new(pool_metrics::tests::snapshot());
-    let pool = PoolCollector::of(move || snapshot.clone()).expect("well formed");
-    registry.register(Box::new(pool)).expect("no name twice");
+    let router = RouterCollector::new(Readings::from_fn(reading)).expect("well formed");
+    registry.register(Box::new(router)).expect("no name twice");
     metrics.request_ends("chat", StatusCode::OK, Some("tiny"), 0.5);
     metrics.request_ends("chat", StatusCode::NOT_FOUND, None, 0.01);
     metrics.error("no_such_model");
@@ -37,15 +37,14 @@ fn every_family_is_there_with_its_help_and_labels() {
 #[test]
 fn a_guard_counts_until_it_is_dropped() {
     let metrics = Metrics::new(&Registry::new()).expect("no name twice");
-    let held = (metrics.request_begins(), metrics.hold_body(1000), metrics.book());
+    let held = (metrics.request_begins(), metrics.hold_body(1000));
     let more = metrics.hold_body(24);
-    let values =
-        || (metrics.in_flight.get(), metrics.body_bytes_held.get(), metrics.bookings.get());
-    assert_eq!(values(), (1, 1024, 1));
+    let values = || (metrics.in_flight.get(), metrics.body_bytes_held.get());
+    assert_eq!(values(), (1, 1024));
     drop(held);
-    assert_eq!(values(), (0, 24, 0));
+    assert_eq!(values(), (0, 24));
     drop(more);
-    assert_eq!(values(), (0, 0, 0));
+    assert_eq!(values(), (0, 0));
 }
 
 #[test]

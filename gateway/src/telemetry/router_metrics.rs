@@ -1,29 +1,33 @@
-//! The metrics of the pods, read from the pool's snapshot when they are scraped: a pod that has
-//! gone is gone from the next scrape.
+//! The metrics of pods, bookings and index, read when they are scraped: there is no second account
+//! to keep, and a pod that has gone is gone from the next scrape.
 //!
 //! The `inference_pool_*` names are those of the Gateway API inference extension's endpoint picker
 //! (v0.5), which dashboards made for it ask for.
 
 use std::fmt;
-use std::sync::Arc;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Gauge, GaugeVec, Opts};
-use router::pool::{Endpoint, Health, Pool, Snapshot};
+use router::pool::{Endpoint, Health, Snapshot};
 use tokio::time::Instant;
+
+use super::reading::{Reading, Readings};
 
 /// The value of the label `name`: the pool's name in the systems that these dashboards come from.
 const POOL_NAME: &str = "llm-d";
 
-/// Collects the metrics of a pool's pods.
-pub struct PoolCollector {
-    snapshot: Box<dyn Fn() -> Arc<Snapshot> + Send + Sync>,
+/// Collects the metrics of what the router knows.
+pub struct RouterCollector {
+    readings: Readings,
     families: Families,
 }
 
 /// One scrape's worth of families.
 struct Families {
+    bookings: Gauge,
+    index_blocks: Gauge,
+    index_bytes: Gauge,
     discovery_age: Gauge,
     endpoints: GaugeVec,
     ready_pods: GaugeVec,
@@ -32,32 +36,25 @@ struct Families {
     pod_queue: GaugeVec,
 }
 
-// === impl PoolCollector ===
+// === impl RouterCollector ===
 
-impl PoolCollector {
-    /// Collects from this pool.
+impl RouterCollector {
+    /// Collects from these readings.
     ///
     /// # Errors
     /// None in practice: the names are fixed and well formed.
-    pub fn new(pool: Pool) -> Result<Self, prometheus::Error> {
-        Self::of(move || Arc::clone(&pool.snapshot()))
-    }
-
-    /// Collects from wherever snapshots come from.
-    pub(super) fn of(
-        snapshot: impl Fn() -> Arc<Snapshot> + Send + Sync + 'static,
-    ) -> Result<Self, prometheus::Error> {
-        Ok(Self { snapshot: Box::new(snapshot), families: Families::new()? })
+    pub fn new(readings: Readings) -> Result<Self, prometheus::Error> {
+        Ok(Self { readings, families: Families::new()? })
     }
 }
 
-impl fmt::Debug for PoolCollector {
+impl fmt::Debug for RouterCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PoolCollector").finish_non_exhaustive()
+        f.debug_struct("RouterCollector").finish_non_exhaustive()
     }
 }
 
-impl Collector for PoolCollector {
+impl Collector for RouterCollector {
     fn desc(&self) -> Vec<&Desc> {
         self.families.all().into_iter().flat_map(Collector::desc).collect()
     }
@@ -65,7 +62,7 @@ impl Collector for PoolCollector {
     fn collect(&self) -> Vec<MetricFamily> {
         // Fresh families: two scrapes at once must not see each other half filled.
         let families = Families::new().expect("the same names were well formed before");
-        families.fill(&(self.snapshot)(), Instant::now());
+        families.fill(&self.readings.take(), Instant::now());
         families.all().into_iter().flat_map(Collector::collect).collect()
     }
 }
@@ -77,6 +74,12 @@ impl Families {
         let family =
             |name: &str, help: &str, labels: &[&str]| GaugeVec::new(Opts::new(name, help), labels);
         Ok(Self {
+            bookings: Gauge::new(
+                "hearth_bookings",
+                "Requests booked on pods; 0 when none is in flight.",
+            )?,
+            index_blocks: Gauge::new("hearth_kv_index_blocks", "Blocks in the KV index.")?,
+            index_bytes: Gauge::new("hearth_kv_index_bytes", "Bytes of the KV index.")?,
             discovery_age: Gauge::new(
                 "hearth_discovery_age_seconds",
                 "How long ago discovery last said that the set of pods is current; -1 before the \
@@ -110,8 +113,11 @@ impl Families {
         })
     }
 
-    fn all(&self) -> [&dyn Collector; 6] {
+    fn all(&self) -> [&dyn Collector; 9] {
         [
+            &self.bookings,
+            &self.index_blocks,
+            &self.index_bytes,
             &self.discovery_age,
             &self.endpoints,
             &self.ready_pods,
@@ -121,7 +127,14 @@ impl Families {
         ]
     }
 
-    fn fill(&self, snapshot: &Snapshot, now: Instant) {
+    fn fill(&self, reading: &Reading, now: Instant) {
+        self.bookings.set(as_f64(reading.booked.requests));
+        self.index_blocks.set(as_f64(reading.index_blocks));
+        self.index_bytes.set(as_f64(reading.index_bytes));
+        self.fill_pods(&reading.snapshot, now);
+    }
+
+    fn fill_pods(&self, snapshot: &Snapshot, now: Instant) {
         let age = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
         self.discovery_age.set(snapshot.synced_at.map_or(-1.0, age));
         for (state, label) in
@@ -145,53 +158,26 @@ impl Families {
     }
 }
 
-/// A count of pods as a gauge's value.
-fn as_f64(count: usize) -> f64 {
-    u32::try_from(count).map_or(f64::from(u32::MAX), f64::from)
+/// A count as a gauge's value.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+fn as_f64(count: impl TryInto<u64>) -> f64 {
+    count.try_into().map_or(f64::INFINITY, |count: u64| count as f64)
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use kv_index::Slots;
-    use router::pool::{EngineHints, Pod, Role};
+mod tests {
+    use std::time::Duration;
 
     use super::*;
-
-    /// Two ready pods, one of them with a queue, and one that is not proven yet.
-    pub(in crate::telemetry) fn snapshot() -> Snapshot {
-        let mut slots = Slots::default();
-        let mut endpoint = |number: u8, health, waiting, kv_usage| {
-            let addr = ([10, 0, 0, number], 8000).into();
-            Arc::new(Endpoint {
-                pod: Pod {
-                    uid: format!("uid-{number}").into(),
-                    name: format!("pod-{number}").into(),
-                    addr,
-                    role: Role::Both,
-                },
-                slot: slots.acquire(),
-                health,
-                models: Arc::new([]),
-                engine: EngineHints { waiting, kv_usage, ..EngineHints::default() },
-            })
-        };
-        let endpoints = vec![
-            endpoint(1, Health::Ready, 3.0, 0.5),
-            endpoint(2, Health::Ready, 0.0, 0.25),
-            endpoint(3, Health::Unproven, 9.0, 1.0),
-        ];
-        Snapshot { endpoints, ..Snapshot::default() }
-    }
 
     #[test]
     fn the_age_counts_from_the_last_word_of_discovery() {
         let families = Families::new().expect("well formed");
         let now = Instant::now();
-        families.fill(&snapshot(), now);
+        families.fill_pods(&Snapshot::default(), now);
         assert!(families.discovery_age.get() < 0.0, "never synced");
-        let synced_at = Some(now);
-        let later = now + std::time::Duration::from_secs(7);
-        families.fill(&Snapshot { synced_at, ..snapshot() }, later);
+        let synced = Snapshot { synced_at: Some(now), ..Snapshot::default() };
+        families.fill_pods(&synced, now + Duration::from_secs(7));
         assert!((families.discovery_age.get() - 7.0).abs() < 1e-9);
     }
 }
