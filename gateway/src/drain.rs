@@ -9,9 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
-use async_trait::async_trait;
 use futures_util::{Stream, StreamExt as _, stream};
-use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -65,14 +63,6 @@ struct Shared {
     none_left: Notify,
 }
 
-/// Pingora's view: it asks once, and ends when answered. Set its `grace_period_seconds` to 0, or it
-/// sleeps on top of the drain (300 s by default).
-#[derive(Clone, Debug)]
-pub struct SignalWatch {
-    drain: Drain,
-    settings: config::Drain,
-}
-
 // === impl Drain ===
 
 impl Drain {
@@ -90,6 +80,12 @@ impl Drain {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.phase() != Phase::Serving
+    }
+
+    /// Whether new requests are refused.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.phase() == Phase::Closing
     }
 
     /// Counts a request until the guard is dropped.
@@ -168,35 +164,11 @@ impl Drop for InFlight {
     }
 }
 
-// === impl SignalWatch ===
-
-impl SignalWatch {
-    /// Drains on SIGTERM and SIGINT.
-    #[must_use]
-    pub fn new(drain: Drain, settings: config::Drain) -> Self {
-        Self { drain, settings }
-    }
-}
-
-#[async_trait]
-impl ShutdownSignalWatch for SignalWatch {
-    async fn recv(&self) -> ShutdownSignal {
-        let signals = match signals() {
-            Ok(signals) => signals.left_stream(),
-            Err(error) => {
-                tracing::error!(%error, "no signal handler: a signal will end the process at once");
-                stream::pending().right_stream()
-            }
-        };
-        match self.drain.run(signals, self.settings).await {
-            Outcome::Drained => ShutdownSignal::GracefulTerminate,
-            Outcome::LimitReached(_) | Outcome::Forced => ShutdownSignal::FastShutdown,
-        }
-    }
-}
-
 /// The process's own signals.
-fn signals() -> io::Result<impl Stream<Item = Signal> + Unpin + Send> {
+///
+/// # Errors
+/// The system takes no handler.
+pub fn signals() -> io::Result<impl Stream<Item = Signal> + Unpin + Send> {
     let mut terminate = unix::signal(SignalKind::terminate())?;
     let mut interrupt = unix::signal(SignalKind::interrupt())?;
     Ok(stream::poll_fn(move |context| {
