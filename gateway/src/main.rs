@@ -85,8 +85,7 @@ fn runtime(config: &Config) -> anyhow::Result<tokio::runtime::Runtime> {
 
 fn complain(error: &dyn std::fmt::Display) {
     let mut stderr = std::io::stderr();
-    let (bold, plain) =
-        if stderr.is_terminal() { ("\u{1b}[1;31m", "\u{1b}[0m") } else { ("", "") };
+    let (bold, plain) = if stderr.is_terminal() { ("\u{1b}[1;31m", "\u{1b}[0m") } else { ("", "") };
     if writeln!(stderr, "{bold}hearth:{plain} {error:#}").is_err() {
         // Nobody listens: the exit code says it.
     }

@@ -7,6 +7,7 @@ pub mod decide;
 pub mod openai;
 pub mod policy;
 pub mod pool;
+mod prompt;
 pub mod query;
 mod refusal;
 mod router;
@@ -14,5 +15,6 @@ pub mod session;
 pub mod tokenize;
 pub mod units;
 
+pub use prompt::Tokenizers;
 pub use refusal::Refusal;
 pub use router::{Decision, Placement, Router, Trust};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderMap;
+use jiff::Timestamp;
 use kv_index::{ApproximateIndex, ChainHasher, Overlap};
 
 use crate::bookings::{Booking, Bookings};
@@ -13,9 +14,11 @@ use crate::decide::{self, View};
 use crate::openai::{self, Api, Fields};
 use crate::policy::{self, Ask, PolicyName, Table};
 use crate::pool::{Endpoint, Pool, Snapshot};
+use crate::prompt::{self, Tokenizers};
 use crate::query::{PromptBlocks, Query};
 use crate::refusal::Refusal;
 use crate::session;
+use crate::tokenize::Tokenizer;
 
 /// The brain: everything that deciding needs, shared by all requests.
 #[derive(Debug)]
@@ -25,6 +28,7 @@ pub struct Router {
     index: Arc<ApproximateIndex>,
     bookings: Arc<Bookings>,
     hasher: ChainHasher,
+    tokenizers: Tokenizers,
     started: Instant,
 }
 
@@ -68,6 +72,9 @@ const BELIEF_SHARE: u32 = 2;
 /// A prompt sent so recently may still be in the making, and says nothing about eviction.
 const SETTLED_MS: u64 = 5_000;
 
+/// vLLM's block on a GPU, until a pod has told its own.
+const DEFAULT_BLOCK_TOKENS: u32 = 16;
+
 thread_local! {
     static OVERLAP: RefCell<Overlap> = RefCell::default();
 }
@@ -77,10 +84,16 @@ thread_local! {
 impl Router {
     /// A router over a pool.
     #[must_use]
-    pub fn new(pool: Pool, settings: policy::Settings, index: Arc<ApproximateIndex>) -> Self {
+    pub fn new(
+        pool: Pool,
+        settings: policy::Settings,
+        index: Arc<ApproximateIndex>,
+        tokenizers: Tokenizers,
+    ) -> Self {
         let bookings = Arc::default();
         let hasher = ChainHasher::default();
-        Self { pool, settings, index, bookings, hasher, started: Instant::now() }
+        let started = Instant::now();
+        Self { pool, settings, index, bookings, hasher, tokenizers, started }
     }
 
     /// The pods.
@@ -107,9 +120,10 @@ impl Router {
     /// When the body cannot be read or no pod lists its model.
     pub fn read(&self, api: Api, headers: &HeaderMap, body: &[u8]) -> Result<Query, Refusal> {
         let fields = openai::read(api, body)?;
-        let model = resolve(&self.pool.snapshot(), fields.model.as_deref())?;
+        let snapshot = self.pool.snapshot();
+        let model = resolve(&snapshot, fields.model.as_deref())?;
         let session = session::key(headers).map(Arc::from);
-        let prompt = self.blocks(&model, &fields)?;
+        let prompt = self.blocks(&snapshot, &model, &fields)?;
         Ok(Query {
             api,
             model: Some(model),
@@ -195,8 +209,25 @@ impl Router {
         })
     }
 
-    fn blocks(&self, model: &str, fields: &Fields<'_>) -> Result<PromptBlocks, Refusal> {
+    /// The prompt's blocks: of its tokens, or else of its text.
+    fn blocks(
+        &self,
+        snapshot: &Snapshot,
+        model: &str,
+        fields: &Fields<'_>,
+    ) -> Result<PromptBlocks, Refusal> {
         let root = [model, fields.cache_salt.as_deref().unwrap_or_default()];
+        if let Some(tokenizer) = tokenizer(&self.tokenizers, snapshot, model) {
+            match prompt::tokens(tokenizer, fields, Timestamp::now()) {
+                Ok(Some(tokens)) => {
+                    let block_tokens = block_tokens(snapshot, model);
+                    return Ok(PromptBlocks::of_tokens(&self.hasher, &root, &tokens, block_tokens));
+                }
+                Ok(None) => {}
+                // The pod will say what is wrong with it; until then its text is as good.
+                Err(error) => tracing::debug!(%error, model, "a prompt could not be tokenized"),
+            }
+        }
         Ok(PromptBlocks::of_text(&self.hasher, &root, fields)?)
     }
 
@@ -227,6 +258,26 @@ fn resolve(snapshot: &Snapshot, model: Option<&str>) -> Result<Arc<str>, Refusal
             Err(Refusal::ModelMissing { names })
         }
     }
+}
+
+/// The model's tokenizer, or that of the model that it adapts.
+fn tokenizer<'a>(
+    tokenizers: &'a Tokenizers,
+    snapshot: &Snapshot,
+    model: &str,
+) -> Option<&'a Tokenizer> {
+    let parent = || {
+        let mut cards = snapshot.endpoints.iter().flat_map(|endpoint| endpoint.models.iter());
+        let card = cards.find(|card| &*card.id == model)?;
+        tokenizers.get(card.parent.as_deref()?)
+    };
+    tokenizers.get(model).or_else(parent).map(|tokenizer| &**tokenizer)
+}
+
+/// Tokens per block on the pods that serve the model, as the first that told says.
+fn block_tokens(snapshot: &Snapshot, model: &str) -> u32 {
+    let mut pods = snapshot.endpoints.iter().filter(|endpoint| endpoint.serves(model));
+    pods.find_map(|endpoint| endpoint.engine.block_size).unwrap_or(DEFAULT_BLOCK_TOKENS)
 }
 
 /// How many of our blocks the pod's KV cache can hold.

@@ -93,7 +93,8 @@ fn qwen3_makes_the_ids_that_vllm_made() {
 #[test]
 fn every_text_survives_encoding_and_decoding() {
     let tokenizer = small();
-    for text in ["", "plain words", "Grüße — 你好 👩‍👩‍👧‍👦\r\n\tx", "a<|eot_id|>b", "\u{0}\u{7f}"] {
+    for text in ["", "plain words", "Grüße — 你好 👩‍👩‍👧‍👦\r\n\tx", "a<|eot_id|>b", "\u{0}\u{7f}"]
+    {
         let ids = tokenizer.encode(text).expect("encodes");
         assert_eq!(tokenizer.decode(&ids).expect("decodes"), text);
     }
