@@ -5,3 +5,4 @@
 pub mod openai;
 pub mod pool;
 pub mod tokenize;
+pub mod units;
