@@ -4,6 +4,8 @@
 
 pub mod bookings;
 pub mod decide;
+pub mod discovery;
+pub mod feed;
 pub mod openai;
 pub mod policy;
 pub mod pool;
@@ -12,6 +14,7 @@ pub mod query;
 mod refusal;
 mod router;
 pub mod session;
+pub mod tls;
 pub mod tokenize;
 pub mod units;
 
