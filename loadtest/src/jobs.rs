@@ -7,6 +7,8 @@
 pub mod bench;
 pub mod cache_hit;
 pub mod documents;
+#[cfg(test)]
+mod fake;
 pub mod stickiness;
 mod target;
 

@@ -115,12 +115,7 @@ impl Call {
         self
     }
 
-    fn new(
-        path: &'static str,
-        model: &str,
-        prompt: impl Serialize,
-        options: &CallOptions,
-    ) -> Self {
+    fn new(path: &'static str, model: &str, prompt: impl Serialize, options: &CallOptions) -> Self {
         let stream = options.stream;
         let body = Body {
             model,

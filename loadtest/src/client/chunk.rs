@@ -8,13 +8,13 @@ use super::Usage;
 
 /// What one JSON document says.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Chunk {
+pub(super) struct Chunk {
     /// Text that was generated, all choices joined; empty in role, finish and usage chunks.
-    pub text: String,
+    pub(super) text: String,
     /// Token counts, where the document carries them.
-    pub usage: Option<Usage>,
+    pub(super) usage: Option<Usage>,
     /// The engine's error message.
-    pub error: Option<String>,
+    pub(super) error: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -59,7 +59,7 @@ impl Chunk {
     ///
     /// # Errors
     /// The text is not JSON, or a field that we need has another type.
-    pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
+    pub(super) fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
         let document: Document = serde_json::from_slice(json)?;
         let mut text = String::new();
         for choice in document.choices {

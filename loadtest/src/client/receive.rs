@@ -5,8 +5,8 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use tokio::time::Instant;
 
-use super::answer::{Answer, Failure};
 use super::SseParser;
+use super::answer::{Answer, Failure};
 use super::chunk::Chunk;
 
 /// The most text of one answer that is kept. A turn that quotes an answer needs all of a short one.
@@ -43,10 +43,7 @@ pub(super) async fn receive(
     chunk.error.map_or(Ok(()), |message| Err(Failure::ErrorEvent(message)))
 }
 
-async fn read_whole(
-    response: reqwest::Response,
-    answer: &mut Answer,
-) -> Result<Vec<u8>, Failure> {
+async fn read_whole(response: reqwest::Response, answer: &mut Answer) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();
     let mut parts = response.bytes_stream();
     while let Some(part) = parts.next().await {

@@ -5,9 +5,9 @@ use std::time::Duration;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderValue, StatusCode};
 
+use super::Call;
 use super::answer::{Answer, Failure, innermost};
 use super::receive::receive;
-use super::Call;
 
 /// One gateway (or pod), reached by URL. Cheap to clone; clones share connections.
 #[derive(Clone, Debug)]
@@ -102,8 +102,10 @@ impl Client {
     /// No answer within 5 s, or another status.
     pub async fn get(&self, path_and_query: &str) -> Result<String, ClientError> {
         let url = format!("{}{path_and_query}", self.base_url);
-        let lost =
-            |error: reqwest::Error| ClientError::Get { url: url.clone(), reason: innermost(&error) };
+        let lost = |error: reqwest::Error| ClientError::Get {
+            url: url.clone(),
+            reason: innermost(&error),
+        };
         let request = self.with_host(self.http.get(&url).timeout(Duration::from_secs(5)));
         let response = request.send().await.map_err(lost)?;
         if response.status() != StatusCode::OK {
@@ -122,8 +124,10 @@ impl Client {
         body: &serde_json::Value,
     ) -> Result<serde_json::Value, ClientError> {
         let url = format!("{}{path}", self.base_url);
-        let lost =
-            |error: reqwest::Error| ClientError::Get { url: url.clone(), reason: innermost(&error) };
+        let lost = |error: reqwest::Error| ClientError::Get {
+            url: url.clone(),
+            reason: innermost(&error),
+        };
         let request = self.http.post(&url).timeout(Duration::from_secs(10)).json(body);
         let response = self.with_host(request).send().await.map_err(lost)?;
         if response.status() != StatusCode::OK {

@@ -15,8 +15,11 @@ pub use arithmetic::{CHAT_PREFIX_TOKENS, Engines, Expectation, Traffic, expectat
 pub use options::Options;
 pub use outcome::{Averages, Outcome, RunOutcome};
 
+use futures_util::future::join_all;
+
 use super::{JobError, Out, epoch_s};
 use run::Run;
+pub(crate) use traffic::PROMPT;
 
 /// Runs the job, printing as it goes.
 ///
@@ -48,19 +51,17 @@ async fn parallel(
     epoch_s: u64,
     out: Out<'_>,
 ) -> Result<Vec<RunOutcome>, JobError> {
-    let mut tasks = Vec::new();
+    let mut pages = Vec::new();
     for number in 1..=options.runs {
         let run = Run::new(options, epoch_s, Some(number))?;
-        // Aborted on drop, should an earlier run fail.
-        tasks.push(tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
+        pages.push(async move {
             let mut page = Vec::new();
             let outcome = run.execute(&mut page).await;
             (page, outcome)
-        })));
+        });
     }
     let mut outcomes = Vec::new();
-    for (task, number) in tasks.into_iter().zip(1u32..) {
-        let (page, outcome) = task.await?;
+    for ((page, outcome), number) in join_all(pages).await.into_iter().zip(1u32..) {
         writeln!(out, "##### Run {number} of {} #####", options.runs)?;
         out.write_all(&page)?;
         writeln!(out)?;

@@ -4,7 +4,10 @@ use comfy_table::{CellAlignment, Table, presets};
 
 /// A table with `headings`; every column but the first is right-aligned. It has no colour and no
 /// fixed width: it reads the same in a terminal, a file and a log.
-pub fn table<const N: usize>(headings: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> Table {
+pub fn table<const N: usize>(
+    headings: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::ASCII_MARKDOWN).set_header(headings);
     for row in rows {

@@ -3,9 +3,9 @@
 use std::io;
 
 use super::super::Out;
+use super::Options;
 use super::outcome::{Averages, Outcome, RunOutcome};
 use super::system::System;
-use super::Options;
 use crate::client::{Answer, Counters, millis};
 use crate::report::{Tally, percent, table};
 
@@ -48,7 +48,10 @@ pub(super) fn baseline(out: Out<'_>, counters: Option<Counters>) -> io::Result<(
     let title = "Baseline after warm-up (aggregate)";
     writeln!(out, "{title} - Queries: {queries}, Hits: {hits}")?;
     if counters.is_none() {
-        writeln!(out, "(engine counters are not read: tokens are those of this run's own answers)")?;
+        writeln!(
+            out,
+            "(engine counters are not read: tokens are those of this run's own answers)"
+        )?;
     }
     writeln!(out)
 }
@@ -125,11 +128,7 @@ pub(super) fn per_pod(
     )
 }
 
-pub(super) fn session_stickiness(
-    out: Out<'_>,
-    session: &str,
-    upstreams: &Tally,
-) -> io::Result<()> {
+pub(super) fn session_stickiness(out: Out<'_>, session: &str, upstreams: &Tally) -> io::Result<()> {
     let (top, count) = upstreams.top().unwrap_or(("unknown", 0));
     let (total, share) = (upstreams.total(), upstreams.top_percent());
     writeln!(out, "\n=== SESSION STICKINESS (from x-upstream-host headers) ===")?;
@@ -159,10 +158,7 @@ pub(super) fn aggregate(out: Out<'_>, run: &RunOutcome) -> io::Result<()> {
     writeln!(out, "Aggregate totals - Queries: {queries}, Hits: {hits}")?;
     let delta = run.measured();
     let Counters { queries, hits } = delta;
-    writeln!(
-        out,
-        "Aggregate deltas (measured loop) - ΔQueries: {queries}, ΔHits: {hits}"
-    )?;
+    writeln!(out, "Aggregate deltas (measured loop) - ΔQueries: {queries}, ΔHits: {hits}")?;
     if queries > 0 {
         let rate = delta.hit_rate_percent();
         writeln!(out, "Delta Hit Rate (measured traffic): {rate:.1}%")?;
@@ -190,10 +186,7 @@ pub(super) fn analysis(out: Out<'_>, options: &Options, run: &RunOutcome) -> io:
     writeln!(out, "They were answered by {} pod(s)", run.upstreams.len())?;
     let measured = run.measured();
     if measured.queries == 0 {
-        return writeln!(
-            out,
-            "⚠️ No queries detected in aggregate deltas - check configuration\n"
-        );
+        return writeln!(out, "⚠️ No queries detected in aggregate deltas - check configuration\n");
     }
     let rate = measured.hit_rate_percent();
     writeln!(out, "\n🎉 Overall Cache Hit Rate (measured): {rate:.1}%")?;
@@ -214,11 +207,7 @@ pub(super) fn results(out: Out<'_>, run: &RunOutcome) -> io::Result<()> {
     writeln!(out, "Aggregate baseline hits: {}", baseline.hits)?;
     writeln!(out, "Aggregate final queries: {}", last.queries)?;
     writeln!(out, "Aggregate final hits: {}", last.hits)?;
-    writeln!(
-        out,
-        "Measured deltas - ΔQueries: {}, ΔHits: {}",
-        measured.queries, measured.hits
-    )?;
+    writeln!(out, "Measured deltas - ΔQueries: {}, ΔHits: {}", measured.queries, measured.hits)?;
     writeln!(out, "Overall hit rate (measured): {:.1}%\n", measured.hit_rate_percent())
 }
 

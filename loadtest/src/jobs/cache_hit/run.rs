@@ -9,7 +9,7 @@ use super::traffic::{self, Names};
 use super::{Engines, Expectation, Options, Traffic, expectation, print};
 use crate::client::{Client, CounterSource, Counters, PodCounters};
 
-/// Attempts of each health check, a second apart.
+/// Attempts of the chat health check, as far apart as the requests.
 const HEALTH_ATTEMPTS: u32 = 3;
 
 /// Everything one run needs; it owns it, for runs go side by side.
@@ -102,7 +102,9 @@ impl Run {
         writeln!(out, "=== GATEWAY HEALTH CHECK ===")?;
         let models = match self.client.get("/v1/models").await {
             Ok(_list) => "200".to_owned(),
-            Err(crate::client::ClientError::GetStatus { status, .. }) => status.as_u16().to_string(),
+            Err(crate::client::ClientError::GetStatus { status, .. }) => {
+                status.as_u16().to_string()
+            }
             Err(error) => error.to_string(),
         };
         writeln!(out, "/v1/models HTTP status: {models}")?;
@@ -114,7 +116,7 @@ impl Run {
             return Ok(None);
         }
         let mut got = String::new();
-        for attempt in 1..=HEALTH_ATTEMPTS {
+        for _attempt in 0..HEALTH_ATTEMPTS {
             let call = traffic::health(&self.options);
             let answer = self.client.send(&call, self.options.target.deadline()).await;
             let Some(failure) = answer.failure else {
@@ -123,9 +125,7 @@ impl Run {
                 return Ok(answer.usage.map(|usage| usage.prompt_tokens));
             };
             got = answer.status.map_or(failure.to_string(), |status| status.as_u16().to_string());
-            if attempt < HEALTH_ATTEMPTS {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
+            self.pause().await;
         }
         writeln!(out, "{CHAT} HTTP status: {got}")?;
         writeln!(out, "❌ {CHAT} did not return 200 (got {got}) — failing fast")?;

@@ -5,7 +5,7 @@ use crate::client::{Call, CallOptions, Message};
 
 /// The measured prompt: 193 tokens as a chat, 159 as a raw completion, under Llama 3.1's tokenizer
 /// and the dated Llama 3.2 template.
-pub(super) const PROMPT: &str = include_str!("../../../assets/prompt.txt").trim_ascii();
+pub(crate) const PROMPT: &str = include_str!("../../../assets/prompt.txt").trim_ascii();
 /// The health check's message: 37 chat tokens.
 const HEALTH: &str = include_str!("../../../assets/health.txt").trim_ascii();
 
@@ -57,16 +57,14 @@ pub(super) fn measured(options: &Options, names: &Names) -> Call {
 
 /// The health check: no session, not streamed.
 pub(super) fn health(options: &Options) -> Call {
-    let sampling =
-        CallOptions { max_tokens: 4, temperature: Some(0.0), ..CallOptions::default() };
+    let sampling = CallOptions { max_tokens: 4, temperature: Some(0.0), ..CallOptions::default() };
     Call::chat(&options.target.model_id, &[Message::user(HEALTH)], &sampling)
 }
 
 /// The routing test after the measurement: no session, not streamed.
 pub(super) fn routing_test(options: &Options, names: &Names) -> Call {
     const QUESTION: &str = "What makes Paris a unique city?";
-    let sampling =
-        CallOptions { max_tokens: 8, temperature: Some(0.0), ..CallOptions::default() };
+    let sampling = CallOptions { max_tokens: 8, temperature: Some(0.0), ..CallOptions::default() };
     let model = &options.target.model_id;
     let call = if options.raw {
         Call::completion(model, QUESTION, &sampling)

@@ -8,11 +8,9 @@ fn chat(requests: u64) -> Traffic {
 
 #[test]
 fn the_chat_runs_of_25_30_and_80_score_as_published() {
-    for (requests, queries, round_robin, ceiling) in [
-        (25, 4_862, 4_432, 4_816),
-        (30, 5_827, 5_392, 5_776),
-        (80, 15_477, 14_992, 15_376),
-    ] {
+    for (requests, queries, round_robin, ceiling) in
+        [(25, 4_862, 4_432, 4_816), (30, 5_827, 5_392, 5_776), (80, 15_477, 14_992, 15_376)]
+    {
         let expected = Expectation {
             ceiling: Counters { queries, hits: ceiling },
             round_robin: Counters { queries, hits: round_robin },
