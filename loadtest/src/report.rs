@@ -1,9 +1,11 @@
 //! Numbers people read: shares, percentiles, tables. Pure; it refuses to know how they were got.
 
+mod bench;
 mod latency;
 mod table;
 mod tally;
 
+pub use bench::{BenchReport, StageReport, StageStats, bench_table};
 pub use latency::{Latency, LatencySummary};
 pub use table::{milliseconds, table};
 pub use tally::{Load, Tally};

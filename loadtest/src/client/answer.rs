@@ -126,7 +126,7 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
-    pub(super) fn begin() -> Self {
+    pub(crate) fn begin() -> Self {
         let sent_at = Instant::now();
         Self {
             status: None,

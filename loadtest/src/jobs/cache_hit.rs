@@ -19,7 +19,6 @@ use futures_util::future::join_all;
 
 use super::{JobError, Out, epoch_s};
 use run::Run;
-pub(crate) use traffic::PROMPT;
 
 /// Runs the job, printing as it goes.
 ///

@@ -115,7 +115,7 @@ async fn phase(options: &Options, client: &Client, session: &str) -> Phase {
     let mut phase =
         Phase { session: session.to_owned(), upstreams: Tally::default(), first_failure: None };
     // Each session its own conversation: a shared prompt would lead both to one pod by itself.
-    let text = format!("This is {session}. {}", super::cache_hit::PROMPT);
+    let text = format!("This is {session}. {}", crate::workload::PROMPT);
     let sampling = CallOptions { max_tokens: 16, temperature: Some(0.0), ..CallOptions::default() };
     let call = Call::chat(&options.target.model_id, &[Message::user(text)], &sampling)
         .with_header("session-id", session)

@@ -120,7 +120,7 @@ impl Options {
 
     /// The measured prompt.
     pub(super) fn prompt_text(&self) -> &str {
-        given(self.prompt.as_ref()).unwrap_or(super::traffic::PROMPT)
+        given(self.prompt.as_ref()).unwrap_or(crate::workload::PROMPT)
     }
 
     /// Pods for the arithmetic, and whether that number is a guess.

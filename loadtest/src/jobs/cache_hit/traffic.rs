@@ -2,12 +2,7 @@
 
 use super::Options;
 use crate::client::{Call, CallOptions, Message};
-
-/// The measured prompt: 193 tokens as a chat, 159 as a raw completion, under Llama 3.1's tokenizer
-/// and the dated Llama 3.2 template.
-pub(crate) const PROMPT: &str = include_str!("../../../assets/prompt.txt").trim_ascii();
-/// The health check's message: 37 chat tokens.
-const HEALTH: &str = include_str!("../../../assets/health.txt").trim_ascii();
+use crate::workload::HEALTH;
 
 /// The names a run goes by.
 #[derive(Clone, Debug, Eq, PartialEq)]
