@@ -30,3 +30,6 @@ pub struct Usage {
     /// (vLLM without `--enable-prompt-tokens-details`).
     pub cached_tokens: Option<u64>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -134,3 +134,6 @@ fn error_message(body: &[u8]) -> String {
 fn truncate(text: &mut String) {
     text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,7 +104,7 @@ proptest! {
             rest = after;
         }
         let expected = naive(&text);
-        prop_assert_eq!(events(chunks), expected.clone());
-        prop_assert_eq!(events([text.as_bytes()]), expected);
+        prop_assert_eq!(&events(chunks), &expected);
+        prop_assert_eq!(&events([text.as_bytes()]), &expected);
     }
 }

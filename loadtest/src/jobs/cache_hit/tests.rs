@@ -111,7 +111,7 @@ async fn five_parallel_runs_count_only_their_own_tokens() {
     assert_eq!(sessions.len(), 5, "each run has its own session");
     for run in &outcome.runs {
         assert_eq!(run.measured().queries, 25 * 193 + 37);
-        assert_eq!(run.upstreams.top_percent(), 100.0);
+        assert_eq!(run.upstreams.top(), Some(("10.0.0.1:8000", 25)));
     }
     assert!(text.contains("##### Run 5 of 5 #####"), "{text}");
 }
