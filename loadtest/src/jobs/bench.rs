@@ -11,9 +11,10 @@ mod prompts;
 
 pub use options::{Options, RateType};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{JobError, Out};
 use crate::client::Client;

@@ -41,3 +41,26 @@ fn a_counter_that_went_back_adds_nothing() {
     let before = Counters { queries: 10, hits: 5 };
     assert_eq!(Counters { queries: 3, hits: 9 }.since(before), Counters { queries: 0, hits: 4 });
 }
+
+#[tokio::test]
+async fn prometheus_is_asked_for_the_sum_over_all_pods() {
+    use axum::{Router, extract::RawQuery, routing::get};
+    let answer = |RawQuery(query): RawQuery| async move {
+        let value = match query.as_deref() {
+            Some("query=sum(vllm:prefix_cache_queries_total)") => r#"[1754000000.1,"5827.0"]"#,
+            Some("query=sum(vllm:prefix_cache_hits_total)") => r#"[1754000000.1,"5776"]"#,
+            _ => r#"[]"#,
+        };
+        format!(r#"{{"status":"success","data":{{"result":[{{"metric":{{}},"value":{value}}}]}}}}"#)
+    };
+    let routes = Router::new().route("/api/v1/query", get(answer));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let source = CounterSource::Prometheus(Client::new(&url, None).expect("a good URL"));
+    let read = tokio::select! {
+        read = source.read() => read.expect("both series are there"),
+        served = axum::serve(listener, routes) => panic!("the server ended: {served:?}"),
+    };
+    assert_eq!(read.total, Counters { queries: 5827, hits: 5776 });
+    assert!(read.pods.is_empty());
+}

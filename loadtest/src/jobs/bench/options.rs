@@ -29,7 +29,7 @@ pub struct Options {
     pub target: TargetOptions,
 
     /// How requests are paced.
-    #[arg(long, value_name = "TYPE", default_value = "synchronous")]
+    #[arg(long, value_enum, value_name = "TYPE", default_value_t = Self::default().rate_type)]
     pub rate_type: RateType,
 
     /// Requests per second, or in flight for `concurrent`; several make several stages.
