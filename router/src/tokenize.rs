@@ -73,9 +73,8 @@ impl Tokenizer {
         let dir = dir.as_ref();
         let json = read(&dir.join("tokenizer.json"))?;
         let config = match read_optional(&dir.join("tokenizer_config.json"))? {
-            Some(bytes) => serde_json::from_slice(&bytes).map_err(|source| {
-                TokenizeError::Json { file: "tokenizer_config.json", source }
-            })?,
+            Some(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|source| TokenizeError::Json { file: "tokenizer_config.json", source })?,
             None => Value::Null,
         };
         let template = read_optional(&dir.join("chat_template.jinja"))?

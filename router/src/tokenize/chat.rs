@@ -75,7 +75,8 @@ impl ContentFormat {
     /// vLLM looks in the template's syntax tree for a loop over `message.content`; we look for its
     /// usual spellings in the source.
     pub(super) fn of_template(source: &str) -> Self {
-        let spellings = [" in message['content']", " in message[\"content\"]", " in message.content"];
+        let spellings =
+            [" in message['content']", " in message[\"content\"]", " in message.content"];
         let loops = spellings.iter().any(|spelling| {
             source.match_indices(spelling).any(|(at, _)| {
                 let statement = source[..at].rfind("{%").map_or("", |start| &source[start..at]);

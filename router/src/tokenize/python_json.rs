@@ -39,11 +39,11 @@ impl Formatter for PythonFormatter {
 pub(super) fn tojson(value: &Value, kwargs: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = kwargs.get("indent")?;
     let ensure_ascii: Option<bool> = kwargs.get("ensure_ascii")?;
-    let separators: Option<(String, String)> = match kwargs.get::<Option<Vec<String>>>("separators")?
-    {
-        Some(pair) => <[String; 2]>::try_from(pair).ok().map(|[item, key]| (item, key)),
-        None => None,
-    };
+    let separators: Option<(String, String)> =
+        match kwargs.get::<Option<Vec<String>>>("separators")? {
+            Some(pair) => <[String; 2]>::try_from(pair).ok().map(|[item, key]| (item, key)),
+            None => None,
+        };
     let sort_keys: Option<bool> = kwargs.get("sort_keys")?;
     kwargs.assert_all_used()?;
     if sort_keys == Some(true) || ensure_ascii == Some(true) {
