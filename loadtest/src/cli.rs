@@ -2,7 +2,8 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::jobs::{JobError, Out, bench, cache_hit, documents, stickiness};
+use crate::jobs::{Out, bench, cache_hit, documents, stickiness};
+use crate::simulator;
 
 /// Simulated vLLM pods, and jobs that measure a gateway.
 #[derive(Debug, Parser)]
@@ -16,6 +17,8 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Pods that a client cannot tell from vLLM.
+    Simulate(Box<simulator::cli::Args>),
     /// One prompt, many times: how much of it was not recomputed, and by how many pods.
     CacheHit(Box<cache_hit::Options>),
     /// Many documents, many sessions: the workload that tells routing policies apart.
@@ -29,12 +32,16 @@ pub enum Command {
 // === impl Command ===
 
 impl Command {
-    /// Runs the job and returns the sentences of the gates that do not hold.
+    /// Runs it to its end and returns the sentences of the gates that do not hold.
     ///
     /// # Errors
-    /// The job could not measure.
-    pub async fn run(self, out: Out<'_>) -> Result<Vec<String>, JobError> {
+    /// The pods could not start, or the job could not measure.
+    pub async fn run(self, out: Out<'_>) -> anyhow::Result<Vec<String>> {
         Ok(match self {
+            Self::Simulate(args) => {
+                simulator::cli::run(*args).await?;
+                Vec::new()
+            }
             Self::CacheHit(options) => cache_hit::run(&options, out).await?.shortfalls,
             Self::Documents(options) => documents::run(&options, out).await?.shortfalls,
             Self::Bench(options) => bench::run(&options, out).await?.shortfalls,

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(shortfalls) if shortfalls.is_empty() => ExitCode::SUCCESS,
         Ok(shortfalls) => fail(&shortfalls.join("; ")),
-        Err(error) => fail(&error.to_string()),
+        Err(error) => fail(&format!("{error:#}")),
     }
 }
 
