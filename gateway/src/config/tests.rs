@@ -3,6 +3,8 @@ use std::fs;
 
 use tempfile::NamedTempFile;
 
+use router::pool::Role;
+
 use super::*;
 
 fn file(text: &str) -> NamedTempFile {
@@ -136,15 +138,9 @@ fn lists_and_maps_are_read_from_text() {
         flag("endpoints", "[{url: 'http://c:3', role: prefill}]"),
     ];
     let config = Config::load(None, env, &flags).expect("it is fine").config;
-    let pods: Vec<_> = config.endpoints.iter().map(|pod| (pod.url.as_str(), pod.role)).collect();
-    assert_eq!(
-        pods,
-        [
-            ("http://a:1", EndpointRole::Both),
-            ("http://b:2", EndpointRole::Both),
-            ("http://c:3", EndpointRole::Prefill),
-        ]
-    );
+    let pod = |address: &str| address.parse::<StaticEndpoint>().expect("an address");
+    let want = [pod("a:1"), pod("b:2"), pod("c:3").with_role(Role::Prefill)];
+    assert_eq!(config.endpoints, want);
     assert_eq!(config.tokenizers.len(), 2);
     assert_eq!(config.cors.allow_origins, Vec::<String>::new());
     assert_eq!(config.tls.listen, None);

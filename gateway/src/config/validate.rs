@@ -1,6 +1,5 @@
 //! Settings that can be read and still make no sense.
 
-use http::Uri;
 use tracing_subscriber::EnvFilter;
 
 use super::{Config, ConfigError, Problem};
@@ -30,11 +29,6 @@ impl Config {
         self.check_amounts(&mut check);
         let filter = EnvFilter::builder().parse(&self.log.level);
         check(filter.is_ok(), "log.level", "not a level, nor a list of directives");
-        for endpoint in &self.endpoints {
-            if let Err(message) = check_url(&endpoint.url) {
-                problems.push(Problem { key: "endpoints", message });
-            }
-        }
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
     }
 
@@ -87,20 +81,5 @@ impl Config {
         check(access, "log.access_queue", "zero: every line would be dropped");
         let origins = !self.cors.enabled || !self.cors.allow_origins.is_empty();
         check(origins, "cors.allow_origins", "empty, though cors.enabled is set");
-    }
-}
-
-/// A pod's URL is a scheme, a host and a port: its paths are those of the OpenAI API.
-fn check_url(url: &str) -> Result<(), String> {
-    let complain = |why: &str| Err(format!("`{url}` {why} (write `http://host:port`)"));
-    let Ok(uri) = url.parse::<Uri>() else { return complain("is not a URL") };
-    match (uri.scheme_str(), uri.authority()) {
-        (Some("http"), Some(authority)) if authority.as_str().contains('@') => {
-            complain("has a user name")
-        }
-        (Some("http"), Some(_)) if uri.path() == "/" && uri.query().is_none() => Ok(()),
-        (Some("http"), Some(_)) => complain("has a path"),
-        (Some("https"), _) => complain("is https, and pods are spoken to in plain HTTP"),
-        _ => complain("is not a URL"),
     }
 }
