@@ -29,7 +29,7 @@ pub use keys::{Key, Kind, keys};
 pub use load::{Loaded, Origin, Setting, load_over};
 pub use pods::{Endpoint, EndpointRole, Kubernetes};
 pub use reference::write_reference;
-pub use sections::{Cors, Deadlines, Drain, Forwarded, Limits, Log, LogFormat, Retry, Tls};
+pub use sections::{Cors, Deadlines, Drain, Forwarded, Index, Limits, Log, LogFormat, Retry, Tls};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -50,6 +50,8 @@ pub struct Config {
     pub kubernetes: Kubernetes,
     /// Choosing a pod.
     pub routing: policy::Settings,
+    /// What is remembered of the prompts that each pod was sent.
+    pub index: Index,
     /// Tokenizers, as `MODEL: DIR`, a folder with `tokenizer.json` and `tokenizer_config.json`. A
     /// model without one is matched by the bytes of its prompts.
     pub tokenizers: BTreeMap<String, PathBuf>,
@@ -81,6 +83,7 @@ impl Default for Config {
             endpoints: Vec::new(),
             kubernetes: Kubernetes::default(),
             routing: policy::Settings::default(),
+            index: Index::default(),
             tokenizers: BTreeMap::new(),
             deadlines: Deadlines::default(),
             limits: Limits::default(),

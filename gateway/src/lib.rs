@@ -1,5 +1,6 @@
 //! Hearth: an OpenAI endpoint in front of vLLM pods, on Pingora.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod drain;

@@ -63,6 +63,16 @@ pub struct Limits {
     pub connections: usize,
 }
 
+/// What is remembered of the prompts that each pod was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Index {
+    /// Memory for all pods together; what was not used for longest is forgotten first.
+    pub memory: ByteSize,
+    /// A prefix that was not used for so long is taken as gone from its pod.
+    pub max_age: HumanDuration,
+}
+
 /// Trying another pod before the first byte of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -169,6 +179,25 @@ impl Default for Limits {
             head: ByteSize::from_kib(64),
             connections: 0,
         }
+    }
+}
+
+// === impl Index ===
+
+impl Default for Index {
+    fn default() -> Self {
+        let kv_index::Settings { bytes, max_age_ms } = kv_index::Settings::default();
+        Self {
+            memory: ByteSize::from_bytes(bytes as u64),
+            max_age: HumanDuration::from_millis(max_age_ms),
+        }
+    }
+}
+
+impl From<Index> for kv_index::Settings {
+    fn from(index: Index) -> Self {
+        let max_age_ms = u64::try_from(index.max_age.as_millis()).unwrap_or(u64::MAX);
+        Self { bytes: index.memory.len(), max_age_ms }
     }
 }
 
