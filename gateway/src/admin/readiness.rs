@@ -51,6 +51,12 @@ fn degraded(snapshot: &Snapshot, now: Instant) -> Vec<String> {
     if let Some(seconds) = age.filter(|seconds| *seconds >= OLD_SECONDS) {
         degraded.push(format!("the set of pods is {seconds} s old"));
     }
+    if snapshot.kept_because_empty {
+        degraded.push("discovery names no pod; the ones that answer are kept".to_owned());
+    }
+    if let Some(error) = &snapshot.discovery_error {
+        degraded.push(format!("discovery: {error}"));
+    }
     degraded
 }
 
@@ -94,12 +100,21 @@ mod tests {
         let snapshot = Snapshot {
             endpoints: reading().snapshot.endpoints.clone(),
             synced_at: Some(now),
+            kept_because_empty: true,
+            discovery_error: Some("403 Forbidden".into()),
             ..Snapshot::default()
         };
         let later = now + Duration::from_secs(130);
         let readiness = Readiness::of(&snapshot, Phase::Serving, later);
         assert!(readiness.ready);
-        let expected = ["1 of 3 pods not proven yet", "the set of pods is 130 s old"];
-        assert_eq!(readiness.degraded, expected);
+        assert_eq!(
+            readiness.degraded,
+            [
+                "1 of 3 pods not proven yet",
+                "the set of pods is 130 s old",
+                "discovery names no pod; the ones that answer are kept",
+                "discovery: 403 Forbidden",
+            ]
+        );
     }
 }

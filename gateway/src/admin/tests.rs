@@ -55,7 +55,7 @@ async fn every_page_answers() {
     let (status, _, config) = ask(addr, "/config").await;
     let config = json(&config);
     assert_eq!(status, 200);
-    assert_eq!(config["config"]["endpoints"][0], "http://10.0.0.1:8000");
+    assert_eq!(config["config"]["endpoints"][0]["url"], "http://10.0.0.1:8000");
     assert_eq!(config["set_by"], json!({ "endpoints": "--endpoints" }));
     assert_eq!(config["hash"].as_str().map(str::len), Some(16));
     let (status, _, contents) = ask(addr, "/nothing").await;

@@ -63,16 +63,6 @@ pub struct Limits {
     pub connections: usize,
 }
 
-/// What is remembered of the prompts that each pod was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Index {
-    /// Memory for all pods together; what was not used for longest is forgotten first.
-    pub memory: ByteSize,
-    /// A prefix that was not used for so long is taken as gone from its pod.
-    pub max_age: HumanDuration,
-}
-
 /// Trying another pod before the first byte of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -143,6 +133,37 @@ pub enum LogFormat {
     Text,
 }
 
+/// Remembering which pod was sent which prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct KvIndex {
+    /// Memory for it, over all pods. A block of 16 tokens on one pod takes about 88 bytes.
+    pub bytes: ByteSize,
+    /// A block that was not used for so long is taken as gone from the pod.
+    pub max_age: HumanDuration,
+}
+
+// === impl KvIndex ===
+
+impl Default for KvIndex {
+    fn default() -> Self {
+        let kv_index::Settings { bytes, max_age_ms } = kv_index::Settings::default();
+        Self {
+            bytes: ByteSize::from_kib(bytes as u64 >> 10),
+            max_age: HumanDuration::from_millis(max_age_ms),
+        }
+    }
+}
+
+impl KvIndex {
+    /// In the index's own units.
+    #[must_use]
+    pub fn settings(&self) -> kv_index::Settings {
+        let max_age_ms = u64::try_from(self.max_age.as_millis()).unwrap_or(u64::MAX);
+        kv_index::Settings { bytes: self.bytes.len(), max_age_ms }
+    }
+}
+
 // === impl Tls ===
 
 impl Default for Tls {
@@ -182,22 +203,12 @@ impl Default for Limits {
     }
 }
 
-// === impl Index ===
-
-impl Default for Index {
-    fn default() -> Self {
-        let kv_index::Settings { bytes, max_age_ms } = kv_index::Settings::default();
-        Self {
-            memory: ByteSize::from_bytes(bytes as u64),
-            max_age: HumanDuration::from_millis(max_age_ms),
-        }
-    }
-}
-
-impl From<Index> for kv_index::Settings {
-    fn from(index: Index) -> Self {
-        let max_age_ms = u64::try_from(index.max_age.as_millis()).unwrap_or(u64::MAX);
-        Self { bytes: index.memory.len(), max_age_ms }
+impl Limits {
+    /// `bodies_held` in bytes, given this machine's memory; a GiB where that cannot be told.
+    #[must_use]
+    pub fn bodies_held_bytes(&self) -> usize {
+        let memory = super::memory_bytes().unwrap_or(1 << 30);
+        usize::try_from(self.bodies_held.bytes_of(memory)).unwrap_or(usize::MAX)
     }
 }
 
