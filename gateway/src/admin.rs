@@ -89,11 +89,20 @@ impl AdminServer {
     pub async fn shutdown(mut self) {
         self.stop.cancel();
         let Some(mut task) = self.task.take() else { return };
-        match timeout(SHUTDOWN_LIMIT, &mut task).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::error!(%error, "the admin listener failed"),
-            Ok(Err(error)) => tracing::error!(%error, "the admin listener's task failed"),
-            Err(_elapsed) => task.abort(),
+        let ended = match timeout(SHUTDOWN_LIMIT, &mut task).await {
+            Ok(ended) => ended,
+            Err(_elapsed) => {
+                task.abort();
+                task.await
+            }
+        };
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the admin listener failed"),
+            Err(error) if error.is_cancelled() => {
+                tracing::warn!("an admin client did not take its answer in time");
+            }
+            Err(error) => tracing::error!(%error, "the admin listener's task failed"),
         }
     }
 }
