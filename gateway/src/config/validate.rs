@@ -63,8 +63,9 @@ impl Config {
             (it.h2_idle, "deadlines.h2_idle"),
             (it.upstream_idle, "deadlines.upstream_idle"),
             (self.tls.reload_interval, "tls.reload_interval"),
+            (self.kv_index.max_age, "kv_index.max_age"),
         ] {
-            check(!duration.is_zero(), key, "zero: no request could meet it");
+            check(!duration.is_zero(), key, "zero is no time at all");
         }
     }
 
@@ -74,6 +75,8 @@ impl Config {
         let held = self.limits.bodies_held.bytes_of(u64::MAX);
         let fits = held >= self.limits.body.get();
         check(fits, "limits.bodies_held", "smaller than limits.body: the longest body never fits");
+        let some = !self.kv_index.bytes.is_empty();
+        check(some, "kv_index.bytes", "zero: nothing could be remembered");
         check(self.retry.attempts > 0, "retry.attempts", "zero: no pod would be tried");
         let share = (0.0..=1.0).contains(&self.retry.budget);
         check(share, "retry.budget", "not a share between 0 and 1");
