@@ -47,7 +47,7 @@ pub enum ProbeError {
     /// `/v1/models` was not 200.
     #[error("/v1/models says {0}")]
     Models(StatusCode),
-    /// `/v1/models` was longer than [`MODELS_LIMIT`] bytes.
+    /// `/v1/models` was longer than 4 MiB.
     #[error("/v1/models is longer than {MODELS_LIMIT} bytes")]
     TooLong,
     /// `/v1/models` was not what OpenAI's reference says.
