@@ -1,1 +1,92 @@
-fn main() {}
+//! `hearth`: parse, load, build, run.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use gateway::app::App;
+use gateway::cli::{self, Command};
+use gateway::config::{Config, Loaded, write_reference};
+use gateway::telemetry;
+
+/// Memory is given back to the system after a burst, which glibc's allocator does not do.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The settings are wrong: nothing was started (as `EX_USAGE` tools and `clap` have it).
+const BAD_SETTINGS: u8 = 2;
+
+fn main() -> ExitCode {
+    let command = match cli::parse(std::env::args_os()) {
+        Ok(command) => command,
+        Err(error) => error.exit(),
+    };
+    match execute(command) {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(settings) => match settings.load(&Config::default(), std::env::vars()) {
+            Ok(loaded) => serve(loaded),
+            Err(error) => {
+                complain(&error);
+                Ok(ExitCode::from(BAD_SETTINGS))
+            }
+        },
+        #[cfg(feature = "demo")]
+        Command::Demo { once, settings } => {
+            match settings.load(&gateway::demo::config(), std::env::vars()) {
+                Ok(loaded) => demo(once, loaded),
+                Err(error) => {
+                    complain(&error);
+                    Ok(ExitCode::from(BAD_SETTINGS))
+                }
+            }
+        }
+        Command::CheckConfig(file) => Ok(cli::check_config(&file)),
+        Command::PrintConfig => {
+            write_reference(&mut std::io::stdout().lock()).context("writing the reference")?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
+    telemetry::init_log(&loaded.config.log).context("the log")?;
+    runtime(&loaded.config)?.block_on(async {
+        let app = App::start(loaded).await?;
+        app.run().await.context("serving")?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+#[cfg(feature = "demo")]
+fn demo(once: bool, loaded: Loaded) -> anyhow::Result<ExitCode> {
+    telemetry::init_log(&loaded.config.log).context("the log")?;
+    runtime(&loaded.config)?.block_on(async {
+        let mut out = std::io::stdout();
+        gateway::demo::run(once, loaded, &mut out).await
+    })
+}
+
+fn runtime(config: &Config) -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if config.threads > 0 {
+        builder.worker_threads(config.threads);
+    }
+    builder.thread_name("hearth").enable_all().build().context("no threads to run on")
+}
+
+fn complain(error: &dyn std::fmt::Display) {
+    let mut stderr = std::io::stderr();
+    let (bold, plain) = if stderr.is_terminal() { ("\u{1b}[1;31m", "\u{1b}[0m") } else { ("", "") };
+    if writeln!(stderr, "{bold}hearth:{plain} {error:#}").is_err() {
+        // Nobody listens: the exit code says it.
+    }
+}

@@ -1,1 +1,21 @@
+//! Which pod holds which KV-cache blocks.
+//!
+//! Four nouns: a *block* is a fixed run of prompt tokens (or, without a tokenizer, of prompt
+//! bytes), a *chain* is a prompt's blocks in order (each block's hash contains everything before
+//! it), a *slot* is a pod's dense number here, and an *overlap* says how many leading blocks of
+//! one chain each slot holds.
+//!
+//! No tokio, no HTTP, no JSON, no log, no clock: time is a number of milliseconds that the caller
+//! counts from a moment of its choice.
 
+mod approximate;
+mod hash;
+mod overlap;
+mod recency;
+mod slots;
+
+pub use approximate::{ApproximateIndex, Settings};
+pub use hash::{BlockHash, ChainHasher};
+pub use overlap::Overlap;
+pub use recency::{BYTES_PER_BLOCK, Recency};
+pub use slots::{Slot, Slots};

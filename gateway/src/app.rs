@@ -1,0 +1,207 @@
+//! All wiring, to be read from top to bottom.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use kv_index::ApproximateIndex;
+use pingora_core::services::Service as _;
+use prometheus::Registry;
+use router::Router;
+use router::pool::{self, PoolGuard};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+
+use crate::config::Loaded;
+use crate::drain::{self, Drain, Outcome};
+use crate::listener::{self, Sockets};
+use crate::proxy::{BodyBudget, Gateway, Parts};
+use crate::telemetry::{AccessLog, AccessLogWriter, Metrics, Readings, RouterCollector};
+use crate::tls::Reloader;
+use crate::{admin, telemetry};
+
+/// A gateway that runs.
+#[derive(Debug)]
+pub struct App {
+    /// Where it takes traffic.
+    pub addr: SocketAddr,
+    /// Where it takes traffic under TLS.
+    pub tls_addr: Option<SocketAddr>,
+    /// Where the admin pages are.
+    pub admin_addr: SocketAddr,
+    /// What it decides with.
+    pub router: Arc<Router>,
+    drain: Drain,
+    drain_settings: crate::config::Drain,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+    pool: PoolGuard,
+    access_log: Option<AccessLogWriter>,
+}
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {addr}: {source}")]
+    Listen {
+        /// Which.
+        addr: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The certificate or its key.
+    #[error(transparent)]
+    Tls(#[from] crate::tls::TlsError),
+    /// Discovery.
+    #[error(transparent)]
+    Pool(#[from] pool::StartError),
+    /// A tokenizer.
+    #[error("the tokenizer of {model}: {source}")]
+    Tokenizer {
+        /// Of which model.
+        model: String,
+        /// Why.
+        source: router::tokenize::TokenizeError,
+    },
+    /// A thread for the access log.
+    #[error("no thread for the access log: {0}")]
+    AccessLog(io::Error),
+    /// Metrics.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// TLS settings.
+    #[error("TLS settings: {0}")]
+    TlsSettings(Box<pingora_core::Error>),
+}
+
+// === impl App ===
+
+impl App {
+    /// Starts everything: when this returns, the listeners accept.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(loaded: Loaded) -> Result<Self, StartError> {
+        telemetry::install_crypto();
+        let config = Arc::new(loaded.config);
+        let registry = Registry::new();
+        let metrics = Arc::new(Metrics::new(&registry)?);
+        metrics.config_in_force(&loaded.hash);
+        let mut tasks = JoinSet::new();
+        let (stop, stopped) = watch::channel(false);
+
+        let (pool, pool_guard) = pool::start(config.pool.clone(), config.discovery())?;
+        let index = Arc::new(ApproximateIndex::new(config.kv_index.settings()));
+        let removed = Arc::clone(&index);
+        pool.on_removed(move |slot| removed.remove(slot));
+        let tokenizers = tokenizers(&config)?;
+        let router = Arc::new(Router::new(pool, config.routing, index, tokenizers));
+        let readings = Readings::of(Arc::clone(&router));
+        registry.register(Box::new(RouterCollector::new(readings.clone())?))?;
+
+        let mut sockets = Sockets::default();
+        let listen = |sockets: &mut Sockets, addr| {
+            sockets.bind(addr).map_err(|source| StartError::Listen { addr, source })
+        };
+        let addr = listen(&mut sockets, config.listen)?;
+        let mut secure = None;
+        if let (Some(addr), Some(cert), Some(key)) =
+            (config.tls.listen, &config.tls.cert, &config.tls.key)
+        {
+            let reloader = Reloader::open(cert, key, Metrics::clone(&metrics))?;
+            let settings = reloader.certificate().settings().map_err(StartError::TlsSettings)?;
+            secure = Some((listen(&mut sockets, addr)?, settings));
+            tasks.spawn(until(stopped.clone(), reloader.run(config.tls.reload_interval.get())));
+        }
+        let tls_addr = secure.as_ref().map(|(addr, _)| *addr);
+
+        let (access_log, writer) = access_log(&config, &metrics)?;
+        let drain = Drain::default();
+        let gateway = Gateway::new(Parts {
+            config: Arc::clone(&config),
+            router: Arc::clone(&router),
+            metrics: Arc::clone(&metrics),
+            access_log,
+            drain: drain.clone(),
+            bodies: BodyBudget::new(config.limits.bodies_held_bytes()),
+        });
+        let mut traffic = listener::traffic(&config, &metrics, gateway, addr, secure);
+        let (fds, shutdown) = (sockets.into_fds(), stopped.clone());
+        tasks.spawn(async move { traffic.start_service(Some(fds), shutdown, 1).await });
+
+        let admin = admin::bind(config.admin_listen)
+            .await
+            .map_err(|source| StartError::Listen { addr: config.admin_listen, source })?;
+        let admin_addr = admin.addr();
+        let pages = admin::Pages { registry, readings, drain: drain.clone(), config: config.clone() };
+        tasks.spawn(admin.serve(pages, stopped));
+
+        tracing::info!(%addr, ?tls_addr, %admin_addr, config = loaded.hash, "listening");
+        let drain_settings = config.drain;
+        let pool = pool_guard;
+        let access_log = writer;
+        Ok(Self {
+            addr,
+            tls_addr,
+            admin_addr,
+            router,
+            drain,
+            drain_settings,
+            stop,
+            tasks,
+            pool,
+            access_log,
+        })
+    }
+
+    /// Serves until a signal ends it, then drains and stops.
+    ///
+    /// # Errors
+    /// No signal handler, or a task that panicked.
+    pub async fn run(self) -> io::Result<Outcome> {
+        let outcome = self.drain.run(drain::signals()?, self.drain_settings).await;
+        self.stop().await.map_err(io::Error::other)?;
+        Ok(outcome)
+    }
+
+    /// Stops now: listeners close, running requests are cut.
+    ///
+    /// # Errors
+    /// A task that panicked.
+    pub async fn stop(mut self) -> Result<(), JoinError> {
+        self.stop.send_replace(true);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended?;
+        }
+        self.pool.shutdown().await?;
+        drop(self.access_log);
+        Ok(())
+    }
+}
+
+/// Runs `task` until told to stop.
+async fn until(mut stopped: watch::Receiver<bool>, task: impl Future<Output = ()>) {
+    tokio::select! {
+        biased;
+        _ = stopped.wait_for(|stop| *stop) => {}
+        () = task => {}
+    }
+}
+
+fn access_log(
+    config: &crate::config::Config,
+    metrics: &Metrics,
+) -> Result<(Option<AccessLog>, Option<AccessLogWriter>), StartError> {
+    if !config.log.access {
+        return Ok((None, None));
+    }
+    let (log, writer) = telemetry::access_log::start(
+        io::stdout(),
+        config.log.format,
+        config.log.access_queue,
+        metrics.log_lines_dropped.clone(),
+    )
+    .map_err(StartError::AccessLog)?;
+    Ok((Some(log), Some(writer)))
+}

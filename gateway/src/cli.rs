@@ -1,0 +1,188 @@
+//! The command line. The flags of `serve` and `demo` are made from the settings' keys.
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgAction, ArgMatches, Command as Clap, value_parser};
+
+use crate::config::{Config, ConfigError, Key, Kind, Loaded, Setting, keys, load_over};
+
+/// The environment variable that names the configuration file. It is no key: a file cannot say
+/// which file to read.
+pub const CONFIG_ENV: &str = "HEARTH_CONFIG";
+
+/// What to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Run the gateway.
+    Serve(Settings),
+    /// Run the gateway over simulated pods.
+    #[cfg(feature = "demo")]
+    Demo {
+        /// End after the job.
+        once: bool,
+        /// The gateway's settings.
+        settings: Settings,
+    },
+    /// Say whether `serve` would start with this file.
+    CheckConfig(PathBuf),
+    /// Print the reference of all settings.
+    PrintConfig,
+}
+
+/// Where the settings come from, as far as the command line says.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// `--config`.
+    pub file: Option<PathBuf>,
+    /// The other flags.
+    pub flags: Vec<Setting>,
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// Loads the settings over `base`, with the file that the flag names or else `HEARTH_CONFIG`.
+    ///
+    /// # Errors
+    /// See [`Config::load`].
+    pub fn load(
+        &self,
+        base: &Config,
+        env: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Loaded, ConfigError> {
+        let env: Vec<_> = env.into_iter().collect();
+        let named = env.iter().find(|(name, _)| name == CONFIG_ENV).map(|(_, file)| file.into());
+        let file = self.file.clone().or(named);
+        load_over(base, file.as_deref(), env, &self.flags)
+    }
+
+    fn from_matches(matches: &ArgMatches) -> Self {
+        let flags = keys().iter().flat_map(|key| {
+            let texts = matches.get_many::<String>(&key.name()).into_iter().flatten();
+            texts.map(move |text| Setting { key, text: text.clone() })
+        });
+        Self { file: matches.get_one("config").cloned(), flags: flags.collect() }
+    }
+}
+
+/// Reads the command line, the program's name first.
+///
+/// # Errors
+/// What [`clap::Error::exit`] prints: a complaint (status 2), or the help or version that was asked
+/// for (status 0).
+pub fn parse<T>(args: impl IntoIterator<Item = T>) -> Result<Command, clap::Error>
+where
+    T: Into<OsString> + Clone,
+{
+    let matches = program().try_get_matches_from(args)?;
+    let (name, matches) = matches.subcommand().expect("clap insists on a subcommand");
+    Ok(match name {
+        "serve" => Command::Serve(Settings::from_matches(matches)),
+        #[cfg(feature = "demo")]
+        "demo" => Command::Demo {
+            once: matches.get_flag("once"),
+            settings: Settings::from_matches(matches),
+        },
+        "check-config" => {
+            let file = matches.get_one::<PathBuf>("file");
+            Command::CheckConfig(file.expect("clap insists on the file").clone())
+        }
+        _ => Command::PrintConfig,
+    })
+}
+
+/// Says whether `serve` would start with this file and this environment: `FILE: ok` on `out` and
+/// status 0, or the complaint on `err` and status 2.
+///
+/// # Errors
+/// Those of the writers.
+pub fn check_config(
+    file: &Path,
+    env: impl IntoIterator<Item = (String, String)>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<u8> {
+    match Config::load(Some(file), env, &[]) {
+        Ok(_) => writeln!(out, "{}: ok", file.display()).map(|()| 0),
+        Err(error) => writeln!(err, "{error}").map(|()| 2),
+    }
+}
+
+/// The whole command line as clap knows it.
+fn program() -> Clap {
+    let serve = Clap::new("serve").about("Run the gateway");
+    let check = Clap::new("check-config")
+        .about("Say whether `serve` would start with FILE (status 0) or why not (status 2)")
+        .arg(
+            Arg::new("file").value_name("FILE").required(true).value_parser(value_parser!(PathBuf)),
+        );
+    let print =
+        Clap::new("config").about("Print a configuration file with every setting explained");
+    let program = Clap::new("hearth")
+        .about("An OpenAI endpoint in front of vLLM pods that sends each request to the warmest")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .subcommand(with_settings(serve));
+    #[cfg(feature = "demo")]
+    let program = program.subcommand(with_settings(demo()));
+    program.subcommand(check).subcommand(print)
+}
+
+#[cfg(feature = "demo")]
+fn demo() -> Clap {
+    let once = Arg::new("once").long("once").action(ArgAction::SetTrue);
+    Clap::new("demo")
+        .about("Run the gateway over simulated pods, with a job that shows what it does")
+        .arg(once.help("End after the job, with status 0 only if its gates hold"))
+}
+
+fn with_settings(command: Clap) -> Clap {
+    let file = Arg::new("config")
+        .long("config")
+        .short('c')
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .help(format!("The configuration file [env: {CONFIG_ENV}]"));
+    command.arg(file).args(keys().iter().map(flag))
+}
+
+fn flag(key: &'static Key) -> Arg {
+    let section = match key.path.as_slice() {
+        [section, _, ..] => section,
+        _ => "settings",
+    };
+    let default = match &key.default {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let arg = Arg::new(key.name()).long(key.flag()).help_heading(section).help(format!(
+        "{} [env: {}] [default: {default}]",
+        key.doc,
+        key.env()
+    ));
+    match key.kind {
+        // `--x false` would read as `--x` and a stray word; so the value is glued on, and the word
+        // is an error.
+        Kind::Switch => arg
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_name("BOOL"),
+        Kind::List => arg.action(ArgAction::Append).value_name("LIST"),
+        Kind::Map => arg.value_name("MAP"),
+        Kind::Number => arg.value_name("NUMBER"),
+        Kind::Text if key.choices.is_empty() => arg.value_name("TEXT"),
+        Kind::Text => {
+            let words = key.choices.iter().map(|(word, _)| word.as_str());
+            arg.value_parser(PossibleValuesParser::new(words)).value_name("WORD")
+        }
+    }
+}

@@ -1,0 +1,124 @@
+use super::*;
+
+fn settings(args: &[&str]) -> Settings {
+    match parse(["hearth", "serve"].iter().chain(args)).expect("it is a command line") {
+        Command::Serve(settings) => settings,
+        other => panic!("not serve: {other:?}"),
+    }
+}
+
+fn complaint(args: &[&str]) -> String {
+    let error = parse(["hearth"].iter().chain(args)).expect_err("it is refused");
+    assert_eq!(error.exit_code(), 2, "{error}");
+    error.to_string()
+}
+
+#[test]
+fn every_key_has_a_flag() {
+    program().debug_assert();
+    for key in keys() {
+        let text = match key.kind {
+            Kind::Switch => "true".to_owned(),
+            Kind::Text if !key.choices.is_empty() => key.choices[0].0.clone(),
+            _ => "1".to_owned(),
+        };
+        let settings = settings(&[&format!("--{}={text}", key.flag())]);
+        assert_eq!(settings.flags.len(), 1);
+        assert_eq!((settings.flags[0].key.name(), &settings.flags[0].text), (key.name(), &text));
+    }
+}
+
+#[test]
+fn flags_reach_the_settings() {
+    let settings = settings(&[
+        "--endpoints",
+        "http://a:1,http://b:2",
+        "--cors-enabled",
+        "--log-access=false",
+        "--log-format",
+        "text",
+    ]);
+    let config = settings.load(&Config::default(), []).expect("they go together").config;
+    assert_eq!(config.endpoints.len(), 2);
+    assert!(config.cors.enabled && !config.log.access);
+    assert_eq!(config.log.format, crate::config::LogFormat::Text);
+}
+
+#[test]
+fn the_flag_names_the_file_before_the_variable_does() {
+    let error = |args: &[&str]| {
+        let env = [(CONFIG_ENV.to_owned(), "from-env.yaml".to_owned())];
+        settings(args).load(&Config::default(), env).expect_err("no such file").to_string()
+    };
+    assert!(error(&[]).starts_with("from-env.yaml: "));
+    assert!(error(&["--config", "from-flag.yaml"]).starts_with("from-flag.yaml: "));
+}
+
+#[test]
+fn no_word_is_swallowed() {
+    for args in [
+        &["serve", "--cors-enabled", "false"][..],
+        &["serve", "stray"],
+        &["serve", "--listen"],
+        &["serve", "--threads", "1", "--threads", "2"],
+        &["check-config"],
+        &["check-config", "a", "b"],
+        &["config", "extra"],
+        &["frobnicate"],
+        &["--listen", "0.0.0.0:1"],
+    ] {
+        complaint(args);
+    }
+    assert!(complaint(&["serve", "--cors-enabled", "false"]).contains("'false'"));
+}
+
+#[test]
+fn a_misspelt_flag_is_named_with_the_nearest_one() {
+    let flag = complaint(&["serve", "--deadline-connect", "1s"]);
+    assert!(
+        flag.contains("'--deadline-connect'") && flag.contains("--deadlines-connect"),
+        "{flag}"
+    );
+    let word = complaint(&["serve", "--routing-policy", "wram"]);
+    assert!(word.contains("'wram'") && word.contains("'warm'"), "{word}");
+}
+
+#[test]
+fn a_flag_s_value_that_does_not_fit_names_the_flag() {
+    let settings = settings(&["--endpoints", "http://a:1", "--deadlines-connect", "soon"]);
+    let error = settings.load(&Config::default(), []).expect_err("it is no duration").to_string();
+    assert!(error.starts_with("--deadlines-connect: "), "{error}");
+}
+
+#[test]
+fn the_help_and_the_version_are_no_errors() {
+    for args in [&["hearth", "--version"][..], &["hearth", "serve", "--help"]] {
+        assert_eq!(parse(args).expect_err("it prints").exit_code(), 0);
+    }
+}
+
+#[test]
+fn check_config_says_ok_or_why_not() {
+    let folder = tempfile::tempdir().expect("there is room for a folder");
+    let check = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).expect("it can be written");
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let status = check_config(&file, [], &mut out, &mut err).expect("vectors take everything");
+        let text = |bytes| String::from_utf8(bytes).expect("it is text");
+        (status, text(out), text(err))
+    };
+    let (status, out, err) = check("good.yaml", "endpoints: [http://a:1]\n");
+    assert!(status == 0 && out.ends_with("good.yaml: ok\n") && err.is_empty(), "{out}{err}");
+    let (status, out, err) = check("bad.yaml", "endpoint: []\n");
+    assert!(status == 2 && out.is_empty() && err.contains("bad.yaml:1:1: "), "{out}{err}");
+    assert!(err.contains("`endpoints`"), "{err}");
+}
+
+#[cfg(feature = "demo")]
+#[test]
+fn the_demo_takes_the_flags_of_serve() {
+    let args = ["hearth", "demo", "--once", "--listen=127.0.0.1:0"];
+    let Ok(Command::Demo { once: true, settings }) = parse(args) else { panic!("not a demo") };
+    assert_eq!(settings.flags.len(), 1);
+}

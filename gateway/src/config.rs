@@ -1,0 +1,128 @@
+//! The settings: one YAML file, the environment (`HEARTH_*`) and flags.
+//!
+//! A flag beats the environment, which beats the file, which beats the default. Each key is
+//! written down once, as a field with a doc comment and a default: its environment variable, its
+//! flag and its entry in `hearth config` are made from that. Whatever is not a key stops the start.
+
+mod bytes;
+mod error;
+mod keys;
+mod load;
+mod pods;
+mod reference;
+mod sections;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use router::policy;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use bytes::{ByteSize, MemoryBudget, memory_bytes};
+pub use error::{ConfigError, Problem};
+pub use keys::{Key, Kind, keys};
+pub use load::{Loaded, Origin, Setting, load_over};
+pub use pods::{Endpoint, EndpointRole, Kubernetes};
+pub use reference::write_reference;
+pub use sections::{Cors, Deadlines, Drain, Forwarded, Limits, Log, LogFormat, Retry, Tls};
+
+/// Everything that can be set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Address of the traffic listener (HTTP/1.1, and HTTP/2 by prior knowledge).
+    pub listen: SocketAddr,
+    /// Address of the admin listener: `/metrics`, `/healthz`, `/readyz`, `/pool`, `/config`.
+    pub admin_listen: SocketAddr,
+    /// Threads of the data plane; 0: one per core.
+    pub threads: usize,
+    /// The TLS listener, beside the plain one.
+    pub tls: Tls,
+    /// Pods named by hand: URLs like `http://10.0.0.1:8000`, or `{url: ..., role: prefill}` (or
+    /// `decode`, `both`). A host name stands for all its addresses.
+    pub endpoints: Vec<Endpoint>,
+    /// Finding pods through the Kubernetes API.
+    pub kubernetes: Kubernetes,
+    /// Choosing a pod.
+    pub routing: policy::Settings,
+    /// Tokenizers, as `MODEL: DIR`, a folder with `tokenizer.json` and `tokenizer_config.json`. A
+    /// model without one is matched by the bytes of its prompts.
+    pub tokenizers: BTreeMap<String, PathBuf>,
+    /// How long each phase of a request may take.
+    pub deadlines: Deadlines,
+    /// What may be held at once.
+    pub limits: Limits,
+    /// Trying another pod before the first byte of an answer.
+    pub retry: Retry,
+    /// What happens between SIGTERM and the end.
+    pub drain: Drain,
+    /// Answering browsers on other origins.
+    pub cors: Cors,
+    /// What is believed of headers that a proxy in front may have set.
+    pub forwarded: Forwarded,
+    /// The program's own log, and the access log.
+    pub log: Log,
+}
+
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::UNSPECIFIED, 8080).into(),
+            admin_listen: (Ipv4Addr::LOCALHOST, 9090).into(),
+            threads: 0,
+            tls: Tls::default(),
+            endpoints: Vec::new(),
+            kubernetes: Kubernetes::default(),
+            routing: policy::Settings::default(),
+            tokenizers: BTreeMap::new(),
+            deadlines: Deadlines::default(),
+            limits: Limits::default(),
+            retry: Retry::default(),
+            drain: Drain::default(),
+            cors: Cors::default(),
+            forwarded: Forwarded::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file, then lays the environment and the flags over it.
+    ///
+    /// `env` may be the whole environment: only names that begin with `HEARTH_` count.
+    ///
+    /// # Errors
+    /// A file that cannot be read; a key, variable or value that is not one; settings that do not
+    /// go together. The message names the file and line, the variable or the flag.
+    pub fn load(
+        file: Option<&Path>,
+        env: impl IntoIterator<Item = (String, String)>,
+        flags: &[Setting],
+    ) -> Result<Loaded, ConfigError> {
+        load_over(&Self::default(), file, env, flags)
+    }
+
+    /// A fingerprint of the settings in force: FNV-1a (64 bits) of their JSON, as 16 hex digits.
+    /// Gateways with the same settings show the same one, whatever the settings came from.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        use std::hash::Hasher as _;
+        let mut hasher = fnv::FnvHasher::default();
+        hasher.write(self.to_json().to_string().as_bytes());
+        format!("{:016x}", hasher.finish())
+    }
+
+    /// The settings as JSON, in the shape of the file.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::to_value(self)
+            .expect("settings are strings, numbers, lists and maps of strings")
+    }
+}

@@ -1,0 +1,213 @@
+//! The sections of the configuration. The doc comments are the reference that `hearth config`
+//! prints, and each `Default` is the only place where a default is written.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use router::units::HumanDuration;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::bytes::{ByteSize, MemoryBudget};
+
+/// The TLS listener, beside the plain one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// Address of the TLS listener (HTTP/1.1, and HTTP/2 by ALPN); none: no TLS.
+    pub listen: Option<SocketAddr>,
+    /// Certificate chain, a PEM file with the leaf first.
+    pub cert: Option<PathBuf>,
+    /// Private key of the leaf, a PEM file (PKCS#8, SEC1 or PKCS#1).
+    pub key: Option<PathBuf>,
+    /// How often the two files are read again; a pair that does not fit leaves the old one in use.
+    pub reload_interval: HumanDuration,
+}
+
+/// How long each phase of a request may take. A phase that runs out ends the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Deadlines {
+    /// Connecting to a pod, TCP handshake only.
+    pub connect: HumanDuration,
+    /// From a request's first byte to the end of its head, in total (408).
+    pub request_head: HumanDuration,
+    /// Reading the whole request body (408).
+    pub request_body: HumanDuration,
+    /// From sending a request to the pod's first byte: queue and prefill (504).
+    pub first_byte: HumanDuration,
+    /// Between two bytes of a pod's answer.
+    pub between_bytes: HumanDuration,
+    /// A client that takes nothing for this long is cut, so that it cannot hold a slot on a GPU.
+    pub client_write: HumanDuration,
+    /// An idle client connection between two requests.
+    pub keep_alive: HumanDuration,
+    /// An HTTP/2 client connection without open streams.
+    pub h2_idle: HumanDuration,
+    /// An idle connection to a pod; below vLLM's own 5 s, so that the pod does not close it first.
+    pub upstream_idle: HumanDuration,
+}
+
+/// What may be held at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Longest request body; a longer one is refused before it is read (413).
+    pub body: ByteSize,
+    /// Bytes of request bodies held over all requests: a size, or a share of memory like `25%` (of
+    /// the container's limit if it has one). A body that does not fit is refused (503).
+    pub bodies_held: MemoryBudget,
+    /// Longest request head (431).
+    pub head: ByteSize,
+    /// Client connections at once, over all listeners; 0: no limit.
+    pub connections: usize,
+}
+
+/// Trying another pod before the first byte of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// Pods tried for one request, the first one included.
+    pub attempts: u32,
+    /// Retries as a share of requests, 0 to 1: an outage must not double the load of the rest.
+    pub budget: f64,
+}
+
+/// What happens between SIGTERM and the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Drain {
+    /// Requests are still accepted for this long while `/readyz` already says 503, until load
+    /// balancers have heard of it. SIGINT skips it.
+    pub linger: HumanDuration,
+    /// Longest wait for running requests after that. Set the pod's
+    /// `terminationGracePeriodSeconds` above linger and limit together.
+    pub limit: HumanDuration,
+}
+
+/// Answering browsers on other origins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cors {
+    /// Answers preflights and sends the CORS headers.
+    pub enabled: bool,
+    /// Origins let in, like `https://chat.example.com`; `*` lets in all.
+    pub allow_origins: Vec<String>,
+}
+
+/// What is believed of headers that a proxy in front may have set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Forwarded {
+    /// Takes `x-forwarded-for`, `-proto` and `-host` as received and appends to them; otherwise they
+    /// are replaced. Only behind a proxy that sets them itself.
+    pub trust_addresses: bool,
+    /// Keeps a client's `x-request-id` (at most 128 visible characters); otherwise each request
+    /// gets a new one.
+    pub trust_request_id: bool,
+}
+
+/// The program's own log, and the access log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// Form of both logs.
+    pub format: LogFormat,
+    /// The program's log on stderr: `error`, `warn`, `info`, `debug`, `trace`, or directives like
+    /// `info,gateway::proxy=debug`.
+    pub level: String,
+    /// One access-log line per request on stdout.
+    pub access: bool,
+    /// Access-log lines that may wait for stdout; more are dropped and counted, never waited for.
+    pub access_queue: usize,
+}
+
+/// Form of the logs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// For people; coloured on a terminal.
+    Text,
+}
+
+// === impl Tls ===
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self { listen: None, cert: None, key: None, reload_interval: HumanDuration::from_secs(10) }
+    }
+}
+
+// === impl Deadlines ===
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            connect: HumanDuration::from_secs(1),
+            request_head: HumanDuration::from_secs(10),
+            request_body: HumanDuration::from_secs(60),
+            first_byte: HumanDuration::from_secs(600),
+            between_bytes: HumanDuration::from_secs(60),
+            client_write: HumanDuration::from_secs(60),
+            keep_alive: HumanDuration::from_secs(75),
+            h2_idle: HumanDuration::from_secs(120),
+            upstream_idle: HumanDuration::from_secs(3),
+        }
+    }
+}
+
+// === impl Limits ===
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body: ByteSize::from_mib(32),
+            bodies_held: MemoryBudget::Bytes(ByteSize::from_mib(1024)),
+            head: ByteSize::from_kib(64),
+            connections: 0,
+        }
+    }
+}
+
+// === impl Retry ===
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 3, budget: 0.2 }
+    }
+}
+
+// === impl Drain ===
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { linger: HumanDuration::from_secs(5), limit: HumanDuration::from_secs(600) }
+    }
+}
+
+// === impl Cors ===
+
+impl Default for Cors {
+    fn default() -> Self {
+        Self { enabled: false, allow_origins: vec!["*".to_owned()] }
+    }
+}
+
+// === impl Forwarded ===
+
+impl Default for Forwarded {
+    fn default() -> Self {
+        Self { trust_addresses: false, trust_request_id: true }
+    }
+}
+
+// === impl Log ===
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Json, level: "info".to_owned(), access: true, access_queue: 8192 }
+    }
+}

@@ -1,0 +1,223 @@
+use std::collections::BTreeSet;
+use std::fs;
+
+use tempfile::NamedTempFile;
+
+use super::*;
+
+fn file(text: &str) -> NamedTempFile {
+    let file = NamedTempFile::with_suffix(".yaml").expect("there is room for a file");
+    fs::write(file.path(), text).expect("it can be written");
+    file
+}
+
+fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+}
+
+fn flag(name: &str, text: &str) -> Setting {
+    let key = keys().iter().find(|key| key.flag() == name).expect("it is a flag");
+    Setting { key, text: text.to_owned() }
+}
+
+fn complaint(yaml: &str, pairs: &[(&str, &str)]) -> String {
+    let file = file(yaml);
+    let error = Config::load(Some(file.path()), env(pairs), &[]).expect_err("it is refused");
+    error.to_string().replace(&file.path().display().to_string(), "FILE")
+}
+
+const PODS: &str = "endpoints: [http://10.0.0.1:8000]\n";
+
+#[test]
+fn a_flag_beats_the_environment_which_beats_the_file() {
+    let yaml = "endpoints: [http://a:1]\ndeadlines: {connect: 2s, first_byte: 9s, h2_idle: 7s}\n";
+    let file = file(yaml);
+    let env = env(&[("HEARTH_DEADLINES_CONNECT", "3s"), ("HEARTH_DEADLINES_FIRST_BYTE", "10s")]);
+    let flags = [flag("deadlines-connect", "4s")];
+    let loaded = Config::load(Some(file.path()), env, &flags).expect("it is fine");
+    let deadlines = &loaded.config.deadlines;
+    assert_eq!(deadlines.connect.to_string(), "4s");
+    assert_eq!(deadlines.first_byte.to_string(), "10s");
+    assert_eq!(deadlines.h2_idle.to_string(), "7s");
+    assert_eq!(deadlines.keep_alive, Deadlines::default().keep_alive);
+    let origin = |key: &str| loaded.origins.get(key).map(ToString::to_string);
+    assert_eq!(origin("deadlines.connect").as_deref(), Some("--deadlines-connect"));
+    assert_eq!(origin("deadlines.first_byte").as_deref(), Some("HEARTH_DEADLINES_FIRST_BYTE"));
+    assert_eq!(origin("deadlines.h2_idle"), Some(file.path().display().to_string()));
+    assert_eq!(origin("deadlines.keep_alive"), None);
+}
+
+#[test]
+fn a_file_sets_only_what_it_writes_over_another_base() {
+    let base = Config { threads: 7, ..Config::default() };
+    let file = file("endpoints: [http://a:1]\nlisten: 0.0.0.0:8080\n");
+    let loaded = load_over(&base, Some(file.path()), [], &[]).expect("it is fine");
+    assert_eq!(loaded.config.threads, 7);
+    assert_eq!(loaded.origins.len(), 2, "{:?}", loaded.origins);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line_and_the_nearest_key() {
+    for (yaml, expected) in [
+        (
+            "listen: 0.0.0.0:1\ndeadlines:\n  conect: 1s\n",
+            "FILE:3:3: unknown key `conect`; did you mean `connect`?",
+        ),
+        ("linger: 1s\n", "FILE:1:1: unknown key `linger`; did you mean `drain.linger`?"),
+        ("zzz: 1\n", "FILE:1:1: unknown key `zzz`; `hearth config` lists them all"),
+        (
+            "endpoints:\n- url: http://a:1\n  rol: prefill\n",
+            "FILE:3:3: unknown key `rol`; did you mean `role`?",
+        ),
+    ] {
+        assert_eq!(complaint(yaml, &[]), expected);
+    }
+}
+
+#[test]
+fn a_value_that_does_not_fit_is_named_with_its_line() {
+    for (yaml, place, hint) in [
+        ("\nlimits: {body: huge}\n", "FILE:2:", "`huge` is not a size"),
+        ("deadlines:\n  connect: 5\n", "FILE:2:", "write `1s`"),
+        ("routing: {policy: wram}\n", "FILE:1:", "is not one of warm, round-robin"),
+        ("threads: many\n", "FILE:1:", ""),
+        ("threads: 1\nthreads: 2\n", "FILE:2:", "duplicate"),
+        ("listen: [\n", "FILE:", ""),
+    ] {
+        let complaint = complaint(yaml, &[]);
+        assert!(complaint.starts_with(place) && complaint.contains(hint), "{yaml}: {complaint}");
+        assert_eq!(complaint.lines().count(), 1, "{complaint}");
+    }
+}
+
+#[test]
+fn an_unknown_variable_stops_the_start() {
+    assert_eq!(
+        complaint(PODS, &[("HEARTH_DEADLINE_CONNECT", "1s")]),
+        "environment variable HEARTH_DEADLINE_CONNECT is not a setting; \
+         did you mean `HEARTH_DEADLINES_CONNECT`?"
+    );
+    let complaint = complaint(PODS, &[("HEARTH_DEADLINES_CONNECT", "soon")]);
+    assert!(complaint.starts_with("HEARTH_DEADLINES_CONNECT: "), "{complaint}");
+}
+
+#[test]
+fn variables_that_kubernetes_sets_for_a_service_are_no_settings() {
+    let links = env(&[
+        ("HEARTH_SERVICE_HOST", "10.0.0.1"),
+        ("HEARTH_SERVICE_PORT", "80"),
+        ("HEARTH_SERVICE_PORT_HTTP", "80"),
+        ("HEARTH_PORT", "tcp://10.0.0.1:80"),
+        ("HEARTH_PORT_80_TCP", "tcp://10.0.0.1:80"),
+        ("HEARTH_PORT_80_TCP_PROTO", "tcp"),
+        ("HEARTH_ADMIN_PORT_9090_TCP_ADDR", "10.0.0.1"),
+        ("HEARTH_CONFIG", "elsewhere.yaml"),
+        ("PATH", "/bin"),
+    ]);
+    let file = file(PODS);
+    let loaded = Config::load(Some(file.path()), links, &[]).expect("none of them is ours");
+    assert_eq!(loaded.origins.len(), 1, "{:?}", loaded.origins);
+    for (name, text) in [("HEARTH_PORT", "80"), ("HEARTH_PORT_HTTP_TCP", "x")] {
+        complaint(PODS, &[(name, text)]);
+    }
+}
+
+#[test]
+fn lists_and_maps_are_read_from_text() {
+    let env = env(&[
+        ("HEARTH_TOKENIZERS", "{tiny: models/tiny, big/chat: models/big}"),
+        ("HEARTH_CORS_ALLOW_ORIGINS", ""),
+        ("HEARTH_TLS_LISTEN", "null"),
+        ("HEARTH_LIMITS_BODIES_HELD", "25%"),
+        ("HEARTH_KUBERNETES_NAMESPACE", "123"),
+    ]);
+    let flags = [
+        flag("endpoints", "http://a:1, http://b:2"),
+        flag("endpoints", "[{url: 'http://c:3', role: prefill}]"),
+    ];
+    let config = Config::load(None, env, &flags).expect("it is fine").config;
+    let pods: Vec<_> = config.endpoints.iter().map(|pod| (pod.url.as_str(), pod.role)).collect();
+    assert_eq!(
+        pods,
+        [
+            ("http://a:1", EndpointRole::Both),
+            ("http://b:2", EndpointRole::Both),
+            ("http://c:3", EndpointRole::Prefill),
+        ]
+    );
+    assert_eq!(config.tokenizers.len(), 2);
+    assert_eq!(config.cors.allow_origins, Vec::<String>::new());
+    assert_eq!(config.tls.listen, None);
+    assert_eq!(config.limits.bodies_held, MemoryBudget::Percent(25));
+    assert_eq!(config.kubernetes.namespace.as_deref(), Some("123"));
+}
+
+#[test]
+fn settings_that_do_not_go_together_are_all_named() {
+    let problems = |yaml: &str| {
+        complaint(yaml, &[])
+            .lines()
+            .map(|line| line.split(": ").next().unwrap_or("").to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(problems(""), ["endpoints"]);
+    assert_eq!(
+        problems(&format!(
+            "{PODS}tls: {{cert: c.pem, reload_interval: 0s}}\nretry: {{attempts: 0, budget: 2}}"
+        )),
+        ["tls.key", "tls.reload_interval", "retry.attempts", "retry.budget"]
+    );
+    assert_eq!(problems(&format!("{PODS}admin_listen: 0.0.0.0:8080")), ["admin_listen"]);
+    assert_eq!(problems(&format!("{PODS}limits: {{bodies_held: 1MiB}}")), ["limits.bodies_held"]);
+    assert_eq!(problems("kubernetes: {enabled: true, selector: ''}"), ["kubernetes.selector"]);
+    assert_eq!(problems(&format!("{PODS}log: {{level: 'a=b=c'}}")), ["log.level"]);
+    for url in ["https://a:1", "http://a:1/v1", "a:1", "http://u:p@a:1", "http://a:1/?x"] {
+        assert_eq!(problems(&format!("endpoints: ['{url}']")), ["endpoints"], "{url}");
+    }
+}
+
+#[test]
+fn the_reference_loads_to_the_defaults_and_explains_every_key() {
+    let mut text = Vec::new();
+    write_reference(&mut text).expect("a vector takes everything");
+    let text = String::from_utf8(text).expect("it is text");
+    let read: Config = serde_saphyr::from_str(&text).expect("it is a configuration");
+    assert_eq!(read, Config::default());
+    for key in keys() {
+        assert!(text.contains(&format!("[{} --{}]", key.env(), key.flag())), "{}", key.name());
+        assert!(!key.doc.is_empty(), "{} has no doc comment", key.name());
+    }
+    assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn every_leaf_of_the_default_is_a_key_with_names_of_its_own() {
+    fn leaves(json: &serde_json::Value, path: &str, into: &mut Vec<String>) {
+        match json.as_object() {
+            Some(map) if !map.is_empty() => {
+                map.iter().for_each(|(name, json)| leaves(json, &format!("{path}/{name}"), into));
+            }
+            _ => into.push(path.to_owned()),
+        }
+    }
+    let mut expected = Vec::new();
+    leaves(&Config::default().to_json(), "", &mut expected);
+    let pointers: Vec<_> = keys().iter().map(Key::pointer).collect();
+    assert_eq!(pointers, expected);
+    let variables: BTreeSet<_> = keys().iter().map(Key::env).collect();
+    let flags: BTreeSet<_> = keys().iter().map(Key::flag).collect();
+    assert_eq!((variables.len(), flags.len()), (keys().len(), keys().len()));
+}
+
+#[test]
+fn the_hash_follows_the_settings_and_nothing_else() {
+    let hash = |yaml: &str, pairs: &[(&str, &str)]| {
+        let file = file(yaml);
+        Config::load(Some(file.path()), env(pairs), &[]).expect("it is fine").hash
+    };
+    let from_file = hash(&format!("{PODS}threads: 3\n"), &[]);
+    assert_eq!(from_file, hash(PODS, &[("HEARTH_THREADS", "3")]));
+    assert_ne!(from_file, hash(PODS, &[]));
+    assert_eq!(from_file.len(), 16);
+}

@@ -1,0 +1,106 @@
+//! Settings that can be read and still make no sense.
+
+use http::Uri;
+use tracing_subscriber::EnvFilter;
+
+use super::{Config, ConfigError, Problem};
+
+// === impl Config ===
+
+impl Config {
+    /// Looks for settings that do not go together.
+    ///
+    /// # Errors
+    /// All problems at once, each with its key.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let mut problems = Vec::new();
+        let mut check = |fine: bool, key: &'static str, message: &str| {
+            if !fine {
+                problems.push(Problem { key, message: message.to_owned() });
+            }
+        };
+        let pods = !self.endpoints.is_empty() || self.kubernetes.enabled;
+        check(pods, "endpoints", "no pods: name some here, or set kubernetes.enabled");
+        let selector = !self.kubernetes.enabled || !self.kubernetes.selector.trim().is_empty();
+        check(selector, "kubernetes.selector", "an empty selector would take every pod");
+        let ports_differ = self.listen != self.admin_listen || self.listen.port() == 0;
+        check(ports_differ, "admin_listen", "the same address as `listen`");
+        self.check_tls(&mut check);
+        self.check_durations(&mut check);
+        self.check_amounts(&mut check);
+        let filter = EnvFilter::builder().parse(&self.log.level);
+        check(filter.is_ok(), "log.level", "not a level, nor a list of directives");
+        for endpoint in &self.endpoints {
+            if let Err(message) = check_url(&endpoint.url) {
+                problems.push(Problem { key: "endpoints", message });
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
+    }
+
+    fn check_tls(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
+        let tls = &self.tls;
+        let (cert, key) = (tls.cert.is_some(), tls.key.is_some());
+        check(key || !cert, "tls.key", "missing, though tls.cert is set");
+        check(cert || !key, "tls.cert", "missing, though tls.key is set");
+        let listens = tls.listen.is_some();
+        check(!listens || cert || key, "tls.cert", "missing, though tls.listen is set");
+        check(
+            listens || !(cert && key),
+            "tls.listen",
+            "missing, though tls.cert and tls.key are set",
+        );
+        let clash = tls
+            .listen
+            .is_some_and(|it| it.port() != 0 && (it == self.listen || it == self.admin_listen));
+        check(!clash, "tls.listen", "the same address as `listen` or `admin_listen`");
+    }
+
+    fn check_durations(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
+        let it = &self.deadlines;
+        for (duration, key) in [
+            (it.connect, "deadlines.connect"),
+            (it.request_head, "deadlines.request_head"),
+            (it.request_body, "deadlines.request_body"),
+            (it.first_byte, "deadlines.first_byte"),
+            (it.between_bytes, "deadlines.between_bytes"),
+            (it.client_write, "deadlines.client_write"),
+            (it.keep_alive, "deadlines.keep_alive"),
+            (it.h2_idle, "deadlines.h2_idle"),
+            (it.upstream_idle, "deadlines.upstream_idle"),
+            (self.tls.reload_interval, "tls.reload_interval"),
+        ] {
+            check(!duration.is_zero(), key, "zero: no request could meet it");
+        }
+    }
+
+    fn check_amounts(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
+        check(!self.limits.body.is_empty(), "limits.body", "zero: no request could meet it");
+        check(!self.limits.head.is_empty(), "limits.head", "zero: no request could meet it");
+        let held = self.limits.bodies_held.bytes_of(u64::MAX);
+        let fits = held >= self.limits.body.get();
+        check(fits, "limits.bodies_held", "smaller than limits.body: the longest body never fits");
+        check(self.retry.attempts > 0, "retry.attempts", "zero: no pod would be tried");
+        let share = (0.0..=1.0).contains(&self.retry.budget);
+        check(share, "retry.budget", "not a share between 0 and 1");
+        let access = !self.log.access || self.log.access_queue > 0;
+        check(access, "log.access_queue", "zero: every line would be dropped");
+        let origins = !self.cors.enabled || !self.cors.allow_origins.is_empty();
+        check(origins, "cors.allow_origins", "empty, though cors.enabled is set");
+    }
+}
+
+/// A pod's URL is a scheme, a host and a port: its paths are those of the OpenAI API.
+fn check_url(url: &str) -> Result<(), String> {
+    let complain = |why: &str| Err(format!("`{url}` {why} (write `http://host:port`)"));
+    let Ok(uri) = url.parse::<Uri>() else { return complain("is not a URL") };
+    match (uri.scheme_str(), uri.authority()) {
+        (Some("http"), Some(authority)) if authority.as_str().contains('@') => {
+            complain("has a user name")
+        }
+        (Some("http"), Some(_)) if uri.path() == "/" && uri.query().is_none() => Ok(()),
+        (Some("http"), Some(_)) => complain("has a path"),
+        (Some("https"), _) => complain("is https, and pods are spoken to in plain HTTP"),
+        _ => complain("is not a URL"),
+    }
+}

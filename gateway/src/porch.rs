@@ -1,0 +1,220 @@
+//! Where connections arrive: heads are read here, whole and in time, before Pingora parses them.
+//!
+//! Pingora waits for each read of a head (60 s), not for the head, peeks 24 bytes for HTTP/2 with
+//! no limit at all, and forgives much that a strict server refuses. So a connection's head is read
+//! under one deadline and one cap, checked ([`head::check`]), and handed on as bytes that were
+//! read already.
+
+pub mod head;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::BytesMut;
+use http::StatusCode;
+use pingora_core::apps::{HttpServerApp, ServerApp};
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::{ALPN, Stream};
+use pingora_core::server::ShutdownWatch;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use crate::proxy::refuse::Refuse;
+
+/// Bounds of what a connection may do before it has sent a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// From the connection, or a head's first byte, to the head's end.
+    pub head: Duration,
+    /// From the end of an answer to the next head's first byte.
+    pub keep_alive: Duration,
+    /// Longest head in bytes.
+    pub head_bytes: usize,
+}
+
+/// Wraps the HTTP application behind the strict reading of heads.
+pub struct Porch<A> {
+    inner: Arc<A>,
+    bounds: Bounds,
+    on_refusal: Box<dyn Fn(&Refuse) + Send + Sync>,
+}
+
+/// What came first on a connection.
+enum Arrival {
+    /// A whole HTTP/1 head, and what came with it.
+    Head(BytesMut),
+    /// The preface of HTTP/2, not consumed.
+    Http2,
+    /// Nothing: closed, timed out while idle, or shutting down.
+    Nothing,
+    /// A head that is not accepted.
+    Refused(Refuse),
+}
+
+/// The first bytes of HTTP/2 with prior knowledge, and as many as no HTTP/1 request begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const TELLING: usize = 3;
+
+/// How long a refused connection may go on sending before it is closed: closing at once would
+/// reset the connection under the answer.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// First allocation for a head; typical ones fit.
+const HEAD_BUFFER: usize = 2048;
+
+// === impl Porch ===
+
+impl<A> Porch<A> {
+    /// Stands before `inner`; `on_refusal` hears of every head that is refused.
+    pub fn new(
+        inner: A,
+        bounds: Bounds,
+        on_refusal: impl Fn(&Refuse) + Send + Sync + 'static,
+    ) -> Self {
+        Self { inner: Arc::new(inner), bounds, on_refusal: Box::new(on_refusal) }
+    }
+}
+
+impl<A> std::fmt::Debug for Porch<A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Porch").field("bounds", &self.bounds).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Porch<A> {
+    async fn process_new(
+        self: &Arc<Self>,
+        mut stream: Stream,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
+        if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+            return self.inner.process_new(stream, shutdown).await;
+        }
+        let mut idle = self.bounds.head;
+        loop {
+            match self.arrival(&mut stream, idle, shutdown.clone()).await {
+                Arrival::Head(bytes) => {
+                    stream = self.request(stream, bytes, shutdown).await?;
+                    idle = self.bounds.keep_alive;
+                }
+                Arrival::Http2 => return self.inner.process_new(stream, shutdown).await,
+                Arrival::Nothing => return None,
+                Arrival::Refused(refusal) => {
+                    (self.on_refusal)(&refusal);
+                    turn_away(stream, &refusal).await;
+                    return None;
+                }
+            }
+        }
+    }
+
+    async fn cleanup(&self) {
+        self.inner.http_cleanup().await;
+    }
+}
+
+impl<A: HttpServerApp + Send + Sync + 'static> Porch<A> {
+    /// One request; gives the connection back if it can carry another.
+    async fn request(
+        &self,
+        stream: Stream,
+        head: BytesMut,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
+        let mut session = ServerSession::new_http1(stream);
+        session.set_pipelined_prefix(head);
+        let keep_alive = (!*shutdown.borrow()).then(|| self.bounds.keep_alive.as_secs());
+        session.set_keepalive(keep_alive);
+        let reused = self.inner.process_new_http(session, shutdown).await?;
+        Some(reused.consume().0)
+    }
+
+    async fn arrival(
+        &self,
+        stream: &mut Stream,
+        idle: Duration,
+        mut shutdown: ShutdownWatch,
+    ) -> Arrival {
+        let first = async {
+            tokio::select! {
+                biased;
+                first = first_bytes(stream) => first,
+                _ = shutdown.wait_for(|stop| *stop) => None,
+            }
+        };
+        let Ok(Some(is_http2)) = timeout(idle, first).await else { return Arrival::Nothing };
+        if is_http2 {
+            return match timeout(self.bounds.head, preface(stream)).await {
+                Ok(true) => Arrival::Http2,
+                _ => Arrival::Nothing,
+            };
+        }
+        match timeout(self.bounds.head, self.head(stream)).await {
+            Ok(arrival) => arrival,
+            Err(_elapsed) => Arrival::Refused(Refuse::HeadTooSlow),
+        }
+    }
+
+    async fn head(&self, stream: &mut Stream) -> Arrival {
+        let mut bytes = BytesMut::with_capacity(HEAD_BUFFER);
+        loop {
+            let scanned = bytes.len().saturating_sub(head::END.len());
+            match stream.read_buf(&mut bytes).await {
+                Ok(0) | Err(_) => return Arrival::Nothing,
+                Ok(_) => {}
+            }
+            if let Some(at) = memchr::memmem::find(&bytes[scanned..], head::END) {
+                let end = scanned + at + head::END.len();
+                if end > self.bounds.head_bytes {
+                    return Arrival::Refused(Refuse::HeadTooLarge);
+                }
+                return match head::check(&bytes[..end]) {
+                    Ok(()) => Arrival::Head(bytes),
+                    Err(fault) => Arrival::Refused(fault.into()),
+                };
+            }
+            if bytes.len() > self.bounds.head_bytes {
+                return Arrival::Refused(Refuse::HeadTooLarge);
+            }
+            if head::cannot_end(&bytes) {
+                return Arrival::Refused(head::Fault::BareLineBreak.into());
+            }
+        }
+    }
+}
+
+/// Waits for the first bytes and says whether they begin HTTP/2; none when the client closed.
+async fn first_bytes(stream: &mut Stream) -> Option<bool> {
+    let mut first = [0; TELLING];
+    stream.try_peek(&mut first[..1]).await.ok()?;
+    if first[0] != PREFACE[0] || stream.get_ssl_digest().is_some() {
+        return Some(false);
+    }
+    stream.try_peek(&mut first).await.ok()?;
+    Some(first == PREFACE[..TELLING])
+}
+
+/// Whether the whole preface comes.
+async fn preface(stream: &mut Stream) -> bool {
+    let mut bytes = [0; PREFACE.len()];
+    matches!(stream.try_peek(&mut bytes).await, Ok(true)) && bytes == PREFACE
+}
+
+/// Answers a connection whose head was refused, and closes it.
+async fn turn_away(mut stream: Stream, refusal: &Refuse) {
+    let bytes = refusal.raw_http1();
+    let answer = async {
+        stream.write_all(&bytes).await?;
+        stream.flush().await?;
+        AsyncWriteExt::shutdown(&mut stream).await?;
+        let mut sink = [0; 1024];
+        while stream.read(&mut sink).await? > 0 {}
+        Ok::<(), std::io::Error>(())
+    };
+    // The client may be gone or deaf: nothing more can be done for it.
+    if !matches!(timeout(LINGER, answer).await, Ok(Ok(()))) {
+        tracing::debug!(status = %StatusCode::from(refusal), "a refused client did not listen");
+    }
+}

@@ -1,0 +1,278 @@
+//! A request's life in Pingora's phases. Each phase is short and delegates.
+
+mod body;
+mod ctx;
+pub mod decision;
+mod headers;
+mod models;
+mod observe;
+pub mod refuse;
+mod relay;
+mod respond;
+mod route;
+mod upstream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::StatusCode;
+use pingora_core::connectors::ConnectorOptions;
+use pingora_core::connectors::http::Connector;
+use pingora_core::modules::http::HttpModules;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorSource, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+use router::Router;
+use tower::retry::budget::TpsBudget;
+
+pub use body::BodyBudget;
+pub use ctx::Ctx;
+
+use crate::config::Config;
+use crate::drain::Drain;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::Metrics;
+use refuse::{Refuse, Shape};
+use relay::End;
+use route::Route;
+
+/// Everything that requests share.
+pub struct Gateway {
+    config: Arc<Config>,
+    router: Arc<Router>,
+    metrics: Arc<Metrics>,
+    access_log: Option<AccessLog>,
+    drain: Drain,
+    connector: Connector,
+    bodies: BodyBudget,
+    retries: TpsBudget,
+}
+
+/// What a gateway is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Settings.
+    pub config: Arc<Config>,
+    /// The brain.
+    pub router: Arc<Router>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Where a line per request goes, if anywhere.
+    pub access_log: Option<AccessLog>,
+    /// Whether we are shutting down.
+    pub drain: Drain,
+    /// Bytes that bodies may take.
+    pub bodies: BodyBudget,
+}
+
+/// Idle connections to pods that are kept, over all pods.
+const IDLE_UPSTREAMS: usize = 1024;
+
+/// A pod that was retried against needs some retries even at the lowest traffic.
+const RETRIES_PER_SECOND: u32 = 10;
+
+/// Over how long the share of retries is counted.
+const RETRY_WINDOW: Duration = Duration::from_secs(10);
+
+// === impl Gateway ===
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// A gateway.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { config, router, metrics, access_log, drain, bodies } = parts;
+        let connector = Connector::new(Some(ConnectorOptions::new(IDLE_UPSTREAMS)));
+        #[expect(clippy::cast_possible_truncation, reason = "a share needs no 53 bits")]
+        let share = config.retry.budget as f32;
+        let retries = TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, share);
+        Self { config, router, metrics, access_log, drain, connector, bodies, retries }
+    }
+
+    async fn generate(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        api: router::openai::Api,
+    ) -> Result<End, Refuse> {
+        let bounds = body::Bounds {
+            bytes: self.config.limits.body.len(),
+            deadline: self.config.deadlines.request_body.get(),
+        };
+        let body = body::Body::read(session, bounds, &self.bodies).await?;
+        let _held = self.metrics.hold_body(body.bytes.len());
+        let query = self.router.read(api, &session.req_header().headers, &body.bytes)?;
+        ctx.model.clone_from(&query.model);
+        ctx.session.clone_from(&query.session);
+        self.metrics.guarded_fields_removed.inc_by(query.guarded.len() as u64);
+        self.relay(session, ctx, &query, &body.bytes).await
+    }
+
+    /// Serves what is ours; says false if the request goes on to a pod as it is.
+    async fn serve(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool, Refuse> {
+        let head = session.req_header();
+        let route = route::route(&head.method, head.uri.path(), self.config.cors.enabled)?;
+        ctx.route = route.label();
+        if self.drain.is_closing() {
+            return Err(Refuse::Draining);
+        }
+        let end = match route {
+            Route::Generate(api) => {
+                if api.is_anthropic() {
+                    ctx.shape = Shape::Anthropic;
+                }
+                self.generate(session, ctx, api).await?
+            }
+            Route::Models => self.models(session, ctx).await?,
+            Route::Model(id) => self.model(session, ctx, id).await?,
+            Route::Health => self.health(session, ctx).await?,
+            Route::Preflight => self.preflight(session, ctx).await?,
+            Route::Native(_) => return Ok(false),
+        };
+        match end {
+            End::Answered => {}
+            End::ClientGone => {
+                self.metrics.client_gone.inc();
+                ctx.error = Some("client_gone");
+            }
+            End::Cut => ctx.error = Some("upstream_cut"),
+        }
+        Ok(true)
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        Ctx::new()
+    }
+
+    /// No compression: pods' bytes travel as they are.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
+        ctx.in_flight = Some(self.metrics.request_begins());
+        ctx.drain = Some(self.drain.enter());
+        let trust = self.config.forwarded.trust_request_id;
+        ctx.request_id = headers::request_id(&session.req_header().headers, trust);
+        session.set_write_timeout(Some(self.config.deadlines.client_write.get()));
+        let keep_alive = self.config.deadlines.keep_alive.as_secs();
+        session.set_keepalive((!self.drain.is_draining()).then_some(keep_alive));
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        match self.serve(session, ctx).await {
+            Ok(is_served) => Ok(is_served),
+            Err(refuse) => {
+                self.refuse(session, ctx, &refuse).await;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        let placement = self.router.place_any(&ctx.tried).map_err(|refusal| {
+            ctx.error = Some(refusal.reason());
+            Error::explain(pingora_core::ErrorType::HTTPStatus(503), refusal.to_string())
+        })?;
+        let deadlines = &self.config.deadlines;
+        let mut peer = upstream::peer(&placement.endpoint.pod, deadlines);
+        peer.options.read_timeout = Some(deadlines.first_byte.get());
+        peer.options.write_timeout = Some(deadlines.client_write.get());
+        ctx.attempts += 1;
+        ctx.upstream = Some(placement.endpoint.pod.addr);
+        ctx.decision = Some(placement.decision);
+        ctx.tried.push(placement.endpoint.slot);
+        ctx.native = Some(placement);
+        Ok(Box::new(peer))
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Ctx,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        error.set_retry(ctx.attempts < self.config.retry.attempts);
+        error
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        head: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        headers::clean_request(head, headers::is_websocket(&session.req_header().headers));
+        self.stamp_request(session, head, ctx);
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        ctx.upstream_head = Some(std::time::Instant::now());
+        self.stamp_response(session, ctx, head);
+        Ok(())
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Ctx,
+    ) -> FailToProxy {
+        let refuse = match (error.esource(), error.etype()) {
+            (ErrorSource::Downstream, _) => None,
+            (_, pingora_core::ErrorType::HTTPStatus(503)) => {
+                Some(Refuse::Router(router::Refusal::NoReadyPod))
+            }
+            (ErrorSource::Internal, _) => Some(Refuse::Internal),
+            _ => Some(Refuse::AttemptsFailed { cause: "a pod did not answer" }),
+        };
+        let Some(refuse) = refuse else {
+            ctx.error = Some("client_gone");
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        };
+        self.refuse(session, ctx, &refuse).await;
+        FailToProxy { error_code: refuse.status().as_u16(), can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Ctx) {
+        // 499, nginx's word for a client that left before there was a status.
+        let gone = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
+        let status = session.response_written().map_or(gone, |head| head.status);
+        ctx.native = None;
+        ctx.count(&self.metrics, status);
+        if let Some(log) = &self.access_log {
+            log.write(ctx.record(session, status));
+        }
+    }
+}
+
+/// Sets a field whose name and value are ours and valid.
+fn set(head: &mut ResponseHeader, name: &'static str, value: impl Into<Bytes>) {
+    match http::HeaderValue::from_maybe_shared(value.into()) {
+        Ok(value) => {
+            if head.insert_header(name, value).is_err() {
+                tracing::error!(name, "a field was refused by the head that it was written to");
+            }
+        }
+        Err(_invalid) => tracing::debug!(name, "a value is not fit for a header"),
+    }
+}

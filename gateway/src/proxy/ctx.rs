@@ -1,0 +1,191 @@
+//! What one request carries through Pingora's phases: facts for the log, and guards.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{StatusCode, header};
+use jiff::Timestamp;
+use kv_index::Slot;
+use pingora_proxy::Session;
+use router::{Decision, Placement};
+
+use super::observe::Seen;
+use super::refuse::Shape;
+use crate::telemetry::access_log::Record;
+use crate::telemetry::metrics::{Held, Metrics, TokenCounts};
+
+/// One request.
+#[derive(Debug)]
+pub struct Ctx {
+    /// When its head was complete.
+    pub started: Instant,
+    start_time: Timestamp,
+    /// The client's own, or one of ours.
+    pub request_id: String,
+    /// The door it took, for metrics and log.
+    pub route: &'static str,
+    /// The shape of its errors.
+    pub shape: Shape,
+    /// Its model, once a pod is known to list it.
+    pub model: Option<Arc<str>>,
+    /// Its session key.
+    pub session: Option<Arc<str>>,
+    /// Why the pod that answers was chosen.
+    pub decision: Option<Decision>,
+    /// Time that choosing took, all attempts together.
+    pub deciding: Duration,
+    /// The pod of the last attempt.
+    pub upstream: Option<SocketAddr>,
+    /// When the pod's head came.
+    pub upstream_head: Option<Instant>,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Pods tried by the native path.
+    pub tried: Vec<Slot>,
+    /// The place taken by the native path.
+    pub native: Option<Placement>,
+    /// What was seen of the answer.
+    pub seen: Seen,
+    /// Milliseconds per output token after the first.
+    pub tpot_ms: Option<f64>,
+    /// Why Hearth answered, or why the answer was cut.
+    pub error: Option<&'static str>,
+    /// Counts it as in flight.
+    pub in_flight: Option<Held>,
+    /// Keeps the process from ending under it.
+    pub drain: Option<crate::drain::InFlight>,
+}
+
+// === impl Ctx ===
+
+impl Ctx {
+    /// A request that just began.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            start_time: Timestamp::now(),
+            request_id: String::new(),
+            route: "none",
+            shape: Shape::default(),
+            model: None,
+            session: None,
+            decision: None,
+            deciding: Duration::ZERO,
+            upstream: None,
+            upstream_head: None,
+            attempts: 0,
+            tried: Vec::new(),
+            native: None,
+            seen: Seen::default(),
+            tpot_ms: None,
+            error: None,
+            in_flight: None,
+            drain: None,
+        }
+    }
+
+    /// `x-hearth-decision` of the answer.
+    #[must_use]
+    pub fn decision_header(&self) -> String {
+        match (&self.decision, self.error) {
+            (Some(decision), _) => super::decision::header(decision),
+            (None, error) => super::decision::refused(error.unwrap_or("own_answer")),
+        }
+    }
+
+    /// Counts the request as ended.
+    pub fn count(&self, metrics: &Metrics, status: StatusCode) {
+        let model = self.model.as_deref();
+        metrics.request_ends(self.route, status, model, self.started.elapsed().as_secs_f64());
+        if let Some(reason) = self.error {
+            metrics.error(reason);
+        }
+        let Some(decision) = &self.decision else { return };
+        metrics.decision(self.deciding.as_secs_f64());
+        if let Some(ttft_ms) = self.seen.ttft_ms {
+            metrics.first_token(model, ttft_ms / 1e3);
+        }
+        if let Some(tpot_ms) = self.tpot_ms {
+            metrics.output_token_time(model, tpot_ms / 1e3);
+        }
+        let prompt = self.seen.prompt_tokens.unwrap_or(decision.prompt_tokens);
+        let counts = TokenCounts {
+            prompt: u64::from(prompt),
+            matched: u64::from(decision.matched_tokens),
+            cached: u64::from(self.seen.cached_tokens.unwrap_or(0)),
+            output: u64::from(self.seen.output_tokens),
+        };
+        metrics.tokens(model, counts);
+    }
+
+    /// The request's line in the access log.
+    #[must_use]
+    pub fn record(&self, session: &Session, status: StatusCode) -> Record {
+        let head = session.req_header();
+        let field = |name: &str| head.headers.get(name).map(Into::into);
+        let inet = |addr: Option<&pingora_core::protocols::l4::socket::SocketAddr>| {
+            addr.and_then(|addr| addr.as_inet().copied())
+        };
+        let total = self.started.elapsed();
+        let answered = self.decision.is_some();
+        let usage = |n: u32| answered.then_some(u64::from(n));
+        Record {
+            start_time: self.start_time,
+            method: head.method.as_str().into(),
+            path: head.uri.path().into(),
+            protocol: protocol(head.version),
+            response_code: status.as_u16(),
+            duration: millis(total),
+            upstream_service_time: self
+                .upstream_head
+                .map(|at| millis(at.duration_since(self.started))),
+            upstream_host: self.upstream,
+            route_name: self.route,
+            authority: head
+                .headers
+                .get(header::HOST)
+                .map(Into::into)
+                .or_else(|| head.uri.authority().map(|authority| authority.as_str().into())),
+            x_session_id: self.session.as_deref().map(Into::into),
+            x_test_id: field("x-test-id"),
+            user_agent: field("user-agent"),
+            request_id: self.request_id.as_str().into(),
+            downstream_remote_address: inet(session.client_addr()),
+            model: self.model.as_deref().map(Into::into),
+            policy: self.decision.map(|decision| decision.policy.name()),
+            prompt_tokens: self
+                .decision
+                .map(|d| u64::from(self.seen.prompt_tokens.unwrap_or(d.prompt_tokens))),
+            matched_tokens: self.decision.map(|decision| u64::from(decision.matched_tokens)),
+            cached_tokens: self.seen.cached_tokens.map(u64::from),
+            output_tokens: usage(self.seen.output_tokens),
+            decision_us: answered.then(|| u64::try_from(self.deciding.as_micros()).unwrap_or(0)),
+            ttft_ms: self.seen.ttft_ms,
+            tpot_ms: self.tpot_ms,
+            total_ms: total.as_secs_f64() * 1e3,
+            attempts: self.attempts,
+            error: self.error,
+            decision: Some(self.decision_header()),
+        }
+    }
+}
+
+impl Default for Ctx {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn protocol(version: http::Version) -> &'static str {
+    match version {
+        http::Version::HTTP_10 => "HTTP/1.0",
+        http::Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    }
+}

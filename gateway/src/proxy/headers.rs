@@ -1,0 +1,153 @@
+//! Which header fields travel, and in which direction.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use pingora_http::{RequestHeader, ResponseHeader};
+
+/// Fields between two neighbours only (RFC 9110 §7.6.1), and the old or dangerous ones around them.
+const HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Fields that steer routing here, in Envoy or in the pod: a client cannot set them.
+const STEERING: [&str; 5] = [
+    "x-gateway-destination-endpoint",
+    "x-gateway-destination-endpoint-served",
+    "x-prefiller-host-port",
+    "x-prefiller-url",
+    "http2-settings",
+];
+
+/// The same, by how they begin.
+const STEERING_PREFIXES: [&str; 3] = ["x-data-parallel-", "x-envoy-", "x-hearth-"];
+
+/// Removes everything that must not pass from a client to a pod.
+pub(super) fn clean_request(head: &mut RequestHeader, keep_upgrade: bool) {
+    let named = connection_nominated(&head.headers);
+    let doomed: Vec<HeaderName> = head
+        .headers
+        .keys()
+        .filter(|name| {
+            let is_upgrade = matches!(name.as_str(), "connection" | "upgrade");
+            !(keep_upgrade && is_upgrade)
+                && (is_hop(name) || is_steering(name) || named.contains(name))
+        })
+        .cloned()
+        .collect();
+    for name in doomed {
+        head.remove_header(&name);
+    }
+}
+
+/// Removes the hop fields of a pod's answer, and of ours whatever the pod thinks they are.
+pub(super) fn clean_response(head: &mut ResponseHeader) {
+    let named = connection_nominated(&head.headers);
+    let ours = |name: &HeaderName| name.as_str().starts_with("x-hearth-");
+    let doomed: Vec<HeaderName> = head
+        .headers
+        .keys()
+        .filter(|name| is_hop(name) || named.contains(name) || ours(name))
+        .cloned()
+        .collect();
+    for name in doomed {
+        head.remove_header(&name);
+    }
+}
+
+/// A request id: the client's own if it is short and plain, so that vLLM's ids carry it too.
+#[must_use]
+pub(super) fn request_id(headers: &HeaderMap, trust: bool) -> String {
+    let plain = |value: &&str| {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.:".contains(&b);
+        (1..=128).contains(&value.len()) && value.bytes().all(fits)
+    };
+    headers
+        .get("x-request-id")
+        .filter(|_| trust)
+        .and_then(|value| value.to_str().ok())
+        .filter(plain)
+        .map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned)
+}
+
+/// Whether the client asks for a WebSocket, the one upgrade that passes.
+#[must_use]
+pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::UPGRADE)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+fn is_hop(name: &HeaderName) -> bool {
+    HOP.contains(&name.as_str())
+}
+
+fn is_steering(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    STEERING.contains(&name) || STEERING_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Fields that `Connection` names.
+fn connection_nominated(headers: &HeaderMap<HeaderValue>) -> Vec<HeaderName> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        // A client that nominates these would have the pod misread the request.
+        .filter(|name: &HeaderName| {
+            ![header::CONTENT_TYPE, header::CONTENT_LENGTH, header::HOST, header::AUTHORIZATION]
+                .contains(name)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steering_and_hop_fields_go_whatever_their_case_and_the_rest_stays() {
+        let mut head = RequestHeader::build("POST", b"/v1/chat/completions", None).unwrap();
+        for (name, value) in [
+            ("Connection", "close, X-Named, Authorization"),
+            ("X-Named", "1"),
+            ("TE", "trailers"),
+            ("X-Gateway-Destination-Endpoint", "10.0.0.1:1"),
+            ("x-DATA-parallel-rank", "1"),
+            ("X-Envoy-Original-Path", "/"),
+            ("x-prefiller-host-port", "a:1"),
+            ("HTTP2-Settings", "AAMAAABk"),
+            ("Upgrade", "h2c"),
+            ("Authorization", "Bearer k"),
+            ("x_custom", "kept"),
+            ("x-session-id", "kept"),
+        ] {
+            head.append_header(name, value).unwrap();
+        }
+        clean_request(&mut head, false);
+        let mut left: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["authorization", "x-session-id", "x_custom"]);
+    }
+
+    #[test]
+    fn a_request_id_is_kept_when_it_is_plain_and_trusted() {
+        let id = |value: &'static str, trust| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-request-id", HeaderValue::from_static(value));
+            request_id(&headers, trust)
+        };
+        assert_eq!(id("abc-1.2:3_4", true), "abc-1.2:3_4");
+        for (value, trust) in [("abc", false), ("a b", true), ("", true), ("a\"b", true)] {
+            assert_eq!(id(value, trust).len(), 36, "{value}");
+        }
+    }
+}

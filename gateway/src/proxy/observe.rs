@@ -1,0 +1,199 @@
+//! Watches an answer go by: first token, token count, usage. Looks, never buffers.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use memchr::{memchr, memmem};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// What was seen of an answer.
+#[derive(Debug)]
+pub(super) struct Observer {
+    started: Instant,
+    is_stream: bool,
+    /// The unfinished line of a stream, or the last bytes of a plain answer.
+    tail: Vec<u8>,
+    skipping: bool,
+    /// Seen so far.
+    pub seen: Seen,
+}
+
+/// Facts about the answer, for the log, the metrics and the router.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Seen {
+    /// Milliseconds to the first content token; for a plain answer, to its first byte.
+    pub ttft_ms: Option<f64>,
+    /// Milliseconds to the last content token.
+    pub last_token_ms: Option<f64>,
+    /// Content tokens: from `usage` if the answer has one, else one per event with content.
+    pub output_tokens: u32,
+    /// `usage.prompt_tokens`.
+    pub prompt_tokens: Option<u32>,
+    /// `usage.prompt_tokens_details.cached_tokens`.
+    pub cached_tokens: Option<u32>,
+    /// The stream said `{"error": ...}`.
+    pub has_error: bool,
+}
+
+/// A longer line is not looked into: 64 KiB hold an event with hundreds of log probabilities.
+const MAX_LINE: usize = 64 << 10;
+
+/// `usage` stands near the end of a plain answer.
+const TAIL: usize = 4 << 10;
+
+/// `usage`, in the shapes of chat, responses and messages.
+#[derive(Deserialize)]
+struct Usage {
+    #[serde(alias = "input_tokens")]
+    prompt_tokens: Option<u32>,
+    #[serde(alias = "output_tokens")]
+    completion_tokens: Option<u32>,
+    #[serde(alias = "input_tokens_details")]
+    prompt_tokens_details: Option<PromptDetails>,
+    cache_read_input_tokens: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct PromptDetails {
+    cached_tokens: Option<u32>,
+}
+
+// === impl Observer ===
+
+impl Observer {
+    /// Watches from the moment that the client is counting from.
+    #[must_use]
+    pub(super) fn new(started: Instant, is_stream: bool) -> Self {
+        let seen = Seen::default();
+        Self { started, is_stream, tail: Vec::new(), skipping: false, seen }
+    }
+
+    /// Looks at the next bytes of the answer. Says whether the first token was among them.
+    pub(super) fn look(&mut self, bytes: &Bytes) -> bool {
+        let before = self.seen.ttft_ms.is_some();
+        if self.is_stream {
+            self.lines(bytes);
+        } else {
+            self.seen.ttft_ms.get_or_insert_with(|| ms_since(self.started));
+            keep_tail(&mut self.tail, bytes);
+        }
+        !before && self.seen.ttft_ms.is_some()
+    }
+
+    /// The answer is complete.
+    pub(super) fn finish(&mut self) {
+        if !self.is_stream {
+            let tail = std::mem::take(&mut self.tail);
+            self.usage(&tail);
+            self.seen.last_token_ms = Some(ms_since(self.started));
+        }
+    }
+
+    /// Milliseconds per output token after the first.
+    #[must_use]
+    pub(super) fn tpot_ms(&self) -> Option<f64> {
+        let (first, last) = (self.seen.ttft_ms?, self.seen.last_token_ms?);
+        let more = self.seen.output_tokens.checked_sub(1).filter(|more| *more > 0)?;
+        self.is_stream.then(|| (last - first) / f64::from(more))
+    }
+
+    fn lines(&mut self, mut bytes: &[u8]) {
+        while let Some(end) = memchr(b'\n', bytes) {
+            let (line, rest) = (&bytes[..end], &bytes[end + 1..]);
+            bytes = rest;
+            if std::mem::take(&mut self.skipping) {
+                self.tail.clear();
+            } else if self.tail.is_empty() {
+                self.event(line);
+            } else {
+                let mut whole = std::mem::take(&mut self.tail);
+                whole.extend_from_slice(line);
+                self.event(&whole);
+            }
+        }
+        if self.tail.len() + bytes.len() > MAX_LINE {
+            self.skipping = true;
+            self.tail = Vec::new();
+        } else if !self.skipping {
+            self.tail.extend_from_slice(bytes);
+        }
+    }
+
+    fn event(&mut self, line: &[u8]) {
+        let Some(data) = line.strip_prefix(b"data:") else { return };
+        if data.trim_ascii() == b"[DONE]" {
+            return;
+        }
+        if has_content(data) {
+            let now_ms = ms_since(self.started);
+            self.seen.ttft_ms.get_or_insert(now_ms);
+            self.seen.last_token_ms = Some(now_ms);
+            self.seen.output_tokens += 1;
+        } else if memmem::find(data, b"\"error\":").is_some() {
+            self.seen.has_error |= is_error(data);
+        }
+        self.usage(data);
+    }
+
+    fn usage(&mut self, bytes: &[u8]) {
+        let Some(at) = memmem::rfind(bytes, b"\"usage\":") else { return };
+        let value = &bytes[at + b"\"usage\":".len()..];
+        let mut values = serde_json::Deserializer::from_slice(value).into_iter::<Usage>();
+        let Some(Ok(usage)) = values.next() else { return };
+        let seen = &mut self.seen;
+        seen.prompt_tokens = usage.prompt_tokens.or(seen.prompt_tokens);
+        seen.output_tokens = usage.completion_tokens.unwrap_or(seen.output_tokens);
+        let cached = usage.prompt_tokens_details.and_then(|details| details.cached_tokens);
+        seen.cached_tokens = cached.or(usage.cache_read_input_tokens).or(seen.cached_tokens);
+    }
+}
+
+/// Whether an event carries text of the answer: its shape in the four streaming APIs.
+fn has_content(data: &[u8]) -> bool {
+    // Keys whose string value is a piece of the answer. `"text"` is a completion's; `"delta"` that
+    // of a response; `"partial_json"` and `"thinking"` are Anthropic's.
+    const KEYS: [&[u8]; 8] = [
+        b"\"content\":\"",
+        b"\"text\":\"",
+        b"\"reasoning_content\":\"",
+        b"\"reasoning\":\"",
+        b"\"arguments\":\"",
+        b"\"delta\":\"",
+        b"\"partial_json\":\"",
+        b"\"thinking\":\"",
+    ];
+    KEYS.iter().any(|key| {
+        memmem::find_iter(data, key).any(|at| data.get(at + key.len()).is_some_and(|b| *b != b'"'))
+    })
+}
+
+/// Whether the event is vLLM's error object, and not a text that speaks of one.
+fn is_error(data: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Event<'a> {
+        #[serde(borrow)]
+        error: Option<&'a RawValue>,
+    }
+    serde_json::from_slice::<Event<'_>>(data)
+        .is_ok_and(|event| event.error.is_some_and(|error| error.get() != "null"))
+}
+
+fn keep_tail(tail: &mut Vec<u8>, bytes: &[u8]) {
+    if bytes.len() >= TAIL {
+        tail.clear();
+        tail.extend_from_slice(&bytes[bytes.len() - TAIL..]);
+        return;
+    }
+    let excess = (tail.len() + bytes.len()).saturating_sub(TAIL);
+    tail.drain(..excess);
+    tail.extend_from_slice(bytes);
+}
+
+fn ms_since(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+#[path = "observe/tests.rs"]
+mod tests;

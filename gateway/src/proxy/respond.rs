@@ -1,0 +1,142 @@
+//! Answers of our own, and the fields that every answer carries.
+
+use bytes::Bytes;
+use http::{HeaderName, StatusCode, header};
+use pingora_core::Error;
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
+use router::session::SESSION_HEADER;
+
+use super::refuse::Refuse;
+use super::relay::End;
+use super::{Ctx, Gateway, set};
+
+impl Gateway {
+    /// Answers an error; if part of an answer has gone out already, there is nothing to say.
+    pub(super) async fn refuse(&self, session: &mut Session, ctx: &mut Ctx, refuse: &Refuse) {
+        ctx.error = Some(refuse.reason());
+        let begun = session.response_written().is_some_and(|r| !r.status.is_informational());
+        if begun {
+            session.set_keepalive(None);
+            return;
+        }
+        if refuse.leaves_unread() || !session.downstream_session.is_body_done() {
+            session.set_keepalive(None);
+        }
+        let (fields, body) = (refuse.headers(), refuse.body(ctx.shape));
+        let status = refuse.status();
+        let written = self.write(session, ctx, status, "application/json", &fields, body).await;
+        if let Err(error) = written {
+            tracing::debug!(%error, "a client left before its error");
+        }
+    }
+
+    /// Answers a JSON text.
+    pub(super) async fn json(&self, session: &mut Session, ctx: &Ctx, body: Bytes) -> End {
+        self.plain(session, ctx, StatusCode::OK, body).await
+    }
+
+    /// Answers with a status and a body.
+    pub(super) async fn plain(
+        &self,
+        session: &mut Session,
+        ctx: &Ctx,
+        status: StatusCode,
+        body: Bytes,
+    ) -> End {
+        match self.write(session, ctx, status, "application/json", &[], body).await {
+            Ok(()) => End::Answered,
+            Err(_gone) => End::ClientGone,
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "an answer has these parts")]
+    async fn write(
+        &self,
+        session: &mut Session,
+        ctx: &Ctx,
+        status: StatusCode,
+        content_type: &'static str,
+        fields: &[(&'static str, &'static str)],
+        body: Bytes,
+    ) -> Result<(), Box<Error>> {
+        let mut head = ResponseHeader::build(status, Some(8 + fields.len()))?;
+        if !body.is_empty() {
+            head.insert_header(header::CONTENT_TYPE, content_type)?;
+        }
+        if status != StatusCode::NO_CONTENT {
+            head.insert_header(header::CONTENT_LENGTH, body.len())?;
+        }
+        for (name, value) in fields {
+            head.insert_header(*name, *value)?;
+        }
+        self.stamp_response(session, ctx, &mut head);
+        let is_head = session.req_header().method == http::Method::HEAD;
+        let is_empty = body.is_empty() || is_head;
+        session.write_response_header(Box::new(head), is_empty).await?;
+        if !is_empty {
+            session.write_response_body(Some(body), true).await?;
+        }
+        Ok(())
+    }
+
+    /// What every answer carries: the request's id, the pod, and why that pod.
+    pub(super) fn stamp_response(&self, session: &Session, ctx: &Ctx, head: &mut ResponseHeader) {
+        set(head, "x-request-id", ctx.request_id.clone());
+        if let Some(addr) = ctx.upstream {
+            set(head, "x-upstream-host", addr.to_string());
+        }
+        set(head, "x-hearth-decision", ctx.decision_header());
+        self.allow_origin(session, head);
+    }
+
+    /// What a pod is told of a request beyond what the client said.
+    pub(super) fn stamp_request(&self, session: &Session, head: &mut RequestHeader, ctx: &Ctx) {
+        let client = session.client_addr().and_then(|addr| addr.as_inet()).map(|addr| addr.ip());
+        let mut fields = vec![(HeaderName::from_static("x-request-id"), ctx.request_id.clone())];
+        if let Some(client) = client {
+            let known = head.headers.get("x-forwarded-for").and_then(|v| v.to_str().ok());
+            let known = known.filter(|_| self.config.forwarded.trust_addresses);
+            let chain = known.map_or_else(|| client.to_string(), |k| format!("{k}, {client}"));
+            fields.push((HeaderName::from_static("x-forwarded-for"), chain));
+        }
+        if let Some(key) = &ctx.session {
+            fields.push((SESSION_HEADER, key.to_string()));
+        }
+        for (name, value) in fields {
+            if let Err(error) = head.insert_header(&name, value) {
+                tracing::debug!(%error, %name, "a value is not fit for a header");
+            }
+        }
+    }
+
+    /// CORS, where it is switched on.
+    fn allow_origin(&self, session: &Session, head: &mut ResponseHeader) {
+        let cors = &self.config.cors;
+        let Some(origin) = session.req_header().headers.get(header::ORIGIN) else { return };
+        let Ok(origin) = origin.to_str() else { return };
+        let any = cors.allow_origins.iter().any(|allowed| allowed == "*");
+        if cors.enabled && (any || cors.allow_origins.iter().any(|allowed| allowed == origin)) {
+            set(head, "access-control-allow-origin", if any { "*" } else { origin }.to_owned());
+            set(head, "access-control-expose-headers", EXPOSED);
+            set(head, "vary", "origin");
+        }
+    }
+
+    /// Answers a browser that asks what it may do.
+    pub(super) async fn preflight(&self, session: &mut Session, ctx: &Ctx) -> Result<End, Refuse> {
+        let fields = [
+            ("access-control-allow-methods", "GET, POST, OPTIONS"),
+            ("access-control-allow-headers", "*, authorization"),
+            ("access-control-max-age", "86400"),
+        ];
+        let status = StatusCode::NO_CONTENT;
+        match self.write(session, ctx, status, "", &fields, Bytes::new()).await {
+            Ok(()) => Ok(End::Answered),
+            Err(_gone) => Ok(End::ClientGone),
+        }
+    }
+}
+
+/// Fields that a page's script may read.
+const EXPOSED: &str = "x-request-id, x-upstream-host, x-hearth-decision";

@@ -1,0 +1,234 @@
+//! One attempt at one pod: connect, send, and read the answer up to its first bytes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{StatusCode, Version, header};
+use kv_index::Slot;
+use pingora_core::connectors::http::Connector;
+use pingora_core::protocols::http::client::HttpSession;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorType};
+use pingora_http::{RequestHeader, ResponseHeader};
+use router::pool::Pod;
+
+use crate::config::Deadlines;
+
+/// A pod's answer whose first bytes are here and whose head has not gone to the client yet.
+pub(super) struct Answer {
+    pub(super) head: ResponseHeader,
+    /// None: the answer has no body, or it is complete.
+    pub(super) first: Option<Bytes>,
+    pub(super) connection: Connection,
+}
+
+/// A connection to a pod. Dropped, it is closed, which is how vLLM learns to stop; given back, it
+/// can be used again.
+pub(super) struct Connection {
+    session: HttpSession<()>,
+    peer: HttpPeer,
+}
+
+/// Why an attempt gave no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// The metric's label.
+    pub(super) reason: &'static str,
+    /// In a few words, for the client.
+    pub(super) cause: &'static str,
+    /// Whether another pod may be tried: not after the pod had all the time there is.
+    pub(super) is_final: bool,
+}
+
+/// How often a pooled connection may turn out to be closed before a new one is made for sure.
+const STALE_CONNECTIONS: usize = 3;
+
+/// The 500 of a vLLM that drains looks like this, and is no fault of the request.
+const ENGINE_GONE: &[u8] = b"cannot schedule new futures after shutdown";
+
+// === impl Connection ===
+
+impl Connection {
+    /// The next bytes of the body.
+    pub(super) async fn read(&mut self) -> Result<Option<Bytes>, Failure> {
+        self.session.read_response_body().await.map_err(|error| Failure::of(&error))
+    }
+
+    /// Gives a connection back whose answer was read to its end.
+    pub(super) async fn release(self, connector: &Connector, idle: Duration) {
+        connector.release_http_session(self.session, &self.peer, Some(idle)).await;
+    }
+
+    /// Ends it now, so that the pod stops working for us.
+    pub(super) async fn close(mut self) {
+        self.session.shutdown().await;
+    }
+
+    async fn send(&mut self, head: RequestHeader, body: &Bytes) -> Result<(), Box<Error>> {
+        self.session.write_request_header(Box::new(head)).await?;
+        if !body.is_empty() {
+            self.session.write_request_body(body.clone(), true).await?;
+        }
+        self.session.finish_request_body().await?;
+        loop {
+            self.session.read_response_header().await?;
+            let status = self.session.response_header().map(|head| head.status);
+            if status.is_none_or(|status| !status.is_informational()) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+// === impl Answer ===
+
+impl Answer {
+    /// Sends a request to a pod and waits for the first bytes of its answer.
+    pub(super) async fn of(
+        connector: &Connector,
+        pod: &Pod,
+        deadlines: &Deadlines,
+        head: &RequestHeader,
+        body: &Bytes,
+    ) -> Result<Self, Failure> {
+        let mut stale = 0;
+        loop {
+            let peer = peer(pod, deadlines);
+            let (mut session, reused) =
+                connector.get_http_session(&peer).await.map_err(|error| Failure::of(&error))?;
+            session.set_read_timeout(Some(deadlines.first_byte.get()));
+            session.set_write_timeout(Some(deadlines.client_write.get()));
+            let mut connection = Connection { session, peer };
+            match connection.send(head.clone(), body).await {
+                Ok(()) => return Self::begin(connection, deadlines).await,
+                Err(error) if reused && stale < STALE_CONNECTIONS && was_closed(&error) => {
+                    stale += 1;
+                }
+                Err(error) => return Err(Failure::of(&error)),
+            }
+        }
+    }
+
+    async fn begin(mut connection: Connection, deadlines: &Deadlines) -> Result<Self, Failure> {
+        let head = connection.session.response_header().cloned().ok_or(Failure::MALFORMED)?;
+        let first = loop {
+            match connection.read().await? {
+                Some(bytes) if bytes.is_empty() => {}
+                first => break first,
+            }
+        };
+        connection.session.set_read_timeout(Some(deadlines.between_bytes.get()));
+        Ok(Self { head, first, connection })
+    }
+
+    /// Whether the client asked for it and got a stream of events.
+    pub(super) fn is_event_stream(&self) -> bool {
+        let value = self.head.headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+        value.is_some_and(|value| value.starts_with(b"text/event-stream"))
+    }
+
+    /// Why another pod should be asked instead, if it should.
+    pub(super) fn complaint(&self) -> Option<Failure> {
+        let first = self.first.as_deref().unwrap_or_default();
+        let is_error_event = || self.is_event_stream() && first.starts_with(b"data: {\"error\"");
+        match self.head.status {
+            StatusCode::BAD_GATEWAY => Some(Failure::retry("status_502", "a pod answered 502")),
+            StatusCode::SERVICE_UNAVAILABLE => Some(Failure::BUSY),
+            StatusCode::GATEWAY_TIMEOUT => Some(Failure::retry("status_504", "a pod answered 504")),
+            StatusCode::TOO_MANY_REQUESTS => Some(Failure::BUSY),
+            StatusCode::INTERNAL_SERVER_ERROR
+                if memchr::memmem::find(first, ENGINE_GONE).is_some() =>
+            {
+                Some(Failure::retry("engine_gone", "a pod's engine has stopped"))
+            }
+            StatusCode::OK if is_error_event() => {
+                Some(Failure::retry("error_event", "a pod failed before the first token"))
+            }
+            _ => None,
+        }
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// The pod has no room: another may have.
+    pub(super) const BUSY: Self = Self::retry("busy", "the pods are busy");
+    /// It failed in the middle of an answer.
+    pub(super) const CUT: Self = Self::retry("cut", "a pod failed while answering");
+    const MALFORMED: Self = Self::retry("malformed", "a pod's answer was malformed");
+    /// No answer in time.
+    const TOO_LATE: Self =
+        Self { reason: "first_byte_too_late", cause: "no answer in time", is_final: true };
+
+    const fn retry(reason: &'static str, cause: &'static str) -> Self {
+        Self { reason, cause, is_final: false }
+    }
+
+    fn of(error: &Error) -> Self {
+        match error.etype() {
+            ErrorType::ConnectTimedout => {
+                Self::retry("connect_timeout", "connecting took too long")
+            }
+            ErrorType::ConnectRefused => Self::retry("connect_refused", "connection refused"),
+            ErrorType::ConnectNoRoute | ErrorType::ConnectError | ErrorType::SocketError => {
+                Self::retry("connect_failed", "connecting failed")
+            }
+            ErrorType::ReadTimedout => Self::TOO_LATE,
+            ErrorType::WriteTimedout => Self::retry("write_timeout", "a pod did not read"),
+            ErrorType::InvalidHTTPHeader => Self::MALFORMED,
+            _ => Self::retry("reset", "a pod closed the connection"),
+        }
+    }
+}
+
+/// The head as the pod gets it: the client's own, cleaned, framed by one length.
+pub(super) fn request_head(
+    client: &RequestHeader,
+    body_len: usize,
+) -> Result<RequestHeader, Box<Error>> {
+    let mut head = client.clone();
+    super::headers::clean_request(&mut head, false);
+    head.remove_header(&header::EXPECT);
+    if !head.headers.contains_key(header::HOST) {
+        let authority = client.uri.authority().map_or("localhost", |authority| authority.as_str());
+        head.insert_header(header::HOST, authority)?;
+    }
+    head.set_raw_path(client.raw_path())?;
+    head.set_version(Version::HTTP_11);
+    head.insert_header(header::CONTENT_LENGTH, body_len)?;
+    Ok(head)
+}
+
+/// A pod as Pingora knows it. The group key keeps a new pod on an old address from getting a
+/// connection to its predecessor.
+pub(super) fn peer(pod: &Pod, deadlines: &Deadlines) -> HttpPeer {
+    let mut peer = HttpPeer::new(pod.addr, false, String::new());
+    peer.group_key = group_key(pod);
+    peer.options.connection_timeout = Some(deadlines.connect.get());
+    peer.options.total_connection_timeout = Some(deadlines.connect.get());
+    peer.options.idle_timeout = Some(deadlines.upstream_idle.get());
+    peer
+}
+
+fn group_key(pod: &Pod) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    pod.uid.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What to tell the pool about a failed attempt.
+pub(super) fn blame(pool: &router::pool::Pool, slot: Slot, failure: Option<Failure>) {
+    use router::pool::Outcome;
+    let outcome = match failure {
+        None => Outcome::Answered,
+        Some(Failure::BUSY) => Outcome::Busy,
+        Some(_) => Outcome::Failed,
+    };
+    pool.report(slot, outcome);
+}
+
+fn was_closed(error: &Error) -> bool {
+    !matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout)
+}

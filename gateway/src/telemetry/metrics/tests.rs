@@ -1,0 +1,62 @@
+use http::StatusCode;
+use prometheus::{Registry, TextEncoder};
+
+use super::*;
+use crate::telemetry::reading::tests::reading;
+use crate::telemetry::{Readings, RouterCollector};
+
+/// Every family with its labels and help, each touched once.
+fn exposition() -> String {
+    let registry = Registry::new();
+    let metrics = Metrics::new(&registry).expect("no name twice");
+    let router = RouterCollector::new(Readings::from_fn(reading)).expect("well formed");
+    registry.register(Box::new(router)).expect("no name twice");
+    metrics.request_ends("chat", StatusCode::OK, Some("tiny"), 0.5);
+    metrics.request_ends("chat", StatusCode::NOT_FOUND, None, 0.01);
+    metrics.error("no_such_model");
+    metrics.retry("connect");
+    metrics.first_token(Some("tiny"), 0.1);
+    metrics.output_token_time(Some("tiny"), 0.01);
+    metrics.decision(0.000_02);
+    metrics.tokens(Some("tiny"), TokenCounts { prompt: 100, matched: 64, cached: 48, output: 7 });
+    metrics.config_in_force("0123456789abcdef");
+    metrics.certificate_expires(4_102_444_800);
+    TextEncoder::new().encode_to_string(&registry.gather()).expect("it is text")
+}
+
+#[test]
+fn every_family_is_there_with_its_help_and_labels() {
+    let text = exposition();
+    let is_told = |line: &&str| !line.contains("_bucket{") && !line.starts_with("# TYPE");
+    let lines: Vec<_> = text.lines().filter(is_told).collect();
+    // The age of discovery is that of the moment.
+    let lines = lines.iter().filter(|line| !line.starts_with("hearth_discovery_age_seconds "));
+    insta::assert_snapshot!(lines.copied().collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn a_guard_counts_until_it_is_dropped() {
+    let metrics = Metrics::new(&Registry::new()).expect("no name twice");
+    let held = (metrics.request_begins(), metrics.hold_body(1000));
+    let more = metrics.hold_body(24);
+    let values = || (metrics.in_flight.get(), metrics.body_bytes_held.get());
+    assert_eq!(values(), (1, 1024));
+    drop(held);
+    assert_eq!(values(), (0, 24));
+    drop(more);
+    assert_eq!(values(), (0, 0));
+}
+
+#[test]
+fn only_the_settings_in_force_are_shown() {
+    let registry = Registry::new();
+    let metrics = Metrics::new(&registry).expect("no name twice");
+    metrics.config_in_force("before");
+    metrics.config_in_force("after");
+    let text = TextEncoder::new().encode_to_string(&registry.gather()).expect("it is text");
+    assert!(
+        text.contains("hearth_config_info{hash=\"after\"} 1") && !text.contains("hash=\"before\""),
+        "{text}"
+    );
+    assert!(!text.contains("hearth_tls_certificate_expiry_seconds"), "no certificate, no expiry");
+}

@@ -1,0 +1,110 @@
+//! What the router knows at one moment, for those who only look: metrics and the admin pages.
+
+use std::fmt;
+use std::sync::Arc;
+
+use router::Router;
+use router::bookings::{Load, Totals};
+use router::pool::Snapshot;
+
+/// What the router knows at one moment.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// The pods.
+    pub snapshot: Arc<Snapshot>,
+    /// What is booked on each of them, in the same order.
+    pub loads: Vec<Load>,
+    /// What is booked on all pods, those that have gone included.
+    pub booked: Totals,
+    /// Blocks in the index.
+    pub index_blocks: usize,
+    /// Bytes of the index.
+    pub index_bytes: usize,
+}
+
+/// Takes readings.
+#[derive(Clone)]
+pub struct Readings(Arc<dyn Fn() -> Reading + Send + Sync>);
+
+// === impl Readings ===
+
+impl Readings {
+    /// Readings of this router.
+    #[must_use]
+    pub fn of(router: Arc<Router>) -> Self {
+        Self::from_fn(move || {
+            let snapshot = Arc::clone(&router.pool().snapshot());
+            let bookings = router.bookings();
+            Reading {
+                loads: snapshot.endpoints.iter().map(|it| bookings.load(it.slot)).collect(),
+                snapshot,
+                booked: bookings.totals(),
+                index_blocks: router.index().blocks(),
+                index_bytes: router.index().bytes(),
+            }
+        })
+    }
+
+    /// Readings that come from elsewhere.
+    pub(crate) fn from_fn(take: impl Fn() -> Reading + Send + Sync + 'static) -> Self {
+        Self(Arc::new(take))
+    }
+
+    /// What the router knows now.
+    #[must_use]
+    pub fn take(&self) -> Reading {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Readings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Readings").finish()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use kv_index::Slots;
+    use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Role};
+
+    use super::*;
+
+    /// Two ready pods, one of them with work and a queue, and one that is not proven yet.
+    pub(crate) fn reading() -> Reading {
+        let mut slots = Slots::default();
+        let mut endpoint = |number: u8, health, waiting, kv_usage| {
+            let card = ModelCard {
+                id: "tiny".into(),
+                parent: None,
+                max_model_len: Some(2048),
+                raw: r#"{"id":"tiny"}"#.into(),
+            };
+            Arc::new(Endpoint {
+                pod: Pod {
+                    uid: format!("uid-{number}").into(),
+                    name: format!("pod-{number}").into(),
+                    addr: ([10, 0, 0, number], 8000).into(),
+                    role: Role::Both,
+                },
+                slot: slots.acquire(),
+                health,
+                models: Arc::new([card]),
+                engine: EngineHints { waiting, kv_usage, ..EngineHints::default() },
+            })
+        };
+        let endpoints = vec![
+            endpoint(1, Health::Ready, 3.0, 0.5),
+            endpoint(2, Health::Ready, 0.0, 0.25),
+            endpoint(3, Health::Unproven, 9.0, 1.0),
+        ];
+        let busy = Load { prefill_tokens: 100, requests: 2, ..Load::default() };
+        Reading {
+            snapshot: Arc::new(Snapshot { endpoints, ..Snapshot::default() }),
+            loads: vec![busy, Load::default(), Load::default()],
+            booked: Totals { prefill_tokens: 100, requests: 2 },
+            index_blocks: 12,
+            index_bytes: 3456,
+        }
+    }
+}

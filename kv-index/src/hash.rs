@@ -1,0 +1,126 @@
+//! Chained block hashes, keyed per process.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+
+use ahash::RandomState;
+
+/// The identity of a block: its content and everything before it.
+///
+/// 64 bits, keyed with secrets of this process, so that no client can craft two prompts that
+/// collide. By chance alone, the odds that a lookup of an unknown block meets one of 10^8 known
+/// blocks are 10^8 / 2^64, about 5 in 10^12.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlockHash(u64);
+
+/// Turns prompts into chains of [`BlockHash`].
+#[derive(Clone, Debug)]
+pub struct ChainHasher {
+    state: RandomState,
+}
+
+// === impl BlockHash ===
+
+impl BlockHash {
+    /// The bare number, for a caller that hashes further (rendezvous, sharding).
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+// === impl ChainHasher ===
+
+impl Default for ChainHasher {
+    fn default() -> Self {
+        Self { state: RandomState::new() }
+    }
+}
+
+impl ChainHasher {
+    /// A hasher whose chains are the same in every process, for tests and simulations.
+    #[must_use]
+    pub fn with_seed(seed: u64) -> Self {
+        Self { state: RandomState::with_seeds(seed, !seed, seed.rotate_left(32), 1) }
+    }
+
+    /// Where a chain starts: prompts under different roots (model, adapter, cache salt) never
+    /// share a block.
+    #[must_use]
+    pub fn root(&self, parts: &[&str]) -> BlockHash {
+        BlockHash(self.state.hash_one(parts))
+    }
+
+    /// Appends the hashes of all full blocks of `tokens`; a last partial block has no hash, as in
+    /// vLLM.
+    pub fn chain_tokens(
+        &self,
+        root: BlockHash,
+        tokens: &[u32],
+        block_tokens: usize,
+        chain: &mut Vec<BlockHash>,
+    ) {
+        self.extend(root, tokens.chunks_exact(block_tokens.max(1)), chain);
+    }
+
+    /// The same over bytes, for prompts that we cannot tokenize.
+    pub fn chain_bytes(
+        &self,
+        root: BlockHash,
+        bytes: &[u8],
+        block_bytes: usize,
+        chain: &mut Vec<BlockHash>,
+    ) {
+        self.extend(root, bytes.chunks_exact(block_bytes.max(1)), chain);
+    }
+
+    fn extend<'a, T: Hash + 'a>(
+        &self,
+        root: BlockHash,
+        blocks: impl ExactSizeIterator<Item = &'a [T]>,
+        chain: &mut Vec<BlockHash>,
+    ) {
+        chain.reserve(blocks.len());
+        let mut parent = root;
+        for block in blocks {
+            let mut hasher = self.state.build_hasher();
+            hasher.write_u64(parent.0);
+            Hash::hash_slice(block, &mut hasher);
+            parent = BlockHash(hasher.finish());
+            chain.push(parent);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(root: &[&str], tokens: &[u32]) -> Vec<BlockHash> {
+        let hasher = ChainHasher::with_seed(7);
+        let mut chain = Vec::new();
+        hasher.chain_tokens(hasher.root(root), tokens, 2, &mut chain);
+        chain
+    }
+
+    #[test]
+    fn a_block_is_its_whole_prefix() {
+        let a = chain(&["m"], &[1, 2, 3, 4, 5]);
+        let b = chain(&["m"], &[1, 9, 3, 4]);
+        assert_eq!(a.len(), 2, "a partial block has no hash");
+        assert_ne!(a[0], b[0]);
+        assert_ne!(a[1], b[1], "same block content after another prefix is another block");
+        assert_eq!(a, chain(&["m"], &[1, 2, 3, 4]));
+    }
+
+    #[test]
+    fn roots_do_not_mix() {
+        assert_ne!(chain(&["m", ""], &[1, 2]), chain(&["m"], &[1, 2]));
+        assert_ne!(chain(&["ab", "c"], &[1, 2]), chain(&["a", "bc"], &[1, 2]));
+    }
+
+    #[test]
+    fn two_processes_do_not_agree() {
+        let (a, b) = (ChainHasher::default(), ChainHasher::default());
+        assert_ne!(a.root(&["m"]), b.root(&["m"]));
+    }
+}

@@ -1,0 +1,127 @@
+//! The approximate index against a naive model: sets of prefixes with times.
+
+use std::collections::HashMap;
+
+use kv_index::{ApproximateIndex, BlockHash, ChainHasher, Overlap, Recency, Settings, Slot, Slots};
+use proptest::prelude::*;
+
+const BLOCK: usize = 2;
+
+/// A chain over a tiny alphabet, so that prefixes meet.
+fn chain(tokens: &[u32]) -> Vec<BlockHash> {
+    let hasher = ChainHasher::with_seed(1);
+    let mut chain = Vec::new();
+    hasher.chain_tokens(hasher.root(&["m"]), tokens, BLOCK, &mut chain);
+    chain
+}
+
+fn depth(index: &ApproximateIndex, slot: Slot, chain: &[BlockHash], now_ms: u64) -> u32 {
+    let mut overlap = Overlap::default();
+    index.overlap(chain, std::iter::once(slot), now_ms, &mut overlap);
+    overlap.blocks(slot)
+}
+
+/// The slow truth: every block with a recency stamp, the smallest stamp evicted first.
+#[derive(Default)]
+struct Naive {
+    stamps: HashMap<BlockHash, (u64, u64)>,
+    clock: u64,
+}
+
+impl Naive {
+    fn touch(&mut self, chain: &[BlockHash], now_ms: u64, capacity: usize) {
+        for block in chain[..chain.len().min(capacity)].iter().rev() {
+            self.clock += 1;
+            self.stamps.insert(*block, (self.clock, now_ms));
+            while self.stamps.len() > capacity {
+                let oldest = *self.stamps.iter().min_by_key(|(_, stamp)| stamp.0).expect("full").0;
+                self.stamps.remove(&oldest);
+            }
+        }
+    }
+
+    fn depth(&self, chain: &[BlockHash], since_ms: u64) -> usize {
+        let held = |b: &&BlockHash| self.stamps.get(b).is_some_and(|s| s.1 >= since_ms);
+        chain.iter().take_while(held).count()
+    }
+}
+
+proptest! {
+    #[test]
+    fn recency_equals_the_naive_model(
+        capacity in 1_usize..12,
+        prompts in prop::collection::vec(
+            (prop::collection::vec(0_u32..3, 0..16), 0_u64..5, prop::bool::weighted(0.1)), 1..60),
+    ) {
+        let (mut clever, mut naive) = (Recency::new(capacity), Naive::default());
+        let mut now_ms = 10;
+        for (tokens, step_ms, forget) in prompts {
+            now_ms += step_ms;
+            let chain = chain(&tokens);
+            if forget {
+                clever.forget_until(now_ms - 3);
+                naive.stamps.retain(|_, stamp| stamp.1 > now_ms - 3);
+            }
+            for since_ms in [0, now_ms - 2] {
+                prop_assert_eq!(clever.depth(&chain, since_ms).0, naive.depth(&chain, since_ms));
+            }
+            clever.touch(&chain, now_ms);
+            naive.touch(&chain, now_ms, capacity);
+            prop_assert_eq!(clever.len(), naive.stamps.len());
+        }
+    }
+}
+
+#[test]
+fn a_pod_is_credited_with_what_it_was_sent_until_it_ages() {
+    let index = ApproximateIndex::new(Settings { bytes: 1 << 20, max_age_ms: 100 });
+    let mut slots = Slots::default();
+    let (a, b) = (slots.acquire(), slots.acquire());
+    index.record(a, &chain(&[1, 2, 3, 4, 5, 6]), None, 1_000);
+    assert_eq!(depth(&index, a, &chain(&[1, 2, 3, 4, 9, 9]), 1_000), 2);
+    assert_eq!(depth(&index, a, &chain(&[9, 2, 3, 4]), 1_000), 0);
+    assert_eq!(depth(&index, b, &chain(&[1, 2]), 1_000), 0);
+    assert_eq!(depth(&index, a, &chain(&[1, 2]), 1_101), 0, "100 ms without use is too old");
+}
+
+#[test]
+fn a_pod_that_takes_over_a_slot_inherits_nothing_and_the_dead_one_cannot_speak_for_it() {
+    let index = ApproximateIndex::new(Settings::default());
+    let mut slots = Slots::default();
+    let old = slots.acquire();
+    index.record(old, &chain(&[1, 2]), None, 1);
+    index.remove(old);
+    slots.release(old);
+    let new = slots.acquire();
+    assert_eq!(depth(&index, new, &chain(&[1, 2]), 1), 0);
+    index.record(new, &chain(&[3, 4]), None, 2);
+    index.record(old, &chain(&[1, 2]), None, 3);
+    index.remove(old);
+    assert_eq!(depth(&index, new, &chain(&[1, 2]), 3), 0);
+    assert_eq!(depth(&index, new, &chain(&[3, 4]), 3), 1);
+}
+
+#[test]
+fn the_byte_budget_holds_and_eviction_age_appears_when_a_pod_is_full() {
+    let index = ApproximateIndex::new(Settings { bytes: 64 * 88 * 8, max_age_ms: u64::MAX });
+    let slot = Slots::default().acquire();
+    for i in 0..100_u32 {
+        index.record(slot, &chain(&[i, i]), None, u64::from(i));
+    }
+    assert_eq!(index.blocks(), 8, "the budget of 64 pods, one share used");
+    assert_eq!(index.eviction_age_ms(slot, 99), Some(7));
+    index.record(slot, &chain(&[7, 7]), Some(3), 100);
+    assert_eq!(index.blocks(), 3, "a pod's own capacity binds when it is smaller");
+}
+
+#[test]
+fn reality_corrects_the_memory_from_the_oldest_end() {
+    let index = ApproximateIndex::new(Settings::default());
+    let slot = Slots::default().acquire();
+    for i in 0..10_u32 {
+        index.record(slot, &chain(&[i, i, i, i]), None, u64::from(i));
+    }
+    index.forget_until(slot, 6);
+    assert_eq!(depth(&index, slot, &chain(&[6, 6, 6, 6]), 10), 0);
+    assert_eq!(depth(&index, slot, &chain(&[7, 7, 7, 7]), 10), 2);
+}

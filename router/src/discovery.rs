@@ -1,0 +1,120 @@
+//! Which pods there are: from a list, or from Kubernetes.
+//!
+//! A source says its whole set again and again; the pool compares. Nothing is patched by hope.
+
+mod fixed;
+mod kube;
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+pub use self::fixed::{AddressError, StaticEndpoint};
+pub use self::kube::KubernetesSettings;
+
+use crate::pool::{Event, Pod};
+use crate::units::HumanDuration;
+
+/// Where pods come from. Both sources may be used at once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DiscoverySettings {
+    /// Pods by address, for machines without Kubernetes.
+    pub endpoints: Vec<StaticEndpoint>,
+    /// How often the host names among `endpoints` are resolved again.
+    pub resolve_interval: HumanDuration,
+    /// Pods by label, in Kubernetes.
+    pub kubernetes: KubernetesSettings,
+}
+
+/// Who named a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Source {
+    /// The configured list.
+    Fixed,
+    /// The API server.
+    Kubernetes,
+}
+
+/// A pod as its source sees it now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sighting {
+    pub(crate) pod: Pod,
+    /// Whether its source lets it have traffic. A pod that is not Ready for a moment keeps its
+    /// cache, so it stays known.
+    pub(crate) serving: bool,
+}
+
+/// The way from a source to the pool's task.
+#[derive(Clone, Debug)]
+struct Herald {
+    source: Source,
+    events: mpsc::Sender<Event>,
+}
+
+/// The pool's task has ended.
+#[derive(Debug)]
+struct PoolEnded;
+
+// === impl DiscoverySettings ===
+
+impl Default for DiscoverySettings {
+    fn default() -> Self {
+        Self {
+            endpoints: Vec::new(),
+            // What Kubernetes' DNS gives its answers to live.
+            resolve_interval: HumanDuration::from_secs(30),
+            kubernetes: KubernetesSettings::default(),
+        }
+    }
+}
+
+impl DiscoverySettings {
+    pub(crate) fn sources(&self) -> Vec<Source> {
+        let fixed = (!self.endpoints.is_empty()).then_some(Source::Fixed);
+        let kubernetes = self.kubernetes.enabled.then_some(Source::Kubernetes);
+        fixed.into_iter().chain(kubernetes).collect()
+    }
+}
+
+/// Starts the configured sources among `tasks`.
+pub(crate) fn spawn(
+    settings: DiscoverySettings,
+    events: &mpsc::Sender<Event>,
+    tasks: &mut JoinSet<()>,
+) {
+    let herald = |source| Herald { source, events: events.clone() };
+    if !settings.endpoints.is_empty() {
+        let every = settings.resolve_interval.get();
+        tasks.spawn(fixed::run(settings.endpoints, every, herald(Source::Fixed)));
+    }
+    if settings.kubernetes.enabled {
+        tasks.spawn(kube::run(settings.kubernetes, herald(Source::Kubernetes)));
+    }
+}
+
+// === impl Herald ===
+
+impl Herald {
+    /// Tells the whole set.
+    async fn desired(&self, pods: Vec<Sighting>) -> Result<(), PoolEnded> {
+        self.send(Event::Desired { source: self.source, pods }).await
+    }
+
+    /// Tells that the set told last is still so.
+    async fn alive(&self) -> Result<(), PoolEnded> {
+        self.send(Event::Alive { source: self.source }).await
+    }
+
+    /// Tells that the source cannot say.
+    async fn lost(&self, error: impl Into<Arc<str>>) -> Result<(), PoolEnded> {
+        self.send(Event::Lost { source: self.source, error: error.into() }).await
+    }
+
+    async fn send(&self, event: Event) -> Result<(), PoolEnded> {
+        self.events.send(event).await.map_err(|_ended| PoolEnded)
+    }
+}

@@ -1,0 +1,237 @@
+//! Pods from a configured list of addresses.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use reqwest::Url;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::{Herald, PoolEnded, Sighting};
+use crate::pool::{Pod, Role};
+
+/// A pod by address: `http://host:port`, `host:port`, or `{url: …, role: both|prefill|decode}`.
+///
+/// A host name stands for all the addresses that it resolves to, and is resolved again from time to
+/// time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "Written")]
+pub struct StaticEndpoint {
+    /// Name or address.
+    host: String,
+    /// TCP port of the OpenAI API.
+    port: u16,
+    /// What the pod is for.
+    role: Role,
+}
+
+/// Why an address cannot be a pod's.
+#[derive(Debug, thiserror::Error)]
+pub enum AddressError {
+    /// It is not a URL.
+    #[error("`{text}` is not an address such as `http://10.0.0.7:8000`: {reason}")]
+    NotUrl {
+        /// What was written.
+        text: String,
+        /// What the parser says.
+        reason: String,
+    },
+    /// TLS towards pods is not spoken.
+    #[error("`{0}`: pods are reached by plain `http://` only")]
+    NotHttp(String),
+    /// A path, query or user was given.
+    #[error("`{0}`: only host and port belong here; the API's paths are known")]
+    MoreThanHost(String),
+}
+
+/// The long form.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    url: String,
+    #[serde(default)]
+    role: Role,
+}
+
+// === impl StaticEndpoint ===
+
+impl StaticEndpoint {
+    /// The same pod with another role.
+    #[must_use]
+    pub fn with_role(mut self, role: Role) -> Self {
+        self.role = role;
+        self
+    }
+
+    fn pod(&self, addr: SocketAddr) -> Pod {
+        Pod {
+            uid: format!("static/{addr}").into(),
+            name: addr.to_string().into(),
+            addr,
+            role: self.role,
+        }
+    }
+}
+
+impl From<SocketAddr> for StaticEndpoint {
+    fn from(addr: SocketAddr) -> Self {
+        Self { host: addr.ip().to_string(), port: addr.port(), role: Role::default() }
+    }
+}
+
+impl FromStr for StaticEndpoint {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let url = Url::parse(&full).map_err(|error| AddressError::NotUrl {
+            text: text.to_owned(),
+            reason: error.to_string(),
+        })?;
+        if url.scheme() != "http" {
+            return Err(AddressError::NotHttp(text.to_owned()));
+        }
+        let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        if !bare || !url.username().is_empty() || url.password().is_some() {
+            return Err(AddressError::MoreThanHost(text.to_owned()));
+        }
+        let (host, port) = (url.host_str(), url.port_or_known_default());
+        let (Some(host), Some(port)) = (host, port) else {
+            let reason = "it names no host".to_owned();
+            return Err(AddressError::NotUrl { text: text.to_owned(), reason });
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        Ok(Self { host, port, role: Role::default() })
+    }
+}
+
+impl From<StaticEndpoint> for Written {
+    fn from(endpoint: StaticEndpoint) -> Self {
+        let StaticEndpoint { host, port, role } = endpoint;
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        Self { url: format!("http://{host}:{port}"), role }
+    }
+}
+
+impl<'de> Deserialize<'de> for StaticEndpoint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// Says which of the two forms is wrong; an untagged enum only says that none matched.
+        struct EitherForm;
+        impl<'de> Visitor<'de> for EitherForm {
+            type Value = StaticEndpoint;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("`http://host:port` or `{url: http://host:port, role: both}`")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<StaticEndpoint, E> {
+                text.parse().map_err(E::custom)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<StaticEndpoint, A::Error> {
+                let written = Written::deserialize(MapAccessDeserializer::new(map))?;
+                let endpoint: StaticEndpoint = written.url.parse().map_err(A::Error::custom)?;
+                Ok(endpoint.with_role(written.role))
+            }
+        }
+        deserializer.deserialize_any(EitherForm)
+    }
+}
+
+impl JsonSchema for StaticEndpoint {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "StaticEndpoint".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let role = generator.subschema_for::<Role>();
+        json_schema!({
+            "description": "`http://host:port`, or `{url: http://host:port, role: both|prefill|decode}`.",
+            "oneOf": [
+                { "type": "string" },
+                {
+                    "type": "object",
+                    "properties": { "url": { "type": "string" }, "role": role },
+                    "required": ["url"],
+                    "additionalProperties": false,
+                },
+            ],
+        })
+    }
+}
+
+/// What each entry resolved to last.
+type Resolved = BTreeMap<usize, Vec<SocketAddr>>;
+
+/// Tells the whole list every so often, with names resolved anew.
+pub(super) async fn run(endpoints: Vec<StaticEndpoint>, every: Duration, herald: Herald) {
+    let mut resolved = Resolved::new();
+    loop {
+        if tell(&endpoints, &mut resolved, &herald).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(every).await;
+    }
+}
+
+async fn tell(
+    endpoints: &[StaticEndpoint],
+    resolved: &mut Resolved,
+    herald: &Herald,
+) -> Result<(), PoolEnded> {
+    let mut failure = None;
+    for (position, endpoint) in endpoints.iter().enumerate() {
+        let found = match endpoint.host.parse() {
+            Ok(ip) => Ok(vec![SocketAddr::new(ip, endpoint.port)]),
+            Err(_name) => tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port))
+                .await
+                .map(one_family)
+                .map_err(|error| error.to_string()),
+        };
+        match found {
+            Ok(addrs) if !addrs.is_empty() => {
+                resolved.insert(position, addrs);
+            }
+            // Its last addresses stay: a name server away is no reason to drop pods.
+            Ok(_) => failure = Some(format!("`{}` has no address", endpoint.host)),
+            Err(error) => failure = Some(format!("cannot resolve `{}`: {error}", endpoint.host)),
+        }
+    }
+    // An empty first set would be a claim that there are no pods.
+    if failure.is_none() || !resolved.is_empty() {
+        herald.desired(sightings(endpoints, resolved)).await?;
+    }
+    match failure {
+        Some(error) => herald.lost(error).await,
+        None => Ok(()),
+    }
+}
+
+/// A name with both families names the same pods twice: IPv4 is taken then.
+fn one_family(addrs: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let mut addrs: Vec<_> = addrs.collect();
+    if addrs.iter().any(SocketAddr::is_ipv4) {
+        addrs.retain(SocketAddr::is_ipv4);
+    }
+    addrs.sort_unstable();
+    addrs.dedup();
+    addrs
+}
+
+/// The first entry that names an address decides its role.
+fn sightings(endpoints: &[StaticEndpoint], resolved: &Resolved) -> Vec<Sighting> {
+    let mut pods = BTreeMap::new();
+    for (position, addrs) in resolved {
+        for &addr in addrs {
+            pods.entry(addr).or_insert_with(|| endpoints[*position].pod(addr));
+        }
+    }
+    pods.into_values().map(|pod| Sighting { pod, serving: true }).collect()
+}

@@ -1,0 +1,148 @@
+//! Pods from Kubernetes, by label.
+//!
+//! The watch tells single changes; what goes to the pool is always the whole set. While the API
+//! server is away nothing is told, and the set that was told last stays.
+
+mod api;
+mod mirror;
+mod pod;
+
+use std::path::PathBuf;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt};
+use kube::runtime::watcher;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use self::api::{Connected, explain};
+use self::mirror::Mirror;
+use super::{Herald, PoolEnded};
+use crate::units::HumanDuration;
+
+/// Pods of a Kubernetes namespace. Needs a Role with `get`, `list` and `watch` on `pods`.
+///
+/// A pod gets traffic when it has an IP, is Ready and not terminating; its label `llm-d.ai/role`
+/// (`prefill`, `decode`, `both`, or a set such as `prefill-decode`) says what for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct KubernetesSettings {
+    /// Whether pods are watched at all.
+    pub enabled: bool,
+    /// Where the pods live; the gateway's own namespace if not set.
+    pub namespace: Option<String>,
+    /// Label selector of the pods, as `kubectl get pods -l` takes it.
+    pub selector: String,
+    /// Name of the container port of the OpenAI API. Empty: `port` is meant for every pod.
+    pub port_name: String,
+    /// TCP port for pods without a container port of that name.
+    pub port: u16,
+    /// A kubeconfig file. If not set: `$KUBECONFIG`, `~/.kube/config`, or the pod's own
+    /// ServiceAccount.
+    pub kubeconfig: Option<PathBuf>,
+    /// A watch is renewed after so long, in whole seconds. A silent connection to a dead API
+    /// server is noticed 5 s later.
+    pub watch_timeout: HumanDuration,
+}
+
+/// Waits between attempts at an API server that fails.
+#[derive(Debug, Default)]
+struct Backoff {
+    failures: u32,
+}
+
+// === impl KubernetesSettings ===
+
+impl Default for KubernetesSettings {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            namespace: None,
+            selector: "llm-d.ai/inferenceServing=true".to_owned(),
+            port_name: "http".to_owned(),
+            port: 8000,
+            kubeconfig: None,
+            watch_timeout: HumanDuration::from_secs(60),
+        }
+    }
+}
+
+// === impl Backoff ===
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(500);
+    /// So many replicas may come back at once, so late may the last one notice.
+    const LONGEST: Duration = Duration::from_secs(8);
+
+    /// The next wait: doubled each time, and a random half of it off, so that the replicas of a
+    /// gateway do not all ask at once.
+    fn next(&mut self) -> Duration {
+        let doubled = Self::FIRST.saturating_mul(1 << self.failures.min(8));
+        self.failures += 1;
+        doubled.min(Self::LONGEST).mul_f64(rand::random_range(0.5..1.0))
+    }
+
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+/// Watches until the task is aborted or the pool ends.
+pub(super) async fn run(settings: KubernetesSettings, herald: Herald) {
+    let mut backoff = Backoff::default();
+    loop {
+        match api::connect(&settings).await {
+            Ok(connected) => {
+                let PoolEnded = watch(connected, &settings, &herald).await;
+                return;
+            }
+            Err(error) => {
+                let text = format!("cannot reach Kubernetes: {error}");
+                if herald.lost(text).await.is_err() {
+                    return;
+                }
+            }
+        }
+        tokio::time::sleep(backoff.next()).await;
+    }
+}
+
+async fn watch(connected: Connected, settings: &KubernetesSettings, herald: &Herald) -> PoolEnded {
+    let Connected { pods, namespace, heard } = connected;
+    let timeout_s = u32::try_from(settings.watch_timeout.as_secs()).unwrap_or(u32::MAX).max(1);
+    let config = watcher::Config::default().labels(&settings.selector).timeout(timeout_s);
+    let mut events = pin!(watcher(pods, config));
+    let mut mirror = Mirror::new(settings.port_name.clone(), settings.port);
+    let mut backoff = Backoff::default();
+    loop {
+        let told = tokio::select! {
+            Some(event) = events.next() => match event {
+                Ok(event) => {
+                    // A list may begin well and fail again and again.
+                    if !matches!(event, watcher::Event::Init) {
+                        backoff.reset();
+                    }
+                    match mirror.fold(event) {
+                        Some(pods) => herald.desired(pods).await,
+                        None => Ok(()),
+                    }
+                }
+                Err(error) => {
+                    // What was heard before the error is no sign of life after it.
+                    let _stale = heard.notified().now_or_never();
+                    let told = match explain(&error, &namespace) {
+                        Some(text) => herald.lost(text).await,
+                        None => Ok(()),
+                    };
+                    tokio::time::sleep(backoff.next()).await;
+                    told
+                }
+            },
+            () = heard.notified(), if mirror.is_whole() => herald.alive().await,
+        };
+        if let Err(ended) = told {
+            return ended;
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The namespace as the watch has told it so far.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::watcher::Event;
+
+use super::pod::{self, Kind};
+use crate::discovery::Sighting;
+
+/// The pods we want of a namespace, by uid. Of each pod's kilobytes only the identity is kept.
+#[derive(Debug)]
+pub(super) struct Mirror {
+    port_name: String,
+    port: u16,
+    pods: BTreeMap<String, Sighting>,
+    /// A list that is on its way; it replaces `pods` when it is whole.
+    listing: Option<BTreeMap<String, Sighting>>,
+    /// Whether a list was ever whole.
+    listed: bool,
+    /// Role labels that were warned about.
+    strange: BTreeSet<String>,
+}
+
+/// Warnings about strange role labels end after so many different ones.
+const MAX_STRANGE: usize = 64;
+
+// === impl Mirror ===
+
+impl Mirror {
+    pub(super) fn new(port_name: String, port: u16) -> Self {
+        Self {
+            port_name,
+            port,
+            pods: BTreeMap::new(),
+            listing: None,
+            listed: false,
+            strange: BTreeSet::new(),
+        }
+    }
+
+    /// Whether it shows the namespace as the watch has told it, and no list is on its way.
+    pub(super) fn is_whole(&self) -> bool {
+        self.listed && self.listing.is_none()
+    }
+
+    /// Takes one event in. Returns the whole set if there is something new to tell.
+    pub(super) fn fold(&mut self, event: Event<Pod>) -> Option<Vec<Sighting>> {
+        match event {
+            Event::Init => {
+                self.listing = Some(BTreeMap::new());
+                None
+            }
+            Event::InitApply(pod) => {
+                if let Some((uid, Some(sighting))) = self.read(&pod) {
+                    self.listing.get_or_insert_default().insert(uid, sighting);
+                }
+                None
+            }
+            Event::InitDone => {
+                self.pods = self.listing.take().unwrap_or_default();
+                self.listed = true;
+                Some(self.sightings())
+            }
+            Event::Apply(pod) => {
+                let (uid, sighting) = self.read(&pod)?;
+                match sighting {
+                    Some(sighting) => self.pods.insert(uid, sighting),
+                    None => self.pods.remove(&uid),
+                };
+                Some(self.sightings())
+            }
+            Event::Delete(pod) => {
+                self.pods.remove(pod.metadata.uid.as_deref()?)?;
+                Some(self.sightings())
+            }
+        }
+    }
+
+    fn sightings(&self) -> Vec<Sighting> {
+        self.pods.values().cloned().collect()
+    }
+
+    /// The pod's uid, and what it is to us: none if it is nothing.
+    fn read(&mut self, pod: &Pod) -> Option<(String, Option<Sighting>)> {
+        let uid = pod.metadata.uid.clone()?;
+        let kind = pod::kind(pod);
+        if let Kind::Strange(label) = kind
+            && self.strange.len() < MAX_STRANGE
+            && self.strange.insert(label.to_owned())
+        {
+            let name = pod.metadata.name.as_deref();
+            tracing::warn!(pod = name, label, "unknown llm-d.ai/role: taken as `both`");
+        }
+        Some((uid, pod::sighting(pod, kind, &self.port_name, self.port)))
+    }
+}

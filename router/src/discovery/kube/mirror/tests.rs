@@ -1,0 +1,51 @@
+use serde_json::json;
+
+use super::*;
+
+fn pod(uid: &str, ip: &str) -> Pod {
+    let pod = json!({
+        "metadata": {"name": uid, "uid": uid},
+        "status": {"podIP": ip, "conditions": [{"type": "Ready", "status": "True"}]},
+    });
+    serde_json::from_value(pod).expect("it is a pod")
+}
+
+fn mirror() -> Mirror {
+    Mirror::new("http".to_owned(), 8000)
+}
+
+fn uids(told: Option<Vec<Sighting>>) -> Option<Vec<String>> {
+    Some(told?.iter().map(|sighting| sighting.pod.uid.to_string()).collect())
+}
+
+#[test]
+fn a_list_is_told_when_it_is_whole_and_replaces_what_was() {
+    let mut mirror = mirror();
+    for event in [Event::Init, Event::InitApply(pod("a", "10.0.0.1"))] {
+        assert_eq!(mirror.fold(event), None);
+        assert!(!mirror.is_whole());
+    }
+    assert_eq!(uids(mirror.fold(Event::InitDone)), Some(vec!["a".to_owned()]));
+    assert!(mirror.is_whole());
+
+    mirror.fold(Event::Init);
+    assert!(!mirror.is_whole(), "nothing is confirmed while a list is on its way");
+    mirror.fold(Event::InitApply(pod("lost", "10.0.0.9")));
+    mirror.fold(Event::Init);
+    mirror.fold(Event::InitApply(pod("b", "10.0.0.2")));
+    assert_eq!(uids(mirror.fold(Event::InitDone)), Some(vec!["b".to_owned()]));
+}
+
+#[test]
+fn changes_tell_the_whole_set_and_pods_that_are_none_leave_it() {
+    let mut mirror = mirror();
+    mirror.fold(Event::Init);
+    mirror.fold(Event::InitDone);
+    mirror.fold(Event::Apply(pod("a", "10.0.0.1")));
+    let both = uids(mirror.fold(Event::Apply(pod("b", "10.0.0.2"))));
+    assert_eq!(both, Some(vec!["a".to_owned(), "b".to_owned()]));
+    let without_ip = pod("a", "");
+    assert_eq!(uids(mirror.fold(Event::Apply(without_ip))), Some(vec!["b".to_owned()]));
+    assert_eq!(uids(mirror.fold(Event::Delete(pod("b", "10.0.0.2")))), Some(vec![]));
+    assert_eq!(mirror.fold(Event::Delete(pod("b", "10.0.0.2"))), None);
+}

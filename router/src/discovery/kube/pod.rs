@@ -1,0 +1,87 @@
+//! What a Kubernetes pod is to us.
+
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr};
+
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::discovery::Sighting;
+use crate::pool::{self, Role};
+
+/// What a pod's role label means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind<'a> {
+    /// It generates text.
+    Role(Role),
+    /// It only encodes images or sound for others: no pod of ours.
+    Encoder,
+    /// A label that we do not know; `both` is assumed.
+    Strange(&'a str),
+}
+
+/// The label of llm-d. Its values: `prefill`, `decode`, `encode`, sets of these joined by hyphens,
+/// and the older `both`.
+const ROLE_LABEL: &str = "llm-d.ai/role";
+
+/// Reads the pod's role label.
+pub(super) fn kind(pod: &Pod) -> Kind<'_> {
+    let labels = pod.metadata.labels.as_ref();
+    let label = labels.and_then(|labels| labels.get(ROLE_LABEL)).map_or("", String::as_str);
+    let (mut prefill, mut decode) = (false, false);
+    for part in label.split('-') {
+        match part {
+            "" | "both" => (prefill, decode) = (true, true),
+            "prefill" => prefill = true,
+            "decode" => decode = true,
+            "encode" => {}
+            _ => return Kind::Strange(label),
+        }
+    }
+    match (prefill, decode) {
+        (true, true) => Kind::Role(Role::Both),
+        (true, false) => Kind::Role(Role::Prefill),
+        (false, true) => Kind::Role(Role::Decode),
+        (false, false) => Kind::Encoder,
+    }
+}
+
+/// The pod with its address, if it may serve now or later; whether it may now. A pod that ended or
+/// has no IP yet is none.
+pub(super) fn sighting(
+    pod: &Pod,
+    kind: Kind<'_>,
+    port_name: &str,
+    default_port: u16,
+) -> Option<Sighting> {
+    let role = match kind {
+        Kind::Role(role) => role,
+        Kind::Strange(_) => Role::Both,
+        Kind::Encoder => return None,
+    };
+    let status = pod.status.as_ref()?;
+    if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        return None;
+    }
+    let ip: IpAddr = status.pod_ip.as_deref()?.parse().ok()?;
+    let conditions = status.conditions.as_deref().unwrap_or_default();
+    let ready = conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
+    Some(Sighting {
+        pod: pool::Pod {
+            uid: pod.metadata.uid.as_deref()?.into(),
+            name: pod.metadata.name.as_deref()?.into(),
+            addr: SocketAddr::new(ip, named_port(pod, port_name).unwrap_or(default_port)),
+            role,
+        },
+        serving: ready && pod.metadata.deletion_timestamp.is_none(),
+    })
+}
+
+/// The first container port of that name.
+fn named_port(pod: &Pod, name: &str) -> Option<u16> {
+    let containers = pod.spec.as_ref()?.containers.iter();
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let named = ports.into_iter().find(|port| port.name.as_deref() == Some(name))?;
+    u16::try_from(named.container_port).ok()
+}

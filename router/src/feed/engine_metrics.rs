@@ -1,0 +1,129 @@
+//! The engine's own metrics, read gently and taken as hints.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use prometheus_parse::{Scrape, Value};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::{Voice, read_body};
+use crate::pool::{EngineHints, Event};
+use crate::units::HumanDuration;
+
+/// How the engines' `/metrics` are polled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineMetricsSettings {
+    /// Whether they are polled at all. Without, the block size is taken from the configuration and
+    /// the load from our own bookings alone.
+    pub enabled: bool,
+    /// Time between two reads of a pod.
+    pub interval: HumanDuration,
+    /// Bound of one read.
+    pub timeout: HumanDuration,
+}
+
+/// Why a pod's metrics could not be read.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("no answer")]
+    NoAnswer(#[from] reqwest::Error),
+    #[error("/metrics says {0}")]
+    Status(StatusCode),
+    #[error("/metrics is longer than {METRICS_LIMIT} bytes")]
+    TooLong,
+    #[error("/metrics is not Prometheus text")]
+    NotText(#[from] std::io::Error),
+}
+
+/// 4 MiB: vLLM 0.32 says 60 KB.
+const METRICS_LIMIT: usize = 4 << 20;
+const PREFIX: &str = "vllm:";
+const RUNNING: &str = "num_requests_running";
+const WAITING: &str = "num_requests_waiting";
+const KV_USAGE: &str = "kv_cache_usage_perc";
+const CACHE_CONFIG: &str = "cache_config_info";
+
+// === impl EngineMetricsSettings ===
+
+impl Default for EngineMetricsSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            interval: HumanDuration::from_secs(1),
+            timeout: HumanDuration::from_secs(1),
+        }
+    }
+}
+
+/// Reads the pod's metrics until the task is aborted or the pool ends. A failure is counted and
+/// lets the hints age; it never blames the pod.
+pub(super) async fn run(
+    voice: Voice,
+    client: reqwest::Client,
+    settings: Arc<EngineMetricsSettings>,
+) {
+    // An interval of zero would panic.
+    let period = settings.interval.get().max(std::time::Duration::from_millis(10));
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match read(&voice, &client).await {
+            Ok(mut hints) => {
+                hints.read_at = Some(Instant::now());
+                if voice.tell(Event::Metrics { slot: voice.slot, hints }).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                Voice::failed(&voice.shared.failed_metric_reads);
+                tracing::debug!(pod = %voice.pod.name, addr = %voice.pod.addr, %error, "metrics not read");
+            }
+        }
+    }
+}
+
+async fn read(voice: &Voice, client: &reqwest::Client) -> Result<EngineHints, ReadError> {
+    let response = client.get(voice.url("/metrics")).send().await?;
+    if response.status() != StatusCode::OK {
+        return Err(ReadError::Status(response.status()));
+    }
+    let body = read_body(response, METRICS_LIMIT).await?.ok_or(ReadError::TooLong)?;
+    Ok(parse(&String::from_utf8_lossy(&body))?)
+}
+
+/// The four families we want of vLLM's text. Data-parallel engines behind one port are summed
+/// (requests, blocks) or taken at their fullest (usage); families that are missing stay at zero or
+/// none.
+fn parse(text: &str) -> Result<EngineHints, std::io::Error> {
+    // The parser knows no colon in names, and 560 lines per pod and second are better skipped.
+    let ours = text.lines().filter_map(|line| line.strip_prefix(PREFIX)).filter(|line| {
+        let name = line.split(['{', ' ']).next();
+        name.is_some_and(|name| [RUNNING, WAITING, KV_USAGE, CACHE_CONFIG].contains(&name))
+    });
+    let mut hints = EngineHints::default();
+    for sample in Scrape::parse(ours.map(|line| Ok(line.to_owned())))?.samples {
+        let (Value::Untyped(value) | Value::Gauge(value)) = sample.value else { continue };
+        let value = if value.is_finite() { value.max(0.0) } else { 0.0 };
+        match sample.metric.as_str() {
+            RUNNING => hints.running += value,
+            WAITING => hints.waiting += value,
+            KV_USAGE => hints.kv_usage = hints.kv_usage.max(value),
+            _ => {
+                let label = |name| sample.labels.get(name).and_then(|text| text.parse().ok());
+                hints.block_size =
+                    label("block_size").and_then(|tokens: u64| u32::try_from(tokens).ok());
+                if let Some(blocks) = label("num_gpu_blocks") {
+                    hints.num_blocks = Some(hints.num_blocks.unwrap_or(0).saturating_add(blocks));
+                }
+            }
+        }
+    }
+    Ok(hints)
+}

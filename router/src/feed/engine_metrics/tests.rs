@@ -1,0 +1,43 @@
+use super::*;
+
+/// As vLLM 0.32 writes it, shortened, with two data-parallel engines.
+const TEXT: &str = r#"# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="tiny"} 3.0
+vllm:num_requests_running{engine="1",model_name="tiny"} 4.0
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{engine="0",model_name="tiny"} 1.0
+# TYPE vllm:num_requests_waiting_by_reason gauge
+vllm:num_requests_waiting_by_reason{engine="0",model_name="tiny",reason="capacity"} 70.0
+# TYPE vllm:kv_cache_usage_perc gauge
+vllm:kv_cache_usage_perc{engine="0",model_name="tiny"} 0.25
+vllm:kv_cache_usage_perc{engine="1",model_name="tiny"} 0.5
+# TYPE vllm:cache_config_info gauge
+vllm:cache_config_info{_block_size_resolved="True",block_size="32",engine="0",hash_block_size="None",kv_cache_dtype_skip_layers="[]",num_cpu_blocks="None",num_gpu_blocks="32768",num_gpu_blocks_override="None"} 1.0
+# TYPE vllm:prompt_tokens_total counter
+vllm:prompt_tokens_total{engine="0",model_name="tiny"} 99.0
+"#;
+
+#[test]
+fn the_families_of_vllm_become_hints() {
+    let hints = parse(TEXT).expect("it is Prometheus text");
+    let expected = EngineHints {
+        block_size: Some(32),
+        num_blocks: Some(32768),
+        running: 7.0,
+        waiting: 1.0,
+        kv_usage: 0.5,
+        read_at: None,
+    };
+    assert_eq!(hints, expected);
+}
+
+#[test]
+fn missing_families_and_rubbish_are_no_hints() {
+    let none = EngineHints::default();
+    for text in ["", "<html>", "vllm:num_requests_running NaN\n", "vllm:num_requests_running\n"] {
+        assert_eq!(parse(text).expect("lines that are no samples are skipped"), none, "{text}");
+    }
+    let unsized_yet = r#"vllm:cache_config_info{block_size="None",num_gpu_blocks="None"} 1.0"#;
+    assert_eq!(parse(unsized_yet).expect("it is Prometheus text"), none);
+}

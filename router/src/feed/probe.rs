@@ -1,0 +1,242 @@
+//! The probe: does this pod serve, and which models?
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::{Voice, read_body};
+use crate::pool::{Event, ModelCard};
+use crate::units::HumanDuration;
+
+/// How pods are probed: `GET /health`, then `GET /v1/models`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProbeSettings {
+    /// Time between probes of a pod that passes them. Its list of models is as fresh as this.
+    pub interval: HumanDuration,
+    /// Time between probes of a pod that has not passed one yet. After a failure it is doubled
+    /// with every further one, up to `interval`.
+    pub retry_interval: HumanDuration,
+    /// Bound of one request of a probe, and of reading its answer.
+    pub timeout: HumanDuration,
+    /// Bound of connecting to a pod.
+    pub connect_timeout: HumanDuration,
+    /// A file with the bearer token that the pods want (`vllm serve --api-key`). Read at every
+    /// probe, so that it can be rotated.
+    pub token_file: Option<std::path::PathBuf>,
+}
+
+/// Why a probe failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// No connection: nobody listens, or the address is gone.
+    #[error("cannot connect")]
+    Connect(#[source] reqwest::Error),
+    /// The connection broke, or the answer took too long.
+    #[error("no answer")]
+    NoAnswer(#[source] reqwest::Error),
+    /// `/health` was not 200. vLLM says 503 when its engine is dead.
+    #[error("/health says {0}")]
+    Unhealthy(StatusCode),
+    /// `/v1/models` was not 200.
+    #[error("/v1/models says {0}")]
+    Models(StatusCode),
+    /// `/v1/models` was longer than [`MODELS_LIMIT`] bytes.
+    #[error("/v1/models is longer than {MODELS_LIMIT} bytes")]
+    TooLong,
+    /// `/v1/models` was not what OpenAI's reference says.
+    #[error("/v1/models is not a list of models")]
+    NotModels(#[source] serde_json::Error),
+    /// `/v1/models` lists nothing.
+    #[error("/v1/models is empty")]
+    NoModels,
+    /// The token file could not be read.
+    #[error("cannot read the token file")]
+    Token(#[source] std::io::Error),
+}
+
+/// 4 MiB: some ten thousand adapters.
+const MODELS_LIMIT: usize = 4 << 20;
+/// However many requests fail, a pod is not probed more often than this.
+const MIN_GAP: Duration = Duration::from_millis(100);
+
+#[derive(Deserialize)]
+struct Models {
+    data: Vec<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct Card {
+    id: String,
+    parent: Option<String>,
+    max_model_len: Option<u32>,
+}
+
+// === impl ProbeSettings ===
+
+impl Default for ProbeSettings {
+    fn default() -> Self {
+        Self {
+            interval: HumanDuration::from_secs(5),
+            retry_interval: HumanDuration::from_secs(1),
+            // A vLLM server that prepares many long prompts answers late, not never.
+            timeout: HumanDuration::from_secs(3),
+            connect_timeout: HumanDuration::from_secs(1),
+            token_file: None,
+        }
+    }
+}
+
+impl ProbeSettings {
+    /// How long to wait after `failures` failed probes in a row. A pod that was never good is
+    /// asked often: it is starting, and capacity waits for it.
+    fn wait(&self, failures: u32, was_good: bool) -> Duration {
+        let retry = self.retry_interval.get();
+        match failures {
+            0 => self.interval.get(),
+            _ if !was_good => retry,
+            _ => {
+                let doubled = 1u32.checked_shl(failures - 1).unwrap_or(u32::MAX);
+                retry.saturating_mul(doubled).min(self.interval.get().max(retry))
+            }
+        }
+    }
+}
+
+// === impl ProbeError ===
+
+impl ProbeError {
+    /// Whether this alone proves that the pod does not serve.
+    #[must_use]
+    pub fn means_dead(&self) -> bool {
+        match self {
+            // A connect that timed out may be a full backlog on a busy node.
+            Self::Connect(error) => !error.is_timeout(),
+            Self::Unhealthy(status) => status.is_server_error(),
+            _ => false,
+        }
+    }
+}
+
+impl From<reqwest::Error> for ProbeError {
+    fn from(error: reqwest::Error) -> Self {
+        if error.is_connect() { Self::Connect(error) } else { Self::NoAnswer(error) }
+    }
+}
+
+/// Probes the pod until the task is aborted or the pool ends; `doubt` asks for a look at once.
+pub(super) async fn run(
+    voice: Voice,
+    client: reqwest::Client,
+    settings: Arc<ProbeSettings>,
+    doubt: Arc<Notify>,
+) {
+    let (mut failures, mut was_good) = (0, false);
+    loop {
+        let started = Instant::now();
+        let result = probe(&voice, &client, &settings).await;
+        match &result {
+            Ok(_) => (failures, was_good) = (0, true),
+            Err(error) => {
+                Voice::failed(&voice.shared.failed_probes);
+                let cause = std::error::Error::source(error).map(ToString::to_string);
+                tracing::debug!(pod = %voice.pod.name, addr = %voice.pod.addr, %error, cause, "probe failed");
+                failures += 1;
+            }
+        }
+        if voice.tell(Event::Probed { slot: voice.slot, result }).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(settings.wait(failures, was_good).max(MIN_GAP)) => {}
+            () = doubt.notified() => tokio::time::sleep_until(started + MIN_GAP).await,
+        }
+    }
+}
+
+async fn probe(
+    voice: &Voice,
+    client: &reqwest::Client,
+    settings: &ProbeSettings,
+) -> Result<Vec<ModelCard>, ProbeError> {
+    let token = match &settings.token_file {
+        Some(path) => Some(tokio::fs::read_to_string(path).await.map_err(ProbeError::Token)?),
+        None => None,
+    };
+    let get = |path| {
+        let request = client.get(voice.url(path));
+        match &token {
+            Some(token) => request.bearer_auth(token.trim()),
+            None => request,
+        }
+    };
+    let health = get("/health").send().await?.status();
+    if health != StatusCode::OK {
+        return Err(ProbeError::Unhealthy(health));
+    }
+    let models = get("/v1/models").send().await?;
+    if models.status() != StatusCode::OK {
+        return Err(ProbeError::Models(models.status()));
+    }
+    let body = read_body(models, MODELS_LIMIT).await?.ok_or(ProbeError::TooLong)?;
+    parse_models(&body)
+}
+
+/// The cards of `{"object": "list", "data": [{"id": …}, …]}`.
+fn parse_models(body: &[u8]) -> Result<Vec<ModelCard>, ProbeError> {
+    let list: Models = serde_json::from_slice(body).map_err(ProbeError::NotModels)?;
+    if list.data.is_empty() {
+        return Err(ProbeError::NoModels);
+    }
+    list.data
+        .iter()
+        .map(|raw| {
+            let card: Card = serde_json::from_str(raw.get())?;
+            Ok(ModelCard {
+                id: card.id.into(),
+                parent: card.parent.map(Into::into),
+                max_model_len: card.max_model_len,
+                raw: raw.get().into(),
+            })
+        })
+        .collect::<Result<_, _>>()
+        .map_err(ProbeError::NotModels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_vllm_is_read_with_its_adapters() {
+        let body = br#"{"object":"list","data":[
+            {"id":"tiny","object":"model","created":1,"owned_by":"vllm","root":"/m","parent":null,"max_model_len":8192,"permission":[]},
+            {"id":"tiny-sql","object":"model","root":"/a","parent":"tiny","max_model_len":null}]}"#;
+        let cards = parse_models(body).expect("it is a list of models");
+        let read: Vec<_> =
+            cards.iter().map(|c| (&*c.id, c.parent.as_deref(), c.max_model_len)).collect();
+        assert_eq!(read, [("tiny", None, Some(8192)), ("tiny-sql", Some("tiny"), None)]);
+        assert!(cards[0].raw.starts_with(r#"{"id":"tiny","object":"model","created":1"#));
+    }
+
+    #[test]
+    fn anything_but_a_list_of_models_is_a_failed_probe() {
+        for body in ["", "{}", r#"{"data":[]}"#, r#"{"data":[{"object":"model"}]}"#, "<html>"] {
+            assert!(parse_models(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_starting_pod_is_asked_every_second_and_a_fallen_one_less_and_less() {
+        let settings = ProbeSettings::default();
+        let waits = |was_good| [0, 1, 2, 3, 4, 50].map(|n| settings.wait(n, was_good).as_secs());
+        assert_eq!(waits(false), [5, 1, 1, 1, 1, 1]);
+        assert_eq!(waits(true), [5, 1, 2, 4, 5, 5]);
+    }
+}

@@ -1,0 +1,103 @@
+//! What a request says: the API it calls and the few fields that routing reads.
+
+mod canonical;
+mod guard;
+mod members;
+mod request;
+
+pub use guard::{GUARDED_FIELDS, guarded_spans, without};
+pub use request::{BadBody, Fields, Prompt, read};
+
+/// The generation APIs: POSTs whose body decides where they go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Api {
+    /// `/v1/chat/completions`
+    Chat,
+    /// `/v1/completions`
+    Completions,
+    /// `/v1/responses`
+    Responses,
+    /// `/v1/messages` (Anthropic's shape)
+    Messages,
+    /// `/v1/messages/count_tokens`
+    CountTokens,
+    /// `/v1/embeddings`
+    Embeddings,
+    /// `/v1/rerank`
+    Rerank,
+    /// `/v1/score`
+    Score,
+    /// `/pooling`
+    Pooling,
+    /// `/tokenize`
+    Tokenize,
+    /// `/detokenize`
+    Detokenize,
+}
+
+// === impl Api ===
+
+impl Api {
+    /// All of them, for tables over APIs.
+    pub const ALL: [Self; 11] = [
+        Self::Chat,
+        Self::Completions,
+        Self::Responses,
+        Self::Messages,
+        Self::CountTokens,
+        Self::Embeddings,
+        Self::Rerank,
+        Self::Score,
+        Self::Pooling,
+        Self::Tokenize,
+        Self::Detokenize,
+    ];
+
+    /// The path on the pod, as vLLM 0.32 routes it.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Chat => "/v1/chat/completions",
+            Self::Completions => "/v1/completions",
+            Self::Responses => "/v1/responses",
+            Self::Messages => "/v1/messages",
+            Self::CountTokens => "/v1/messages/count_tokens",
+            Self::Embeddings => "/v1/embeddings",
+            Self::Rerank => "/v1/rerank",
+            Self::Score => "/v1/score",
+            Self::Pooling => "/pooling",
+            Self::Tokenize => "/tokenize",
+            Self::Detokenize => "/detokenize",
+        }
+    }
+
+    /// The label in metrics and the `route_name` in the access log.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Completions => "completions",
+            Self::Responses => "responses",
+            Self::Messages => "messages",
+            Self::CountTokens => "count_tokens",
+            Self::Embeddings => "embeddings",
+            Self::Rerank => "rerank",
+            Self::Score => "score",
+            Self::Pooling => "pooling",
+            Self::Tokenize => "tokenize",
+            Self::Detokenize => "detokenize",
+        }
+    }
+
+    /// Whether the engine prefills the prompt into its KV cache, so that the next one can hit it.
+    #[must_use]
+    pub fn fills_cache(self) -> bool {
+        matches!(self, Self::Chat | Self::Completions | Self::Responses | Self::Messages)
+    }
+
+    /// Whether errors take Anthropic's shape.
+    #[must_use]
+    pub fn is_anthropic(self) -> bool {
+        matches!(self, Self::Messages | Self::CountTokens)
+    }
+}

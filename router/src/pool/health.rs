@@ -1,0 +1,180 @@
+//! When a pod gets traffic: a state machine fed with outcomes, probes and instants.
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::{Health, Outcome};
+use crate::units::HumanDuration;
+
+/// When a pod that fails is taken out of rotation, and for how long.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HealthSettings {
+    /// So many failed requests in a row take a pod out. A client's mistake (4xx) and a busy engine
+    /// (429, 503) are no failures.
+    pub failed_requests: u32,
+    /// So many failed probes in a row take a pod out. One is enough if the connection is refused,
+    /// if the engine says that it is dead, or if a request has failed since the last good probe.
+    pub failed_probes: u32,
+    /// Failed requests alone take out at most this share of the pods that answer probes (0 to 1):
+    /// if all pods fail at once, the fault is probably not theirs.
+    pub max_ejected_share: f64,
+    /// A pod that failed requests stays out at least so long, even if it answers probes; doubled
+    /// with every time in a row.
+    pub ejected_min: HumanDuration,
+    /// Bound of that doubling.
+    pub ejected_max: HumanDuration,
+}
+
+/// The health of one pod.
+#[derive(Clone, Debug)]
+pub(super) struct PodHealth {
+    state: State,
+    /// Failed requests since one was answered.
+    failed_requests: u32,
+    /// Failed probes since a good one or an answered request.
+    failed_probes: u32,
+    /// Ejections by requests that came one soon after another.
+    ejections: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Unproven,
+    Ready {
+        since: Instant,
+    },
+    /// `until` is when a good probe may bring it back; `by_requests` that no probe has failed.
+    Ejected {
+        until: Instant,
+        by_requests: bool,
+    },
+}
+
+/// What a probe found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Probe {
+    Good,
+    /// Something went wrong that may pass: a time-out, a strange answer.
+    Doubtful,
+    /// Nobody listens there, or the engine says that it is dead.
+    Dead,
+}
+
+// === impl HealthSettings ===
+
+impl Default for HealthSettings {
+    fn default() -> Self {
+        Self {
+            failed_requests: 3,
+            failed_probes: 3,
+            max_ejected_share: 0.5,
+            ejected_min: HumanDuration::from_secs(1),
+            ejected_max: HumanDuration::from_secs(30),
+        }
+    }
+}
+
+impl HealthSettings {
+    fn ejected_for(&self, ejections: u32) -> Duration {
+        let doubled = 1u32.checked_shl(ejections.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.ejected_min.saturating_mul(doubled).min(self.ejected_max.get())
+    }
+}
+
+// === impl PodHealth ===
+
+impl PodHealth {
+    pub(super) fn new() -> Self {
+        Self { state: State::Unproven, failed_requests: 0, failed_probes: 0, ejections: 0 }
+    }
+
+    pub(super) fn health(&self) -> Health {
+        match self.state {
+            State::Unproven => Health::Unproven,
+            State::Ready { .. } => Health::Ready,
+            State::Ejected { .. } => Health::Ejected,
+        }
+    }
+
+    /// Whether it is out on the word of requests alone.
+    pub(super) fn is_out_by_requests(&self) -> bool {
+        matches!(self.state, State::Ejected { by_requests: true, .. })
+    }
+
+    /// Whether an answered request would be news.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.failed_requests > 0 || self.failed_probes > 0
+    }
+
+    /// What a probe found.
+    pub(super) fn probed(&mut self, probe: Probe, now: Instant, settings: &HealthSettings) {
+        if probe == Probe::Good {
+            self.failed_probes = 0;
+            match self.state {
+                State::Unproven => self.state = State::Ready { since: now },
+                State::Ejected { until, .. } if now >= until => {
+                    self.failed_requests = 0;
+                    self.state = State::Ready { since: now };
+                }
+                State::Ejected { .. } | State::Ready { .. } => {}
+            }
+            return;
+        }
+        self.failed_probes = self.failed_probes.saturating_add(1);
+        let enough = probe == Probe::Dead
+            || self.failed_requests > 0
+            || self.failed_probes >= settings.failed_probes.max(1);
+        match self.state {
+            State::Ready { .. } if enough => {
+                // The next good probe may bring it back at once: nothing else speaks against it.
+                self.state = State::Ejected { until: now, by_requests: false };
+            }
+            State::Ejected { until, .. } => {
+                self.state = State::Ejected { until, by_requests: false };
+            }
+            State::Ready { .. } | State::Unproven => {}
+        }
+    }
+
+    /// What a request saw. `may_eject` says whether requests alone may still take a pod out.
+    /// Returns whether a probe should look at once.
+    pub(super) fn saw(
+        &mut self,
+        outcome: Outcome,
+        now: Instant,
+        may_eject: bool,
+        settings: &HealthSettings,
+    ) -> bool {
+        match outcome {
+            Outcome::Answered | Outcome::Busy => {
+                self.failed_requests = 0;
+                if matches!(self.state, State::Ready { .. }) {
+                    self.failed_probes = 0;
+                }
+                false
+            }
+            Outcome::Failed => {
+                self.failed_requests = self.failed_requests.saturating_add(1);
+                let State::Ready { since } = self.state else { return false };
+                if self.failed_requests >= settings.failed_requests.max(1) && may_eject {
+                    self.eject(since, now, settings);
+                }
+                true
+            }
+        }
+    }
+
+    fn eject(&mut self, ready_since: Instant, now: Instant, settings: &HealthSettings) {
+        let was_well = now.saturating_duration_since(ready_since) > settings.ejected_max.get();
+        self.ejections = if was_well { 1 } else { self.ejections.saturating_add(1) };
+        let until = now + settings.ejected_for(self.ejections);
+        self.state = State::Ejected { until, by_requests: true };
+    }
+}

@@ -1,0 +1,173 @@
+//! The one task that writes the pool, and the guard that ends it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use kv_index::Slot;
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::registry::{Effects, Event, Registry};
+use super::{Pool, PoolSettings, Shared, Snapshot};
+use crate::discovery::{self, DiscoverySettings};
+use crate::feed::{Feeds, PodFeeds};
+
+/// Why the pool did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The HTTP client of the probes could not be built.
+    #[error("cannot build the HTTP client that probes pods")]
+    HttpClient(#[from] reqwest::Error),
+}
+
+/// Ends the pool's tasks: politely with [`PoolGuard::shutdown`], at once when dropped.
+#[derive(Debug)]
+pub struct PoolGuard {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+struct Task {
+    shared: Arc<Shared>,
+    registry: Registry,
+    events: mpsc::Receiver<Event>,
+    feeds: Feeds,
+    running: HashMap<Slot, PodFeeds>,
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+/// Reports and news that may wait for the pool's task. A thousand requests that fail at once fit.
+const QUEUE: usize = 1024;
+/// Events that are folded into one snapshot.
+const BATCH: usize = 64;
+
+/// Starts discovery, probes and the pool's task on the current tokio runtime.
+///
+/// # Errors
+///
+/// When the HTTP client of the probes cannot be built. Nothing else fails here: an API server or
+/// pods that cannot be reached are conditions of the running pool.
+pub fn start(
+    settings: PoolSettings,
+    discovery: DiscoverySettings,
+) -> Result<(Pool, PoolGuard), StartError> {
+    let (sender, events) = mpsc::channel(QUEUE);
+    let shared = Arc::new(Shared::new(Snapshot::default()));
+    let feeds = Feeds::new(&settings, sender.clone(), Arc::clone(&shared))?;
+    let registry = Registry::new(settings, &discovery.sources());
+    let mut tasks = JoinSet::new();
+    discovery::spawn(discovery, &sender, &mut tasks);
+    let stop = CancellationToken::new();
+    let task = Task {
+        shared: Arc::clone(&shared),
+        registry,
+        events,
+        feeds,
+        running: HashMap::new(),
+        tasks,
+        stop: stop.clone(),
+    };
+    let guard = PoolGuard { stop, task: tokio::spawn(task.run()) };
+    Ok((Pool { shared, events: sender }, guard))
+}
+
+// === impl PoolGuard ===
+
+impl PoolGuard {
+    /// Ends and joins every task of the pool. The last snapshot stays readable.
+    ///
+    /// # Errors
+    ///
+    /// When the pool's task had panicked.
+    pub async fn shutdown(mut self) -> Result<(), JoinError> {
+        self.stop.cancel();
+        (&mut self.task).await
+    }
+}
+
+impl Drop for PoolGuard {
+    fn drop(&mut self) {
+        // The task owns all others in a `JoinSet`, which aborts them when it is dropped.
+        self.task.abort();
+    }
+}
+
+// === impl Task ===
+
+impl Task {
+    async fn run(mut self) {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let deadline = self.registry.deadline();
+            let due = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                Some(ended) = self.tasks.join_next() => log_end(ended),
+                () = due => batch.push(Event::Tick),
+                _ = self.events.recv_many(&mut batch, BATCH) => {}
+            }
+            self.take_in(&mut batch);
+        }
+        self.running.clear();
+        self.tasks.shutdown().await;
+    }
+
+    fn take_in(&mut self, batch: &mut Vec<Event>) {
+        let mut effects = Effects::default();
+        let now = Instant::now();
+        for event in batch.drain(..) {
+            self.registry.apply(event, now, &mut effects);
+        }
+        self.shared.suspects.store(self.registry.suspects(), Ordering::Relaxed);
+        for slot in &effects.removed {
+            self.running.remove(slot);
+        }
+        if effects.changed {
+            self.shared.publish(self.registry.snapshot());
+        }
+        for (pod, slot) in effects.added.drain(..) {
+            // A pod may come and go within one batch.
+            if !effects.removed.contains(&slot) {
+                self.running.insert(slot, self.feeds.start(&pod, slot, &mut self.tasks));
+            }
+        }
+        for slot in &effects.doubted {
+            if let Some(feeds) = self.running.get(slot) {
+                feeds.probe_now();
+            }
+        }
+        self.forget(&effects.removed);
+    }
+
+    /// Nobody reads the removed pods in a new snapshot: their slots can be given away, once the
+    /// index has let go of them.
+    fn forget(&mut self, removed: &[Slot]) {
+        if removed.is_empty() {
+            return;
+        }
+        let hooks = self.shared.on_removed.read().clone();
+        for &slot in removed {
+            for hook in &hooks {
+                hook(slot);
+            }
+            self.registry.recycle(slot);
+        }
+    }
+}
+
+fn log_end(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a task of the pool panicked: its pod or source is no longer watched");
+    }
+}

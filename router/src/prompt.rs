@@ -1,0 +1,79 @@
+//! A prompt's tokens, where we have the model's tokenizer.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::openai::{Fields, Prompt};
+use crate::tokenize::{ChatRequest, TokenizeError, Tokenizer};
+
+/// Tokenizers by the names of the models that they belong to.
+#[derive(Clone, Debug, Default)]
+pub struct Tokenizers {
+    by_model: HashMap<Arc<str>, Arc<Tokenizer>>,
+}
+
+// === impl Tokenizers ===
+
+impl Tokenizers {
+    /// Loads a model's tokenizer from its folder.
+    ///
+    /// # Errors
+    /// Missing or malformed files, or a tokenizer that neither engine can load.
+    pub fn load(&mut self, model: &str, dir: &Path) -> Result<(), TokenizeError> {
+        self.insert(model, Tokenizer::from_dir(dir)?);
+        Ok(())
+    }
+
+    /// Takes a tokenizer that is loaded already.
+    pub fn insert(&mut self, model: &str, tokenizer: Tokenizer) {
+        self.by_model.insert(model.into(), Arc::new(tokenizer));
+    }
+
+    /// The tokenizer of a model.
+    #[must_use]
+    pub fn get(&self, model: &str) -> Option<&Arc<Tokenizer>> {
+        self.by_model.get(model)
+    }
+}
+
+/// The prompt's ids as the engine will see them; none when the API's prompt is not one that the
+/// chat template or the tokenizer alone makes.
+///
+/// # Errors
+/// When the messages are not what the template can render.
+pub(crate) fn tokens(
+    tokenizer: &Tokenizer,
+    fields: &Fields<'_>,
+    now: Timestamp,
+) -> Result<Option<Vec<u32>>, TokenizeError> {
+    match &fields.prompt {
+        Prompt::Tokens(ids) => Ok(Some(ids.clone())),
+        Prompt::Text(text) => tokenizer.encode_with_specials(text).map(Some),
+        Prompt::Chat {
+            messages,
+            tools,
+            template_kwargs,
+            add_generation_prompt,
+            continue_final_message,
+        } if tokenizer.has_template() => {
+            let unreadable = |_error| TokenizeError::Messages("not readable");
+            let value = |json: &str| serde_json::from_str::<Value>(json).map_err(unreadable);
+            let messages = value(messages.get())?;
+            let tools = tools.map(|tools| value(tools.get())).transpose()?;
+            let kwargs = template_kwargs.map(|kwargs| value(kwargs.get())).transpose()?;
+            let request = ChatRequest {
+                tools: tools.as_ref(),
+                chat_template_kwargs: kwargs.as_ref().and_then(Value::as_object),
+                add_generation_prompt: *add_generation_prompt,
+                continue_final_message: *continue_final_message,
+                ..ChatRequest::new(&messages, now)
+            };
+            tokenizer.chat_tokens(&request).map(Some)
+        }
+        Prompt::Chat { .. } | Prompt::Parts(_) => Ok(None),
+    }
+}

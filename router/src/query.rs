@@ -1,0 +1,126 @@
+//! What is left of a request once it was read: all that deciding needs.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use kv_index::{BlockHash, ChainHasher};
+
+use crate::openai::{Api, BadBody, Fields};
+
+/// A request, ready to be placed.
+#[derive(Debug)]
+pub struct Query {
+    /// The API it calls.
+    pub api: Api,
+    /// The model, by a name that a pod lists; none: any pod will do.
+    pub model: Option<Arc<str>>,
+    /// Whether the client asked for server-sent events.
+    pub stream: bool,
+    /// The session key, if it has one.
+    pub session: Option<Arc<str>>,
+    /// Members to cut out of the body before it goes on.
+    pub guarded: Vec<Range<usize>>,
+    /// The prompt.
+    pub prompt: PromptBlocks,
+}
+
+/// A prompt as a chain of blocks.
+#[derive(Debug, Default)]
+pub struct PromptBlocks {
+    /// Its full blocks.
+    pub chain: Vec<BlockHash>,
+    /// Its length in tokens, partial last block included; about, unless it was tokenized.
+    pub tokens: u32,
+    /// Tokens per block; about, unless it was tokenized.
+    pub block_tokens: u32,
+}
+
+/// A block of prompt bytes, where we have no tokenizer.
+const BLOCK_BYTES: usize = 64;
+
+/// English text has about four bytes per token, so a block of bytes stands for 16 tokens, the size
+/// of vLLM's block on a GPU.
+const BYTES_PER_TOKEN: usize = 4;
+
+// === impl Query ===
+
+impl Query {
+    /// A request that any pod can take, and whose body nobody reads.
+    #[must_use]
+    pub fn any(api: Api) -> Self {
+        let prompt = PromptBlocks { block_tokens: 1, ..PromptBlocks::default() };
+        Self { api, model: None, stream: false, session: None, guarded: Vec::new(), prompt }
+    }
+}
+
+// === impl PromptBlocks ===
+
+impl PromptBlocks {
+    /// The blocks of a tokenized prompt.
+    #[must_use]
+    pub fn of_tokens(
+        hasher: &ChainHasher,
+        root: &[&str],
+        tokens: &[u32],
+        block_tokens: u32,
+    ) -> Self {
+        let mut chain = Vec::new();
+        hasher.chain_tokens(hasher.root(root), tokens, block_tokens as usize, &mut chain);
+        Self { chain, tokens: saturated(tokens.len()), block_tokens }
+    }
+
+    /// The blocks of a prompt that we cannot tokenize: 64 bytes each of its text.
+    ///
+    /// # Errors
+    /// When the prompt is not readable JSON.
+    pub fn of_text(
+        hasher: &ChainHasher,
+        root: &[&str],
+        fields: &Fields<'_>,
+    ) -> Result<Self, BadBody> {
+        let mut text = Vec::new();
+        fields.prompt.canonical(&mut text)?;
+        let mut chain = Vec::new();
+        hasher.chain_bytes(hasher.root(root), &text, BLOCK_BYTES, &mut chain);
+        let tokens = saturated(text.len().div_ceil(BYTES_PER_TOKEN));
+        Ok(Self { chain, tokens, block_tokens: saturated(BLOCK_BYTES / BYTES_PER_TOKEN) })
+    }
+
+    /// Prompt tokens that a pod can reuse if it holds the first `blocks` blocks: whole blocks, and
+    /// never the last token, which vLLM always computes (`max_cache_hit_length = num_tokens - 1`).
+    #[must_use]
+    pub fn matched_tokens(&self, blocks: u32) -> u32 {
+        let most = self.tokens.saturating_sub(1) / self.block_tokens.max(1);
+        blocks.min(most) * self.block_tokens
+    }
+
+    /// Of `uncached` tokens, those in whole new blocks.
+    #[must_use]
+    pub fn cold_tokens(&self, uncached: u32) -> u32 {
+        uncached.saturating_sub(1) / self.block_tokens.max(1) * self.block_tokens
+    }
+}
+
+fn saturated(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prompt(tokens: u32) -> PromptBlocks {
+        PromptBlocks { chain: Vec::new(), tokens, block_tokens: 16 }
+    }
+
+    #[test]
+    fn reuse_follows_vllms_rule() {
+        for (tokens, blocks, matched) in
+            [(193, 12, 192), (192, 12, 176), (159, 9, 144), (16, 1, 0), (17, 1, 16), (0, 5, 0)]
+        {
+            assert_eq!(prompt(tokens).matched_tokens(blocks), matched, "{tokens} tokens");
+        }
+        assert_eq!(prompt(193).cold_tokens(1), 0, "what is left of a known prompt is not cold");
+        assert_eq!(prompt(193).cold_tokens(193), 192);
+    }
+}

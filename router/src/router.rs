@@ -1,0 +1,317 @@
+//! Reads a request, looks up who holds its prompt, chooses a pod and books it.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::HeaderMap;
+use jiff::Timestamp;
+use kv_index::{ApproximateIndex, ChainHasher, Overlap};
+
+use crate::bookings::{Booking, Bookings};
+use crate::decide::{self, View};
+use crate::openai::{self, Api, Fields};
+use crate::policy::{self, Ask, PolicyName, Table};
+use crate::pool::{Endpoint, Pool, Snapshot};
+use crate::prompt::{self, Tokenizers};
+use crate::query::{PromptBlocks, Query};
+use crate::refusal::Refusal;
+use crate::session;
+use crate::tokenize::Tokenizer;
+
+/// The brain: everything that deciding needs, shared by all requests.
+#[derive(Debug)]
+pub struct Router {
+    pool: Pool,
+    settings: policy::Settings,
+    index: Arc<ApproximateIndex>,
+    bookings: Arc<Bookings>,
+    hasher: ChainHasher,
+    tokenizers: Tokenizers,
+    started: Instant,
+}
+
+/// Where a request goes, with the place taken there.
+#[derive(Debug)]
+pub struct Placement {
+    /// The pod.
+    pub endpoint: Arc<Endpoint>,
+    /// Why, in short.
+    pub decision: Decision,
+    booking: Booking,
+    index: Arc<ApproximateIndex>,
+    held_since_ms: u64,
+    placed_ms: u64,
+}
+
+/// What `x-hearth-decision` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The policy that chose.
+    pub policy: PolicyName,
+    /// Prompt tokens that the pod is believed to hold.
+    pub matched_tokens: u32,
+    /// Prompt tokens in all.
+    pub prompt_tokens: u32,
+    /// How far the belief can be trusted.
+    pub trust: Trust,
+}
+
+/// Where the belief about a pod's cache comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// From what we sent where.
+    Approximate,
+}
+
+/// A pod that holds less than this share of what we believed has shown that our memory of it is
+/// wrong; a little less is the noise of estimated token counts.
+const BELIEF_SHARE: u32 = 2;
+
+/// A prompt sent so recently may still be in the making, and says nothing about eviction.
+const SETTLED_MS: u64 = 5_000;
+
+/// vLLM's block on a GPU, until a pod has told its own.
+const DEFAULT_BLOCK_TOKENS: u32 = 16;
+
+thread_local! {
+    static OVERLAP: RefCell<Overlap> = RefCell::default();
+}
+
+// === impl Router ===
+
+impl Router {
+    /// A router over a pool.
+    #[must_use]
+    pub fn new(
+        pool: Pool,
+        settings: policy::Settings,
+        index: Arc<ApproximateIndex>,
+        tokenizers: Tokenizers,
+    ) -> Self {
+        let bookings = Arc::default();
+        let hasher = ChainHasher::default();
+        let started = Instant::now();
+        Self { pool, settings, index, bookings, hasher, tokenizers, started }
+    }
+
+    /// The pods.
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// What is booked where.
+    #[must_use]
+    pub fn bookings(&self) -> &Arc<Bookings> {
+        &self.bookings
+    }
+
+    /// What we believe the pods hold.
+    #[must_use]
+    pub fn index(&self) -> &Arc<ApproximateIndex> {
+        &self.index
+    }
+
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// When the body cannot be read or no pod lists its model.
+    pub fn read(&self, api: Api, headers: &HeaderMap, body: &[u8]) -> Result<Query, Refusal> {
+        let fields = openai::read(api, body)?;
+        let snapshot = self.pool.snapshot();
+        let model = resolve(&snapshot, fields.model.as_deref())?;
+        let session = session::key(headers).map(Arc::from);
+        let prompt = self.blocks(&snapshot, &model, &fields)?;
+        Ok(Query {
+            api,
+            model: Some(model),
+            stream: fields.stream,
+            session,
+            guarded: fields.guarded,
+            prompt,
+        })
+    }
+
+    /// Chooses a pod that is not among `tried`, and books it.
+    ///
+    /// # Errors
+    /// When no pod is left.
+    pub fn place(&self, query: &Query, tried: &[kv_index::Slot]) -> Result<Placement, Refusal> {
+        self.place_by(&self.settings, query, tried)
+    }
+
+    /// Chooses any ready pod, the least busy one, for a request that we do not read.
+    ///
+    /// # Errors
+    /// When no pod is left.
+    pub fn place_any(&self, tried: &[kv_index::Slot]) -> Result<Placement, Refusal> {
+        let settings = policy::Settings { policy: PolicyName::LeastRequest, ..self.settings };
+        self.place_by(&settings, &Query::any(Api::Detokenize), tried)
+    }
+
+    fn place_by(
+        &self,
+        settings: &policy::Settings,
+        query: &Query,
+        tried: &[kv_index::Slot],
+    ) -> Result<Placement, Refusal> {
+        let snapshot = self.pool.snapshot();
+        let now_ms = self.now_ms();
+        OVERLAP.with_borrow_mut(|overlap| {
+            let slots = snapshot.endpoints.iter().map(|endpoint| endpoint.slot);
+            self.index.overlap(&query.prompt.chain, slots, now_ms, overlap);
+            let view = View { snapshot: &snapshot, overlap, query, tried };
+            self.book(settings, &view, now_ms)
+        })
+    }
+
+    fn book(
+        &self,
+        settings: &policy::Settings,
+        view: &View<'_>,
+        now_ms: u64,
+    ) -> Result<Placement, Refusal> {
+        let query = view.query;
+        let booked = self.bookings.book(|desk| {
+            let has_session = query.session.is_some();
+            let ask = Ask { has_session, ticket: desk.ticket(), dice: rand::random() };
+            let mut candidates = std::mem::take(&mut desk.candidates);
+            let load = |slot| (desk.admit(slot), self.index.eviction_age_ms(slot, now_ms));
+            let row = decide::decide(settings, view, ask, load, &mut candidates);
+            tracing::trace!(target: "router::decide", table = %Table(&candidates), ?row);
+            let chosen = row.map(|row| candidates[row]);
+            desk.candidates = candidates;
+            chosen.map(|chosen| (chosen, chosen.slot, chosen.cold_tokens))
+        });
+        let Some((chosen, booking)) = booked else {
+            let any = view.snapshot.endpoints.iter().any(|e| decide::is_eligible(e, query, &[]));
+            return Err(if any { Refusal::AllTried } else { Refusal::NoReadyPod });
+        };
+        let endpoint = Arc::clone(&view.snapshot.endpoints[chosen.position]);
+        if query.api.fills_cache() {
+            let capacity = capacity_blocks(&endpoint, query.prompt.block_tokens);
+            self.index.record(chosen.slot, &query.prompt.chain, capacity, now_ms);
+        }
+        Ok(Placement {
+            decision: Decision {
+                policy: settings.policy,
+                matched_tokens: chosen.matched_tokens,
+                prompt_tokens: query.prompt.tokens,
+                trust: Trust::Approximate,
+            },
+            endpoint,
+            booking,
+            index: Arc::clone(&self.index),
+            held_since_ms: view.overlap.touched_ms(chosen.slot),
+            placed_ms: now_ms,
+        })
+    }
+
+    /// The prompt's blocks: of its tokens, or else of its text.
+    fn blocks(
+        &self,
+        snapshot: &Snapshot,
+        model: &str,
+        fields: &Fields<'_>,
+    ) -> Result<PromptBlocks, Refusal> {
+        let root = [model, fields.cache_salt.as_deref().unwrap_or_default()];
+        if let Some(tokenizer) = tokenizer(&self.tokenizers, snapshot, model) {
+            match prompt::tokens(tokenizer, fields, Timestamp::now()) {
+                Ok(Some(tokens)) => {
+                    let block_tokens = block_tokens(snapshot, model);
+                    return Ok(PromptBlocks::of_tokens(&self.hasher, &root, &tokens, block_tokens));
+                }
+                Ok(None) => {}
+                // The pod will say what is wrong with it; until then its text is as good.
+                Err(error) => tracing::debug!(%error, model, "a prompt could not be tokenized"),
+            }
+        }
+        Ok(PromptBlocks::of_text(&self.hasher, &root, fields)?)
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The model as a pod lists it.
+fn resolve(snapshot: &Snapshot, model: Option<&str>) -> Result<Arc<str>, Refusal> {
+    let cards = || snapshot.endpoints.iter().flat_map(|endpoint| endpoint.models.iter());
+    if cards().next().is_none() {
+        return Err(Refusal::NoReadyPod);
+    }
+    if let Some(model) = model {
+        return match cards().find(|card| &*card.id == model) {
+            Some(card) => Ok(Arc::clone(&card.id)),
+            None => Err(Refusal::NoSuchModel { model: model.to_owned() }),
+        };
+    }
+    let mut names: Vec<&Arc<str>> = cards().map(|card| &card.id).collect();
+    names.sort_unstable();
+    names.dedup();
+    match names.as_slice() {
+        [only] => Ok(Arc::clone(only)),
+        _ => {
+            let names = names.iter().map(|name| name.to_string()).collect();
+            Err(Refusal::ModelMissing { names })
+        }
+    }
+}
+
+/// The model's tokenizer, or that of the model that it adapts.
+fn tokenizer<'a>(
+    tokenizers: &'a Tokenizers,
+    snapshot: &Snapshot,
+    model: &str,
+) -> Option<&'a Tokenizer> {
+    let parent = || {
+        let mut cards = snapshot.endpoints.iter().flat_map(|endpoint| endpoint.models.iter());
+        let card = cards.find(|card| &*card.id == model)?;
+        tokenizers.get(card.parent.as_deref()?)
+    };
+    tokenizers.get(model).or_else(parent).map(|tokenizer| &**tokenizer)
+}
+
+/// Tokens per block on the pods that serve the model, as the first that told says.
+fn block_tokens(snapshot: &Snapshot, model: &str) -> u32 {
+    let mut pods = snapshot.endpoints.iter().filter(|endpoint| endpoint.serves(model));
+    pods.find_map(|endpoint| endpoint.engine.block_size).unwrap_or(DEFAULT_BLOCK_TOKENS)
+}
+
+/// How many of our blocks the pod's KV cache can hold.
+fn capacity_blocks(endpoint: &Endpoint, block_tokens: u32) -> Option<usize> {
+    let tokens = endpoint.engine.num_blocks? * u64::from(endpoint.engine.block_size?);
+    usize::try_from(tokens / u64::from(block_tokens.max(1))).ok()
+}
+
+// === impl Placement ===
+
+impl Placement {
+    /// The first token came after `ttft_ms`.
+    pub fn first_token(&mut self, ttft_ms: f64) {
+        self.booking.first_token(ttft_ms);
+    }
+
+    /// The pod's own count of the prompt tokens that it found in its cache
+    /// (`usage.prompt_tokens_details.cached_tokens`). Much less than we believed: blocks of that
+    /// age are gone from it, and so is everything older.
+    pub fn cached_tokens(&self, cached_tokens: u32) {
+        let believed = self.decision.matched_tokens;
+        let settled = self.held_since_ms + SETTLED_MS <= self.placed_ms;
+        if settled && cached_tokens.saturating_mul(BELIEF_SHARE) < believed {
+            self.index.forget_until(self.booking.slot(), self.held_since_ms);
+        }
+    }
+}
+
+// === impl Trust ===
+
+impl fmt::Display for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Approximate => "approximate",
+        })
+    }
+}
