@@ -1,0 +1,184 @@
+//! A paged KV cache with prefix reuse, as vLLM keeps it.
+//!
+//! A full block is known by its chained key: its own tokens and everything before them. A block
+//! that nobody uses goes to the end of the free list and keeps its key: it is a hit until it is
+//! allocated again. A sequence gives its blocks back tail first, so the tail of a chain is evicted
+//! before its beginning.
+
+use std::collections::{BTreeMap, HashMap};
+
+use ahash::RandomState;
+
+/// The identity of a full block: a hash over the whole prefix that ends with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct BlockKey(u64);
+
+/// A physical block's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct BlockId(usize);
+
+#[derive(Debug, Clone, Default)]
+struct Block {
+    /// Sequences that hold it.
+    users: usize,
+    /// Set once the block is full.
+    key: Option<BlockKey>,
+    /// Its place in the free list while `users` is 0.
+    freed_at: u64,
+}
+
+/// All blocks of one engine.
+#[derive(Debug)]
+pub struct BlockCache {
+    block_size: usize,
+    blocks: Vec<Block>,
+    /// Unused blocks by the order in which they were freed: the first is allocated next.
+    free: BTreeMap<u64, BlockId>,
+    /// Full blocks by key. Two sequences may compute the same block at once: both copies stay.
+    cached: HashMap<BlockKey, Vec<BlockId>>,
+    hasher: RandomState,
+    next_freed_at: u64,
+}
+
+/// The blocks that one sequence holds. It must go back through [`BlockCache::release`].
+#[derive(Debug)]
+pub struct Chain {
+    blocks: Vec<BlockId>,
+    /// Keys of the blocks that are full, from the first block on.
+    keys: Vec<BlockKey>,
+    root: BlockKey,
+    reused_blocks: usize,
+}
+
+// === impl BlockCache ===
+
+impl BlockCache {
+    /// An empty cache of `num_blocks` blocks of `block_size` tokens.
+    pub fn new(block_size: usize, num_blocks: usize) -> Self {
+        Self {
+            block_size,
+            blocks: vec![Block::default(); num_blocks],
+            free: (0..num_blocks).map(|n| (n as u64, BlockId(n))).collect(),
+            cached: HashMap::default(),
+            hasher: RandomState::with_seeds(1, 2, 3, 4),
+            next_freed_at: num_blocks as u64,
+        }
+    }
+
+    /// Begins a sequence: takes the longest cached prefix of `tokens`, but at most
+    /// `floor((len - 1) / block_size)` blocks, because the last token must be computed to be able
+    /// to continue. `salt` separates what must never be shared (LoRA, `cache_salt`).
+    pub fn begin(&mut self, salt: &str, tokens: &[u32]) -> Chain {
+        let root = BlockKey(self.hasher.hash_one(salt));
+        let reusable = tokens.len().saturating_sub(1) / self.block_size;
+        let mut chain = Chain { blocks: Vec::new(), keys: Vec::new(), root, reused_blocks: 0 };
+        for tokens in tokens.chunks_exact(self.block_size).take(reusable) {
+            let key = self.key_after(&chain, tokens);
+            let Some(&block) = self.cached.get(&key).and_then(|copies| copies.first()) else {
+                break;
+            };
+            self.pin(block);
+            chain.blocks.push(block);
+            chain.keys.push(key);
+        }
+        chain.reused_blocks = chain.blocks.len();
+        chain
+    }
+
+    /// Gives the chain room for `tokens` tokens in all; false (and nothing changed) if there are
+    /// not enough unused blocks.
+    pub fn grow(&mut self, chain: &mut Chain, tokens: usize) -> bool {
+        let missing = tokens.div_ceil(self.block_size).saturating_sub(chain.blocks.len());
+        if missing > self.free.len() {
+            return false;
+        }
+        for _ in 0..missing {
+            let (_, block) = self.free.pop_first().expect("as many free blocks as counted above");
+            self.evict(block);
+            self.blocks[block.0].users = 1;
+            chain.blocks.push(block);
+        }
+        true
+    }
+
+    /// Records that the first `tokens.len()` tokens of the chain are computed: its full blocks can
+    /// be reused from now on.
+    pub fn commit(&mut self, chain: &mut Chain, tokens: &[u32]) {
+        let full = tokens.chunks_exact(self.block_size).skip(chain.keys.len());
+        for tokens in full {
+            let key = self.key_after(chain, tokens);
+            let block = chain.blocks[chain.keys.len()];
+            self.blocks[block.0].key = Some(key);
+            self.cached.entry(key).or_default().push(block);
+            chain.keys.push(key);
+        }
+    }
+
+    /// Takes the chain's blocks back, tail first. Those nobody else uses can be allocated again,
+    /// and are hits until then.
+    pub fn release(&mut self, chain: Chain) {
+        for block in chain.blocks.into_iter().rev() {
+            let state = &mut self.blocks[block.0];
+            state.users -= 1;
+            if state.users == 0 {
+                state.freed_at = self.next_freed_at;
+                self.free.insert(self.next_freed_at, block);
+                self.next_freed_at += 1;
+            }
+        }
+    }
+
+    /// Forgets every unused block's content (vLLM's `/reset_prefix_cache`).
+    pub fn clear(&mut self) {
+        let unused: Vec<BlockId> = self.free.values().copied().collect();
+        unused.into_iter().for_each(|block| self.evict(block));
+    }
+
+    /// Blocks in use by running sequences, as a share of all: `vllm:kv_cache_usage_perc`.
+    pub fn usage(&self) -> f64 {
+        if self.blocks.is_empty() {
+            return 0.0;
+        }
+        1.0 - self.free.len() as f64 / self.blocks.len() as f64
+    }
+
+    /// Blocks that nobody uses.
+    pub fn free_blocks(&self) -> usize {
+        self.free.len()
+    }
+
+    fn key_after(&self, chain: &Chain, tokens: &[u32]) -> BlockKey {
+        let parent = chain.keys.last().unwrap_or(&chain.root);
+        BlockKey(self.hasher.hash_one((parent.0, tokens)))
+    }
+
+    fn pin(&mut self, block: BlockId) {
+        let state = &mut self.blocks[block.0];
+        if state.users == 0 {
+            self.free.remove(&state.freed_at);
+        }
+        state.users += 1;
+    }
+
+    fn evict(&mut self, block: BlockId) {
+        let Some(key) = self.blocks[block.0].key.take() else { return };
+        if let Some(copies) = self.cached.get_mut(&key) {
+            copies.retain(|copy| *copy != block);
+            if copies.is_empty() {
+                self.cached.remove(&key);
+            }
+        }
+    }
+}
+
+// === impl Chain ===
+
+impl Chain {
+    /// How many blocks were found rather than computed.
+    pub fn reused_blocks(&self) -> usize {
+        self.reused_blocks
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! A listener and connections that can be made to fail as real ones do.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    extract::connect_info::Connected,
+    serve::{IncomingStream, Listener},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
+
+use super::fault::{Fault, Faults};
+
+type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// How long to wait after an accept error (too many open files) or a failed re-bind.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Accepts for one pod. While [`Fault::Refuse`] holds there is no socket.
+pub(super) struct PodListener {
+    address: SocketAddr,
+    socket: Option<TcpListener>,
+    faults: Faults,
+}
+
+/// A client's connection.
+pub(super) struct Connection {
+    stream: TcpStream,
+    control: Control,
+    faults: Faults,
+    closed: Wait,
+    /// Set while stalled: when to look again.
+    stalled: Option<Wait>,
+}
+
+/// What routes may tell the connection that they are served on.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Control(Arc<ControlState>);
+
+#[derive(Debug, Default)]
+struct ControlState {
+    /// Whether faults apply: not to admin calls.
+    armed: AtomicBool,
+    /// Response bytes since the current request began.
+    written: AtomicUsize,
+}
+
+// === impl PodListener ===
+
+impl PodListener {
+    pub(super) async fn bind(address: SocketAddr, faults: Faults) -> io::Result<Self> {
+        let socket = TcpListener::bind(address).await?;
+        Ok(Self { address: socket.local_addr()?, socket: Some(socket), faults })
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Without a socket until the fault is over.
+    async fn refuse(&mut self, for_ms: Option<u64>) {
+        self.socket = None;
+        let changed = self.faults.changed();
+        match for_ms {
+            None => changed.await,
+            Some(ms) => {
+                if tokio::time::timeout(Duration::from_millis(ms), changed).await.is_err() {
+                    self.faults.set(None);
+                }
+            }
+        }
+    }
+
+    async fn accept_one(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        let socket = match &self.socket {
+            Some(socket) => socket,
+            None => self.socket.insert(TcpListener::bind(self.address).await?),
+        };
+        let (stream, peer) = socket.accept().await?;
+        stream.set_nodelay(true)?;
+        Ok((stream, peer))
+    }
+}
+
+impl Listener for PodListener {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        loop {
+            let changed = self.faults.changed();
+            if let Some(Fault::Refuse { for_ms }) = self.faults.now() {
+                self.refuse(for_ms).await;
+                continue;
+            }
+            let accepted = tokio::select! {
+                accepted = self.accept_one() => accepted,
+                () = changed => continue,
+            };
+            match accepted {
+                Ok((stream, peer)) => return (Connection::new(stream, self.faults.clone()), peer),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+}
+
+// === impl Control ===
+
+impl Control {
+    /// A request begins; `armed` says whether faults apply to its response.
+    pub(super) fn begin(&self, armed: bool) {
+        self.0.armed.store(armed, Ordering::Relaxed);
+        self.0.written.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Connected<IncomingStream<'_, PodListener>> for Control {
+    fn connect_info(stream: IncomingStream<'_, PodListener>) -> Self {
+        stream.io().control.clone()
+    }
+}
+
+// === impl Connection ===
+
+impl Connection {
+    fn new(stream: TcpStream, faults: Faults) -> Self {
+        let closed = Box::pin(faults.closed());
+        Self { stream, control: Control::default(), faults, closed, stalled: None }
+    }
+
+    /// An error once the pod is gone. Also registers to be woken then.
+    fn check_open(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.closed.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// How many of `wanted` bytes may be written now.
+    fn allowance(&mut self, wanted: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            let fault = self.faults.now().filter(|_| self.control.0.armed.load(Ordering::Relaxed));
+            let written = self.control.0.written.load(Ordering::Relaxed);
+            match fault {
+                Some(Fault::Reset { after_bytes }) if written >= after_bytes => {
+                    // With no linger, closing sends RST instead of FIN.
+                    self.stream.set_zero_linger()?;
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+                }
+                Some(Fault::Stall { after_bytes }) if written >= after_bytes => {
+                    let faults = &self.faults;
+                    let stalled = self.stalled.get_or_insert_with(|| Box::pin(faults.changed()));
+                    std::task::ready!(stalled.as_mut().poll(cx));
+                    self.stalled = None;
+                }
+                Some(Fault::Reset { after_bytes } | Fault::Stall { after_bytes }) => {
+                    return Poll::Ready(Ok(wanted.min(after_bytes - written)));
+                }
+                _ => return Poll::Ready(Ok(wanted)),
+            }
+        }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check_open(cx)?;
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check_open(cx)?;
+        let allowed = std::task::ready!(self.allowance(bytes.len(), cx))?;
+        let written =
+            std::task::ready!(Pin::new(&mut self.stream).poll_write(cx, &bytes[..allowed]))?;
+        self.control.0.written.fetch_add(written, Ordering::Relaxed);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,163 @@
+//! `POST /v1/chat/completions`.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::State,
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+use crate::simulator::{
+    body::{self, Body, Sampling},
+    errors::ApiError,
+    generation::{End, Event, Generation},
+    pod::{FINGERPRINT, Pod, Usage, request_id, unix_s},
+    sse::{self, Wire},
+};
+
+/// A chat stream in vLLM's chunks.
+struct ChatStream {
+    id: String,
+    created: u64,
+    model: String,
+    sampling: Sampling,
+    prompt_ids: Option<Arc<[u32]>>,
+    usage: Usage,
+    begun: bool,
+}
+
+pub(crate) async fn create(
+    State(pod): State<Arc<Pod>>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Result<Response, ApiError> {
+    let body = Body::parse(&headers, &bytes)?;
+    let model = pod.model(&body)?;
+    let mut sampling = body.sampling()?;
+    let tokens = pod.chat_tokens(&body)?;
+    let wish = body.count("max_completion_tokens")?.or(body.count("max_tokens")?);
+    let max_tokens = body::limit(wish, tokens.len(), pod.config.context_tokens())?;
+    sampling.prompt.cache_salt = pod.salt(&model, &sampling.prompt.cache_salt);
+    let generation =
+        Generation::start(&pod.driver, &pod.tokenizer, &sampling, vec![(tokens, max_tokens)])?;
+    let id = request_id("chatcmpl-", &headers);
+    if sampling.stream {
+        let prompt_ids = sampling.return_token_ids.then(|| generation.prompts[0].clone());
+        let usage = Usage { prompt_tokens: generation.prompt_tokens, ..Usage::default() };
+        let created = unix_s();
+        let wire = ChatStream { id, created, model, sampling, prompt_ids, usage, begun: false };
+        return Ok(sse::response(generation.events, wire));
+    }
+    whole(&pod, id, &model, &sampling, generation).await
+}
+
+async fn whole(
+    pod: &Pod,
+    id: String,
+    model: &str,
+    sampling: &Sampling,
+    mut generation: Generation,
+) -> Result<Response, ApiError> {
+    let created = unix_s();
+    let mut usage = Usage { prompt_tokens: generation.prompt_tokens, ..Usage::default() };
+    let mut choices: Vec<(String, Vec<u32>, Option<End>)> = vec![Default::default(); sampling.n];
+    while let Some(event) = generation.events.next().await {
+        usage.completion_tokens += event.token_ids.len();
+        usage.cached_tokens = event.cached_tokens;
+        let choice = &mut choices[event.choice];
+        choice.0.push_str(&event.text);
+        choice.1.extend(event.token_ids);
+        choice.2 = event.end;
+    }
+    let mut listed = Vec::new();
+    for (index, (text, ids, end)) in choices.into_iter().enumerate() {
+        let end = end.filter(|end| *end != End::Dead).ok_or_else(ApiError::engine_dead)?;
+        listed.push(json!({
+            "index": index,
+            "message": {
+                "role": "assistant", "content": text, "refusal": null, "annotations": null,
+                "audio": null, "function_call": null, "reasoning": null,
+            },
+            "logprobs": null,
+            "finish_reason": end.reason(),
+            "stop_reason": end.stop_reason(),
+            "token_ids": sampling.return_token_ids.then_some(ids),
+            "routed_experts": null,
+        }));
+    }
+    let prompt_ids = sampling.return_token_ids.then(|| generation.prompts[0].to_vec());
+    let response = json!({
+        "id": id, "object": "chat.completion", "created": created, "model": model,
+        "choices": listed, "service_tier": null, "system_fingerprint": FINGERPRINT,
+        "usage": usage.whole(pod.config.engine.block_size),
+        "prompt_logprobs": null, "prompt_token_ids": prompt_ids, "prompt_text": null,
+        "kv_transfer_params": null, "ec_transfer_params": null, "metrics": null,
+    });
+    Ok(Json(response).into_response())
+}
+
+// === impl ChatStream ===
+
+impl ChatStream {
+    fn chunk(&self, choices: Value) -> Value {
+        json!({
+            "id": self.id, "object": "chat.completion.chunk", "created": self.created,
+            "model": self.model, "choices": choices,
+        })
+    }
+
+    fn with_usage(&self, mut chunk: Value) -> Value {
+        if self.sampling.continuous_usage {
+            chunk["usage"] = self.usage.running();
+        }
+        chunk
+    }
+
+    /// The role chunks come with the first token, not with the head.
+    fn begin(&self, out: &mut String) {
+        for index in 0..self.sampling.n {
+            let mut chunk = self.with_usage(self.chunk(json!([{
+                "index": index, "delta": {"role": "assistant", "content": ""},
+                "logprobs": null, "finish_reason": null,
+            }])));
+            chunk["prompt_token_ids"] = json!(self.prompt_ids.as_deref());
+            chunk["prompt_text"] = Value::Null;
+            sse::data(out, &chunk);
+        }
+    }
+}
+
+impl Wire for ChatStream {
+    fn event(&mut self, event: &Event, out: &mut String) {
+        self.usage.cached_tokens = event.cached_tokens;
+        if !self.begun {
+            self.begun = true;
+            self.begin(out);
+        }
+        self.usage.completion_tokens += event.token_ids.len();
+        let mut choice = json!({
+            "index": event.choice, "delta": {"content": event.text}, "logprobs": null,
+            "finish_reason": event.end.as_ref().map(End::reason),
+        });
+        if let Some(end) = &event.end {
+            choice["stop_reason"] = end.stop_reason();
+        }
+        choice["token_ids"] = json!(self.sampling.return_token_ids.then_some(&event.token_ids));
+        sse::data(out, &self.with_usage(self.chunk(json!([choice]))));
+    }
+
+    fn end(&mut self, out: &mut String) {
+        if self.sampling.include_usage {
+            let mut chunk = self.chunk(json!([]));
+            chunk["usage"] = self.usage.last();
+            chunk["system_fingerprint"] = FINGERPRINT.into();
+            sse::data(out, &chunk);
+        }
+        sse::done(out);
+    }
+}

@@ -1,0 +1,176 @@
+//! `POST /v1/completions`.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::State,
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+use crate::simulator::{
+    body::{self, Body, Sampling},
+    errors::ApiError,
+    generation::{End, Event, Generation},
+    pod::{FINGERPRINT, Pod, Usage, request_id, unix_s},
+    sse::{self, Wire},
+};
+
+/// OpenAI's default output limit here (chat has none).
+const DEFAULT_MAX_TOKENS: usize = 16;
+
+/// A completion stream in vLLM's chunks.
+struct CompletionStream {
+    id: String,
+    created: u64,
+    model: String,
+    sampling: Sampling,
+    prompts: Vec<Arc<[u32]>>,
+    usage: Usage,
+    /// Choices that have shown their prompt ids.
+    begun: Vec<bool>,
+}
+
+pub(crate) async fn create(
+    State(pod): State<Arc<Pod>>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Result<Response, ApiError> {
+    let body = Body::parse(&headers, &bytes)?;
+    let model = pod.model(&body)?;
+    let mut sampling = body.sampling()?;
+    let wish = body.count("max_tokens")?.or(Some(DEFAULT_MAX_TOKENS));
+    let mut prompts = Vec::new();
+    for tokens in prompt_tokens(&pod, &body)? {
+        let max_tokens = body::limit(wish, tokens.len(), pod.config.context_tokens())?;
+        prompts.push((tokens, max_tokens));
+    }
+    sampling.prompt.cache_salt = pod.salt(&model, &sampling.prompt.cache_salt);
+    let generation = Generation::start(&pod.driver, &pod.tokenizer, &sampling, prompts)?;
+    let id = request_id("cmpl-", &headers);
+    if sampling.stream {
+        let usage = Usage { prompt_tokens: generation.prompt_tokens, ..Usage::default() };
+        let begun = vec![false; generation.prompts.len() * sampling.n];
+        let prompts = generation.prompts;
+        let created = unix_s();
+        let wire = CompletionStream { id, created, model, sampling, prompts, usage, begun };
+        return Ok(sse::response(generation.events, wire));
+    }
+    whole(&pod, id, &model, &sampling, generation).await
+}
+
+/// A string, a list of strings, a list of ids, or a list of lists of ids.
+fn prompt_tokens(pod: &Pod, body: &Body) -> Result<Vec<Vec<u32>>, ApiError> {
+    let missing =
+        || ApiError::bad("Either prompt or prompt_embeds must be provided and non-empty.");
+    let text = |text: &str| pod.tokenizer.encode_with_specials(text);
+    let ids = |list: &[Value]| list.iter().map(body::token_id).collect::<Option<Vec<u32>>>();
+    let prompts = match body.get("prompt") {
+        Some(Value::String(one)) => vec![text(one)?],
+        Some(Value::Array(list)) if list.first().is_some_and(Value::is_number) => {
+            vec![ids(list).ok_or_else(missing)?]
+        }
+        Some(Value::Array(list)) => {
+            let mut prompts = Vec::new();
+            for item in list {
+                prompts.push(match item {
+                    Value::String(one) => text(one)?,
+                    Value::Array(one) => ids(one).ok_or_else(missing)?,
+                    _ => return Err(missing()),
+                });
+            }
+            prompts
+        }
+        _ => return Err(missing()),
+    };
+    if prompts.is_empty() || prompts.iter().any(Vec::is_empty) {
+        return Err(missing());
+    }
+    Ok(prompts)
+}
+
+async fn whole(
+    pod: &Pod,
+    id: String,
+    model: &str,
+    sampling: &Sampling,
+    mut generation: Generation,
+) -> Result<Response, ApiError> {
+    let created = unix_s();
+    let mut usage = Usage { prompt_tokens: generation.prompt_tokens, ..Usage::default() };
+    let count = generation.prompts.len() * generation.n;
+    let mut choices: Vec<(String, Vec<u32>, Option<End>)> = vec![Default::default(); count];
+    while let Some(event) = generation.events.next().await {
+        usage.completion_tokens += event.token_ids.len();
+        usage.cached_tokens = event.cached_tokens;
+        let choice = &mut choices[event.choice];
+        choice.0.push_str(&event.text);
+        choice.1.extend(event.token_ids);
+        choice.2 = event.end;
+    }
+    let mut listed = Vec::new();
+    for (index, (text, ids, end)) in choices.into_iter().enumerate() {
+        let end = end.filter(|end| *end != End::Dead).ok_or_else(ApiError::engine_dead)?;
+        let prompt = generation.prompts[index / generation.n].to_vec();
+        listed.push(json!({
+            "index": index, "text": text, "logprobs": null,
+            "finish_reason": end.reason(), "stop_reason": end.stop_reason(),
+            "token_ids": sampling.return_token_ids.then_some(ids), "prompt_logprobs": null,
+            "prompt_token_ids": sampling.return_token_ids.then_some(prompt),
+            "routed_experts": null,
+        }));
+    }
+    let response = json!({
+        "id": id, "object": "text_completion", "created": created, "model": model,
+        "choices": listed, "service_tier": null, "system_fingerprint": FINGERPRINT,
+        "usage": usage.whole(pod.config.engine.block_size),
+        "kv_transfer_params": null, "ec_transfer_params": null, "metrics": null,
+    });
+    Ok(Json(response).into_response())
+}
+
+// === impl CompletionStream ===
+
+impl CompletionStream {
+    fn chunk(&self, choices: Value) -> Value {
+        json!({
+            "id": self.id, "object": "text_completion", "created": self.created,
+            "model": self.model, "choices": choices,
+        })
+    }
+}
+
+impl Wire for CompletionStream {
+    fn event(&mut self, event: &Event, out: &mut String) {
+        self.usage.completion_tokens += event.token_ids.len();
+        self.usage.cached_tokens = event.cached_tokens;
+        let ids = self.sampling.return_token_ids;
+        let first = !std::mem::replace(&mut self.begun[event.choice], true);
+        let prompt = &self.prompts[event.choice / self.sampling.n];
+        let mut chunk = self.chunk(json!([{
+            "index": event.choice, "text": event.text, "logprobs": null,
+            "finish_reason": event.end.as_ref().map(End::reason),
+            "stop_reason": event.end.as_ref().map_or(Value::Null, End::stop_reason),
+            "prompt_token_ids": (ids && first).then(|| prompt.to_vec()),
+            "token_ids": ids.then_some(&event.token_ids),
+        }]));
+        if self.sampling.continuous_usage {
+            chunk["usage"] = self.usage.running();
+        }
+        sse::data(out, &chunk);
+    }
+
+    fn end(&mut self, out: &mut String) {
+        if self.sampling.include_usage {
+            let mut chunk = self.chunk(json!([]));
+            chunk["usage"] = self.usage.last();
+            chunk["system_fingerprint"] = FINGERPRINT.into();
+            sse::data(out, &chunk);
+        }
+        sse::done(out);
+    }
+}

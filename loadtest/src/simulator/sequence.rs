@@ -1,0 +1,125 @@
+//! One request inside the engine.
+
+use std::time::Duration;
+
+use super::{cache::Chain, language::Context};
+
+/// What a client asks of the engine.
+#[derive(Debug, Clone, Default)]
+pub struct Prompt {
+    /// Token ids, at least one.
+    pub tokens: Vec<u32>,
+    /// Output tokens at most; 0 is an embedding: prefill only.
+    pub max_tokens: usize,
+    /// Output tokens before an end token may come.
+    pub min_tokens: usize,
+    /// Never end before `max_tokens`.
+    pub ignore_eos: bool,
+    /// Further tokens that end the answer.
+    pub stop_token_ids: Vec<u32>,
+    /// What must not share cache with others: LoRA name and `cache_salt`.
+    pub cache_salt: String,
+    /// 0 for greedy decoding, else the seed.
+    pub noise: u64,
+}
+
+/// A request's number, unique within its engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub(super) u64);
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// The model's own end token.
+    End,
+    /// One of the request's stop tokens.
+    StopToken(u32),
+    /// The token limit.
+    Length,
+}
+
+/// One step's result for one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Output {
+    pub request: RequestId,
+    /// The generated token; none for an embedding. An end token is given too, and not to be shown.
+    pub token: Option<u32>,
+    /// Prompt tokens that were found in the cache.
+    pub cached_tokens: usize,
+    /// Set on the last output.
+    pub finish: Option<Finish>,
+}
+
+/// A prompt on its way through the engine.
+#[derive(Debug)]
+pub(super) struct Sequence {
+    pub(super) id: RequestId,
+    pub(super) prompt: Prompt,
+    /// Prompt, then generated tokens.
+    pub(super) tokens: Vec<u32>,
+    pub(super) context: Context,
+    /// Tokens whose KV is computed (or found).
+    pub(super) computed: usize,
+    /// Blocks held; none while waiting.
+    pub(super) chain: Option<Chain>,
+    pub(super) cached_tokens: usize,
+    pub(super) arrived: Duration,
+    pub(super) admitted: Option<Duration>,
+    pub(super) first_token: Option<Duration>,
+    pub(super) last_token: Option<Duration>,
+}
+
+// === impl Sequence ===
+
+impl Sequence {
+    pub(super) fn new(id: RequestId, prompt: Prompt, now: Duration) -> Self {
+        Self {
+            id,
+            tokens: prompt.tokens.clone(),
+            context: Context::of(&prompt.tokens),
+            prompt,
+            computed: 0,
+            chain: None,
+            cached_tokens: 0,
+            arrived: now,
+            admitted: None,
+            first_token: None,
+            last_token: None,
+        }
+    }
+
+    /// Tokens generated so far.
+    pub(super) fn generated(&self) -> usize {
+        self.tokens.len() - self.prompt.tokens.len()
+    }
+
+    /// Tokens that a step has still to compute before the next one can be sampled: 1 while
+    /// decoding.
+    pub(super) fn uncomputed(&self) -> usize {
+        self.tokens.len() - self.computed
+    }
+
+    /// Whether the next computed token is a decode step rather than prefill.
+    pub(super) fn is_decoding(&self) -> bool {
+        self.generated() > 0 && self.uncomputed() == 1
+    }
+
+    /// Whether an end token may come now.
+    pub(super) fn may_end(&self) -> bool {
+        !self.prompt.ignore_eos && self.generated() >= self.prompt.min_tokens
+    }
+
+    /// How the request ends with `token`, its newest, if it does.
+    pub(super) fn finish(&self, token: u32, end: Option<u32>) -> Option<Finish> {
+        let may_stop = self.generated() > self.prompt.min_tokens;
+        if may_stop && self.prompt.stop_token_ids.contains(&token) {
+            Some(Finish::StopToken(token))
+        } else if !self.prompt.ignore_eos && end == Some(token) {
+            Some(Finish::End)
+        } else if self.generated() >= self.prompt.max_tokens {
+            Some(Finish::Length)
+        } else {
+            None
+        }
+    }
+}
