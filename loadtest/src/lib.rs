@@ -2,6 +2,7 @@
 //!
 //! `loadtest` drives a gateway only as a URL; `hearth demo` uses its simulator in-process.
 
+pub mod cli;
 pub mod client;
 pub mod jobs;
 pub mod report;
