@@ -6,5 +6,7 @@ pub mod cli;
 pub mod client;
 pub mod jobs;
 pub mod report;
+pub mod saturate;
 pub mod simulator;
+pub mod upstream;
 pub mod workload;
