@@ -49,7 +49,11 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 }
             }
         }
-        Command::CheckConfig(file) => Ok(cli::check_config(&file)),
+        Command::CheckConfig(file) => {
+            let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+            let code = cli::check_config(&file, std::env::vars(), &mut out, &mut err)?;
+            Ok(ExitCode::from(code))
+        }
         Command::PrintConfig => {
             write_reference(&mut std::io::stdout().lock()).context("writing the reference")?;
             Ok(ExitCode::SUCCESS)

@@ -1,0 +1,36 @@
+# The front door. `.ci/run` calls these same targets.
+
+CARGO ?= cargo
+ONCE ?=
+ONLY ?=
+
+.PHONY: help demo test test-real bench check fmt clippy doc deny
+
+help: ## What there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: ## Build, start three simulated pods with Hearth in front, run the cache-hit job (ONCE=1: then end)
+	@ONCE=$(ONCE) gateway/demo.sh
+
+test: ## The whole hermetic suite
+	$(CARGO) test --workspace
+
+test-real: ## Real vLLM on CPU, real clients, real load tools (ONLY="name ...": only checks so named)
+	gateway/tests/real/run.sh $(ONLY)
+
+bench: ## Every speed and memory bar, beside Envoy
+	loadtest/bench/run.sh $(ONLY)
+
+check: fmt clippy doc ## Format, lints and docs, warnings denied
+
+fmt:
+	$(CARGO) fmt --all --check
+
+clippy:
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
+
+deny: ## Bans, licences and sources of the dependencies (needs cargo-deny)
+	$(CARGO) deny check bans licenses sources

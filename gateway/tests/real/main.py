@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""Hearth before real vLLM servers: `ok NAME` or `not ok NAME why` for each claim.
+
+Runs under the environment that setup.sh makes (the clients' one); `run.sh` does both.
+"""
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+
+import checks.bytes
+import checks.clients
+import checks.warmth
+import checks.load_tools
+import checks.failures  # noqa: F401  (declared last: it kills a pod)
+from harness import CHECKS, World, run
+from hearth import Hearth
+from processes import exit_on_sigterm
+from vllm import Running, Server
+
+STAGES = {
+    # Tool calls need a parser named at start. Random weights like to fill JSON with white space.
+    "tiny": ("--enable-auto-tool-choice", "--tool-call-parser", "hermes",
+             "--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),
+    "smol": (),
+}
+
+
+@contextlib.contextmanager
+def world_of(stage: str, options):
+    with contextlib.ExitStack() as stack:
+        if options.pods:
+            pods = [Running(url) for url in options.pods.split(",")]
+        else:
+            pods = [stack.enter_context(Server(f"{stage}-{i}", stage, extra=STAGES[stage]))
+                    for i in (1, 2)]
+            for pod in pods:
+                pod.wait_ready()
+        gateway = options.gateway
+        if not gateway:
+            hearth = stack.enter_context(Hearth(options.hearth, [pod.url for pod in pods]))
+            hearth.wait_ready()
+            gateway = hearth.url
+        yield World(stage, gateway, pods)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hearth", type=Path, help="the binary to start")
+    parser.add_argument("--gateway", help="a gateway that runs already, instead")
+    parser.add_argument("--pods", help="URL,URL of pods that run already: nothing is started or killed")
+    parser.add_argument("words", nargs="*", help="only checks whose names contain one of these")
+    options = parser.parse_args()
+    if not options.hearth and not options.gateway:
+        parser.error("either --hearth or --gateway")
+    exit_on_sigterm()
+
+    chosen = [one for one in CHECKS if not options.words or any(w in one.name for w in options.words)]
+    passed = failed = 0
+    for stage in STAGES:
+        of_stage = [one for one in chosen if one.stage == stage]
+        if not of_stage:
+            continue
+        with world_of(stage, options) as world:
+            ok, not_ok = run(of_stage, world)
+        passed, failed = passed + ok, failed + not_ok
+    print(f"{passed} ok, {failed} not ok")
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

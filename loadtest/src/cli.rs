@@ -1,0 +1,69 @@
+//! The command line of `loadtest`.
+
+use clap::{Parser, Subcommand};
+
+use crate::jobs::{Out, bench, cache_hit, documents, stickiness};
+use crate::simulator;
+
+/// Simulated vLLM pods, and jobs that measure a gateway.
+#[derive(Debug, Parser)]
+#[command(name = "loadtest", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Pods that a client cannot tell from vLLM.
+    Simulate(Box<simulator::cli::Args>),
+    /// One prompt, many times: how much of it was not recomputed, and by how many pods.
+    CacheHit(Box<cache_hit::Options>),
+    /// Many documents, many sessions: the workload that tells routing policies apart.
+    Documents(Box<documents::Options>),
+    /// Latency and throughput at a given rate or concurrency.
+    Bench(Box<bench::Options>),
+    /// Sessions A, B, A: does A return to its pod?
+    Stickiness(Box<stickiness::Options>),
+}
+
+// === impl Command ===
+
+impl Command {
+    /// Runs it to its end and returns the sentences of the gates that do not hold.
+    ///
+    /// # Errors
+    /// The pods could not start, or the job could not measure.
+    pub async fn run(self, out: Out<'_>) -> anyhow::Result<Vec<String>> {
+        Ok(match self {
+            Self::Simulate(args) => {
+                simulator::cli::run(*args).await?;
+                Vec::new()
+            }
+            Self::CacheHit(options) => cache_hit::run(&options, out).await?.shortfalls,
+            Self::Documents(options) => documents::run(&options, out).await?.shortfalls,
+            Self::Bench(options) => bench::run(&options, out).await?.shortfalls,
+            Self::Stickiness(options) => stickiness::run(&options, out).await?.shortfalls,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_unknown_flag_is_refused() {
+        let parsed = Cli::try_parse_from(["loadtest", "cache-hit", "--min-hitrate", "90"]);
+        assert!(parsed.expect_err("misspelt").to_string().contains("--min-hit-rate"));
+    }
+}
