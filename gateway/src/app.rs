@@ -7,18 +7,19 @@ use std::sync::Arc;
 use kv_index::ApproximateIndex;
 use pingora_core::services::Service as _;
 use prometheus::Registry;
-use router::Router;
 use router::pool::{self, PoolGuard};
+use router::{Router, Tokenizers};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
+use crate::admin::{AdminServer, Pages};
 use crate::config::Loaded;
 use crate::drain::{self, Drain, Outcome};
 use crate::listener::{self, Sockets};
 use crate::proxy::{BodyBudget, Gateway, Parts};
+use crate::telemetry;
 use crate::telemetry::{AccessLog, AccessLogWriter, Metrics, Readings, RouterCollector};
 use crate::tls::Reloader;
-use crate::{admin, telemetry};
 
 /// A gateway that runs.
 #[derive(Debug)]
@@ -35,6 +36,7 @@ pub struct App {
     drain_settings: crate::config::Drain,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
+    admin: AdminServer,
     pool: PoolGuard,
     access_log: Option<AccessLogWriter>,
 }
@@ -83,8 +85,8 @@ impl App {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(loaded: Loaded) -> Result<Self, StartError> {
-        telemetry::install_crypto();
-        let config = Arc::new(loaded.config);
+        router::tls::install_provider();
+        let config = Arc::new(loaded.config.clone());
         let registry = Registry::new();
         let metrics = Arc::new(Metrics::new(&registry)?);
         metrics.config_in_force(&loaded.hash);
@@ -130,28 +132,26 @@ impl App {
         let (fds, shutdown) = (sockets.into_fds(), stopped.clone());
         tasks.spawn(async move { traffic.start_service(Some(fds), shutdown, 1).await });
 
-        let admin = admin::bind(config.admin_listen)
+        let loaded = Arc::new(loaded);
+        let pages = Pages { readings, registry, drain: drain.clone(), loaded: Arc::clone(&loaded) };
+        let admin = AdminServer::start(config.admin_listen, pages)
             .await
             .map_err(|source| StartError::Listen { addr: config.admin_listen, source })?;
-        let admin_addr = admin.addr();
-        let pages = admin::Pages { registry, readings, drain: drain.clone(), config: config.clone() };
-        tasks.spawn(admin.serve(pages, stopped));
+        let admin_addr = admin.local_addr();
 
-        tracing::info!(%addr, ?tls_addr, %admin_addr, config = loaded.hash, "listening");
-        let drain_settings = config.drain;
-        let pool = pool_guard;
-        let access_log = writer;
+        tracing::info!(%addr, ?tls_addr, %admin_addr, config = %loaded.hash, "listening");
         Ok(Self {
             addr,
             tls_addr,
             admin_addr,
             router,
             drain,
-            drain_settings,
+            drain_settings: config.drain,
             stop,
             tasks,
-            pool,
-            access_log,
+            admin,
+            pool: pool_guard,
+            access_log: writer,
         })
     }
 
@@ -174,6 +174,7 @@ impl App {
         while let Some(ended) = self.tasks.join_next().await {
             ended?;
         }
+        self.admin.shutdown().await;
         self.pool.shutdown().await?;
         drop(self.access_log);
         Ok(())
@@ -187,6 +188,16 @@ async fn until(mut stopped: watch::Receiver<bool>, task: impl Future<Output = ()
         _ = stopped.wait_for(|stop| *stop) => {}
         () = task => {}
     }
+}
+
+fn tokenizers(config: &crate::config::Config) -> Result<Tokenizers, StartError> {
+    let mut tokenizers = Tokenizers::default();
+    for (model, dir) in &config.tokenizers {
+        tokenizers
+            .load(model, dir)
+            .map_err(|source| StartError::Tokenizer { model: model.clone(), source })?;
+    }
+    Ok(tokenizers)
 }
 
 fn access_log(

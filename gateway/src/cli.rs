@@ -114,6 +114,15 @@ pub fn check_config(
     }
 }
 
+/// The environment, without variables that are not UTF-8: none of ours can be one, and
+/// [`std::env::vars`] panics at the first.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    let utf8 = |(name, text): (OsString, OsString)| {
+        Some((name.into_string().ok()?, text.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(utf8)
+}
+
 /// The whole command line as clap knows it.
 fn program() -> Clap {
     let serve = Clap::new("serve").about("Run the gateway");

@@ -8,7 +8,6 @@ mod bytes;
 mod error;
 mod keys;
 mod load;
-mod pods;
 mod reference;
 mod sections;
 #[cfg(test)]
@@ -19,7 +18,9 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use router::discovery::{DiscoverySettings, KubernetesSettings, StaticEndpoint};
 use router::policy;
+use router::pool::PoolSettings;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -27,9 +28,10 @@ pub use bytes::{ByteSize, MemoryBudget, memory_bytes};
 pub use error::{ConfigError, Problem};
 pub use keys::{Key, Kind, keys};
 pub use load::{Loaded, Origin, Setting, load_over};
-pub use pods::{Endpoint, EndpointRole, Kubernetes};
 pub use reference::write_reference;
-pub use sections::{Cors, Deadlines, Drain, Forwarded, Limits, Log, LogFormat, Retry, Tls};
+pub use sections::{
+    Cors, Deadlines, Drain, Forwarded, KvIndex, Limits, Log, LogFormat, Retry, Tls,
+};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -45,11 +47,15 @@ pub struct Config {
     pub tls: Tls,
     /// Pods named by hand: URLs like `http://10.0.0.1:8000`, or `{url: ..., role: prefill}` (or
     /// `decode`, `both`). A host name stands for all its addresses.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<StaticEndpoint>,
     /// Finding pods through the Kubernetes API.
-    pub kubernetes: Kubernetes,
+    pub kubernetes: KubernetesSettings,
+    /// What is known of pods, and when it is believed.
+    pub pool: PoolSettings,
     /// Choosing a pod.
     pub routing: policy::Settings,
+    /// Remembering which pod was sent which prompt.
+    pub kv_index: KvIndex,
     /// Tokenizers, as `MODEL: DIR`, a folder with `tokenizer.json` and `tokenizer_config.json`. A
     /// model without one is matched by the bytes of its prompts.
     pub tokenizers: BTreeMap<String, PathBuf>,
@@ -79,8 +85,10 @@ impl Default for Config {
             threads: 0,
             tls: Tls::default(),
             endpoints: Vec::new(),
-            kubernetes: Kubernetes::default(),
+            kubernetes: KubernetesSettings::default(),
+            pool: PoolSettings::default(),
             routing: policy::Settings::default(),
+            kv_index: KvIndex::default(),
             tokenizers: BTreeMap::new(),
             deadlines: Deadlines::default(),
             limits: Limits::default(),
@@ -117,6 +125,16 @@ impl Config {
         let mut hasher = fnv::FnvHasher::default();
         hasher.write(self.to_json().to_string().as_bytes());
         format!("{:016x}", hasher.finish())
+    }
+
+    /// Where pods are looked for.
+    #[must_use]
+    pub fn discovery(&self) -> DiscoverySettings {
+        DiscoverySettings {
+            endpoints: self.endpoints.clone(),
+            kubernetes: self.kubernetes.clone(),
+            ..DiscoverySettings::default()
+        }
     }
 
     /// The settings as JSON, in the shape of the file.

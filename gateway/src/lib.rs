@@ -1,7 +1,14 @@
 //! Hearth: an OpenAI endpoint in front of vLLM pods, on Pingora.
 
+pub mod admin;
+pub mod app;
 pub mod cli;
 pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod drain;
+mod listener;
+mod porch;
+mod proxy;
 pub mod telemetry;
 pub mod tls;

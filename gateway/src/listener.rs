@@ -11,8 +11,8 @@ use pingora_core::apps::HttpServerOptions;
 use pingora_core::listeners::tls::TlsSettings;
 use pingora_core::listeners::{L4BufferSettings, ListenerConfig};
 use pingora_core::protocols::http::v2::server::default_h2_options;
-use pingora_core::server::ListenFds;
 use pingora_core::server::configuration::ServerConf;
+use pingora_core::server::{Fds, ListenFds};
 use pingora_core::services::listening::Service;
 use pingora_proxy::{HttpProxy, http_proxy};
 
@@ -23,12 +23,12 @@ use crate::telemetry::Metrics;
 
 /// Sockets that listen, by the address that Pingora looks them up under.
 #[derive(Debug, Default)]
-pub struct Sockets {
+pub(crate) struct Sockets {
     bound: Vec<(SocketAddr, TcpListener)>,
 }
 
 /// The service behind the listeners.
-pub type Traffic = Service<Porch<HttpProxy<Gateway>>>;
+pub(crate) type Traffic = Service<Porch<HttpProxy<Gateway>>>;
 
 /// Read buffer per connection: Pingora's 64 KiB cost 104 KB per idle connection, these 44 KB, for
 /// 6 to 10 % more CPU on uploads of 512 KB.
@@ -45,7 +45,7 @@ impl Sockets {
     ///
     /// # Errors
     /// The address is taken or not ours.
-    pub fn bind(&mut self, addr: SocketAddr) -> io::Result<SocketAddr> {
+    pub(crate) fn bind(&mut self, addr: SocketAddr) -> io::Result<SocketAddr> {
         let listener = TcpListener::bind(addr)?;
         listener.set_nonblocking(true)?;
         let addr = listener.local_addr()?;
@@ -55,8 +55,8 @@ impl Sockets {
 
     /// Hands the sockets to Pingora.
     #[must_use]
-    pub fn into_fds(self) -> ListenFds {
-        let mut fds = pingora_core::server::Fds::new();
+    pub(crate) fn into_fds(self) -> ListenFds {
+        let mut fds = Fds::new();
         for (addr, listener) in self.bound {
             fds.add(addr.to_string(), listener.into_raw_fd());
         }
@@ -66,7 +66,7 @@ impl Sockets {
 
 /// The service that accepts on `plain` and, with TLS, on `secure`.
 #[must_use]
-pub fn traffic(
+pub(crate) fn traffic(
     config: &Config,
     metrics: &Arc<Metrics>,
     gateway: Gateway,

@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 
 fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(settings) => match settings.load(&Config::default(), std::env::vars()) {
+        Command::Serve(settings) => match settings.load(&Config::default(), cli::environment()) {
             Ok(loaded) => serve(loaded),
             Err(error) => {
                 complain(&error);
@@ -41,7 +41,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         },
         #[cfg(feature = "demo")]
         Command::Demo { once, settings } => {
-            match settings.load(&gateway::demo::config(), std::env::vars()) {
+            match settings.load(&gateway::demo::config(), cli::environment()) {
                 Ok(loaded) => demo(once, loaded),
                 Err(error) => {
                     complain(&error);
@@ -49,7 +49,11 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 }
             }
         }
-        Command::CheckConfig(file) => Ok(cli::check_config(&file)),
+        Command::CheckConfig(file) => {
+            let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+            let code = cli::check_config(&file, cli::environment(), &mut out, &mut err)?;
+            Ok(ExitCode::from(code))
+        }
         Command::PrintConfig => {
             write_reference(&mut std::io::stdout().lock()).context("writing the reference")?;
             Ok(ExitCode::SUCCESS)

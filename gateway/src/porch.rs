@@ -5,7 +5,7 @@
 //! under one deadline and one cap, checked ([`head::check`]), and handed on as bytes that were
 //! read already.
 
-pub mod head;
+pub(crate) mod head;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::proxy::refuse::Refuse;
 
 /// Bounds of what a connection may do before it has sent a request.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     /// From the connection, or a head's first byte, to the head's end.
     pub head: Duration,
     /// From the end of an answer to the next head's first byte.
@@ -34,7 +34,7 @@ pub struct Bounds {
 }
 
 /// Wraps the HTTP application behind the strict reading of heads.
-pub struct Porch<A> {
+pub(crate) struct Porch<A> {
     inner: Arc<A>,
     bounds: Bounds,
     on_refusal: Box<dyn Fn(&Refuse) + Send + Sync>,
@@ -67,7 +67,7 @@ const HEAD_BUFFER: usize = 2048;
 
 impl<A> Porch<A> {
     /// Stands before `inner`; `on_refusal` hears of every head that is refused.
-    pub fn new(
+    pub(crate) fn new(
         inner: A,
         bounds: Bounds,
         on_refusal: impl Fn(&Refuse) + Send + Sync + 'static,

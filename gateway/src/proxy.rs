@@ -2,11 +2,11 @@
 
 mod body;
 mod ctx;
-pub mod decision;
+pub(crate) mod decision;
 mod headers;
 mod models;
 mod observe;
-pub mod refuse;
+pub(crate) mod refuse;
 mod relay;
 mod respond;
 mod route;
@@ -28,8 +28,8 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use router::Router;
 use tower::retry::budget::TpsBudget;
 
-pub use body::BodyBudget;
-pub use ctx::Ctx;
+pub(crate) use body::BodyBudget;
+pub(crate) use ctx::Ctx;
 
 use crate::config::Config;
 use crate::drain::Drain;
@@ -40,7 +40,7 @@ use relay::End;
 use route::Route;
 
 /// Everything that requests share.
-pub struct Gateway {
+pub(crate) struct Gateway {
     config: Arc<Config>,
     router: Arc<Router>,
     metrics: Arc<Metrics>,
@@ -53,7 +53,7 @@ pub struct Gateway {
 
 /// What a gateway is made of.
 #[derive(Debug)]
-pub struct Parts {
+pub(crate) struct Parts {
     /// Settings.
     pub config: Arc<Config>,
     /// The brain.
@@ -88,7 +88,7 @@ impl std::fmt::Debug for Gateway {
 impl Gateway {
     /// A gateway.
     #[must_use]
-    pub fn new(parts: Parts) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
         let Parts { config, router, metrics, access_log, drain, bodies } = parts;
         let connector = Connector::new(Some(ConnectorOptions::new(IDLE_UPSTREAMS)));
         #[expect(clippy::cast_possible_truncation, reason = "a share needs no 53 bits")]

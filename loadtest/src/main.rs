@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(shortfalls) if shortfalls.is_empty() => ExitCode::SUCCESS,
-        Ok(shortfalls) => fail(&shortfalls.join("; ")),
+        Ok(shortfalls) => fail(&format!("{} requirement(s) not met, see above", shortfalls.len())),
         Err(error) => fail(&format!("{error:#}")),
     }
 }

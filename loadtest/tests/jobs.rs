@@ -166,11 +166,13 @@ async fn documents(policy: Policy) -> documents::TargetOutcome {
     let options = documents::Options {
         target: cluster.target(),
         document_tokens: DOCUMENT_TOKENS,
+        sessions: 5,
         output_tokens: 4,
         pods: Some(3),
         ..documents::Options::default()
     };
-    let mut outcome = documents::run(&options, &mut Vec::new()).await.expect("the pods answer");
+    let mut outcome =
+        documents::run_at(&options, 1, &mut Vec::new()).await.expect("the pods answer");
     assert_eq!(outcome.shortfalls, Vec::<String>::new());
     outcome.targets.pop().expect("one gateway")
 }

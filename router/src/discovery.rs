@@ -101,7 +101,13 @@ pub(crate) fn spawn(
 impl Herald {
     /// Tells the whole set.
     async fn desired(&self, pods: Vec<Sighting>) -> Result<(), PoolEnded> {
-        self.send(Event::Desired { source: self.source, pods }).await
+        self.send(Event::Desired { source: self.source, pods, trouble: None }).await
+    }
+
+    /// Tells the whole set as far as it can be seen.
+    async fn partly(&self, pods: Vec<Sighting>, trouble: String) -> Result<(), PoolEnded> {
+        let trouble = Some(trouble.into());
+        self.send(Event::Desired { source: self.source, pods, trouble }).await
     }
 
     /// Tells that the set told last is still so.

@@ -20,6 +20,7 @@ fn asset(name: &str) -> String {
     std::fs::read_to_string(assets().join(name)).expect("the asset is committed")
 }
 
+#[expect(clippy::print_stdout, reason = "a skipped test must say so")]
 fn real(name: &str) -> Option<PathBuf> {
     let found = std::env::var_os("HEARTH_TOKENIZERS_DIR").map(|dir| Path::new(&dir).join(name));
     if found.is_none() {

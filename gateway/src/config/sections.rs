@@ -133,6 +133,37 @@ pub enum LogFormat {
     Text,
 }
 
+/// Remembering which pod was sent which prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct KvIndex {
+    /// Memory for it, over all pods. A block of 16 tokens on one pod takes about 88 bytes.
+    pub bytes: ByteSize,
+    /// A block that was not used for so long is taken as gone from the pod.
+    pub max_age: HumanDuration,
+}
+
+// === impl KvIndex ===
+
+impl Default for KvIndex {
+    fn default() -> Self {
+        let kv_index::Settings { bytes, max_age_ms } = kv_index::Settings::default();
+        Self {
+            bytes: ByteSize::from_kib(bytes as u64 >> 10),
+            max_age: HumanDuration::from_millis(max_age_ms),
+        }
+    }
+}
+
+impl KvIndex {
+    /// In the index's own units.
+    #[must_use]
+    pub fn settings(&self) -> kv_index::Settings {
+        let max_age_ms = u64::try_from(self.max_age.as_millis()).unwrap_or(u64::MAX);
+        kv_index::Settings { bytes: self.bytes.len(), max_age_ms }
+    }
+}
+
 // === impl Tls ===
 
 impl Default for Tls {
@@ -169,6 +200,15 @@ impl Default for Limits {
             head: ByteSize::from_kib(64),
             connections: 0,
         }
+    }
+}
+
+impl Limits {
+    /// `bodies_held` in bytes, given this machine's memory; a GiB where that cannot be told.
+    #[must_use]
+    pub fn bodies_held_bytes(&self) -> usize {
+        let memory = super::memory_bytes().unwrap_or(1 << 30);
+        usize::try_from(self.bodies_held.bytes_of(memory)).unwrap_or(usize::MAX)
     }
 }
 

@@ -1,6 +1,5 @@
 //! Settings that can be read and still make no sense.
 
-use http::Uri;
 use tracing_subscriber::EnvFilter;
 
 use super::{Config, ConfigError, Problem};
@@ -30,11 +29,6 @@ impl Config {
         self.check_amounts(&mut check);
         let filter = EnvFilter::builder().parse(&self.log.level);
         check(filter.is_ok(), "log.level", "not a level, nor a list of directives");
-        for endpoint in &self.endpoints {
-            if let Err(message) = check_url(&endpoint.url) {
-                problems.push(Problem { key: "endpoints", message });
-            }
-        }
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
     }
 
@@ -69,8 +63,9 @@ impl Config {
             (it.h2_idle, "deadlines.h2_idle"),
             (it.upstream_idle, "deadlines.upstream_idle"),
             (self.tls.reload_interval, "tls.reload_interval"),
+            (self.kv_index.max_age, "kv_index.max_age"),
         ] {
-            check(!duration.is_zero(), key, "zero: no request could meet it");
+            check(!duration.is_zero(), key, "zero is no time at all");
         }
     }
 
@@ -80,6 +75,8 @@ impl Config {
         let held = self.limits.bodies_held.bytes_of(u64::MAX);
         let fits = held >= self.limits.body.get();
         check(fits, "limits.bodies_held", "smaller than limits.body: the longest body never fits");
+        let some = !self.kv_index.bytes.is_empty();
+        check(some, "kv_index.bytes", "zero: nothing could be remembered");
         check(self.retry.attempts > 0, "retry.attempts", "zero: no pod would be tried");
         let share = (0.0..=1.0).contains(&self.retry.budget);
         check(share, "retry.budget", "not a share between 0 and 1");
@@ -87,20 +84,5 @@ impl Config {
         check(access, "log.access_queue", "zero: every line would be dropped");
         let origins = !self.cors.enabled || !self.cors.allow_origins.is_empty();
         check(origins, "cors.allow_origins", "empty, though cors.enabled is set");
-    }
-}
-
-/// A pod's URL is a scheme, a host and a port: its paths are those of the OpenAI API.
-fn check_url(url: &str) -> Result<(), String> {
-    let complain = |why: &str| Err(format!("`{url}` {why} (write `http://host:port`)"));
-    let Ok(uri) = url.parse::<Uri>() else { return complain("is not a URL") };
-    match (uri.scheme_str(), uri.authority()) {
-        (Some("http"), Some(authority)) if authority.as_str().contains('@') => {
-            complain("has a user name")
-        }
-        (Some("http"), Some(_)) if uri.path() == "/" && uri.query().is_none() => Ok(()),
-        (Some("http"), Some(_)) => complain("has a path"),
-        (Some("https"), _) => complain("is https, and pods are spoken to in plain HTTP"),
-        _ => complain("is not a URL"),
     }
 }

@@ -6,7 +6,7 @@
 use memchr::memchr_iter;
 
 /// How a head ends.
-pub const END: &[u8] = b"\r\n\r\n";
+pub(crate) const END: &[u8] = b"\r\n\r\n";
 
 /// More fields than any client of these APIs sends.
 const MAX_FIELDS: usize = 128;
@@ -58,7 +58,7 @@ struct Seen {
 ///
 /// # Errors
 /// The first [`Fault`] found.
-pub fn check(head: &[u8]) -> Result<(), Fault> {
+pub(crate) fn check(head: &[u8]) -> Result<(), Fault> {
     check_bytes(head)?;
     let mut lines = Lines(head);
     let is_1_1 = check_request_line(lines.next().ok_or(Fault::RequestLine)?)?;
@@ -83,7 +83,7 @@ pub fn check(head: &[u8]) -> Result<(), Fault> {
 /// Whether the bytes hold an empty line that is not spelled [`END`]: such a head would be waited
 /// for until its deadline.
 #[must_use]
-pub fn cannot_end(bytes: &[u8]) -> bool {
+pub(crate) fn cannot_end(bytes: &[u8]) -> bool {
     memchr::memmem::find(bytes, b"\n\n").is_some()
 }
 

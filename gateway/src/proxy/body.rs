@@ -14,7 +14,7 @@ use super::refuse::Refuse;
 /// Bytes that all requests together may hold. A permit stands for a KiB, since a semaphore counts
 /// in 32 bits.
 #[derive(Clone, Debug)]
-pub struct BodyBudget {
+pub(crate) struct BodyBudget {
     kib: Arc<Semaphore>,
     total_kib: usize,
 }
@@ -44,14 +44,14 @@ const FIRST_GUESS: usize = 16 << 10;
 impl BodyBudget {
     /// A budget of so many bytes.
     #[must_use]
-    pub fn new(bytes: usize) -> Self {
+    pub(crate) fn new(bytes: usize) -> Self {
         let total_kib = (bytes >> 10).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         Self { kib: Arc::new(Semaphore::new(total_kib)), total_kib }
     }
 
     /// Bytes held now.
     #[must_use]
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         (self.total_kib - self.kib.available_permits()) << 10
     }
 

@@ -17,7 +17,7 @@ use crate::telemetry::metrics::{Held, Metrics, TokenCounts};
 
 /// One request.
 #[derive(Debug)]
-pub struct Ctx {
+pub(crate) struct Ctx {
     /// When its head was complete.
     pub started: Instant,
     start_time: Timestamp,
@@ -62,7 +62,7 @@ pub struct Ctx {
 impl Ctx {
     /// A request that just began.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             started: Instant::now(),
             start_time: Timestamp::now(),
@@ -88,7 +88,7 @@ impl Ctx {
 
     /// `x-hearth-decision` of the answer.
     #[must_use]
-    pub fn decision_header(&self) -> String {
+    pub(crate) fn decision_header(&self) -> String {
         match (&self.decision, self.error) {
             (Some(decision), _) => super::decision::header(decision),
             (None, error) => super::decision::refused(error.unwrap_or("own_answer")),
@@ -96,7 +96,7 @@ impl Ctx {
     }
 
     /// Counts the request as ended.
-    pub fn count(&self, metrics: &Metrics, status: StatusCode) {
+    pub(crate) fn count(&self, metrics: &Metrics, status: StatusCode) {
         let model = self.model.as_deref();
         metrics.request_ends(self.route, status, model, self.started.elapsed().as_secs_f64());
         if let Some(reason) = self.error {
@@ -122,7 +122,7 @@ impl Ctx {
 
     /// The request's line in the access log.
     #[must_use]
-    pub fn record(&self, session: &Session, status: StatusCode) -> Record {
+    pub(crate) fn record(&self, session: &Session, status: StatusCode) -> Record {
         let head = session.req_header();
         let field = |name: &str| head.headers.get(name).map(Into::into);
         let inet = |addr: Option<&pingora_core::protocols::l4::socket::SocketAddr>| {

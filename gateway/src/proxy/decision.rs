@@ -5,7 +5,7 @@ use sfv::{Integer, ItemSerializer, KeyRef, TokenRef};
 
 /// The header of an answer that came from a pod.
 #[must_use]
-pub fn header(decision: &Decision) -> String {
+pub(crate) fn header(decision: &Decision) -> String {
     let policy = decision.policy.to_string();
     let trust = decision.trust.to_string();
     ItemSerializer::new()
@@ -18,7 +18,7 @@ pub fn header(decision: &Decision) -> String {
 
 /// The header of an answer of our own: `none;reason=no_ready_pod`.
 #[must_use]
-pub fn refused(reason: &'static str) -> String {
+pub(crate) fn refused(reason: &'static str) -> String {
     let none = ItemSerializer::new().bare_item(token("none"));
     none.parameter(key("reason"), token(reason)).finish()
 }

@@ -21,7 +21,7 @@ pub(super) struct Observer {
 
 /// Facts about the answer, for the log, the metrics and the router.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Milliseconds to the first content token; for a plain answer, to its first byte.
     pub ttft_ms: Option<f64>,
     /// Milliseconds to the last content token.

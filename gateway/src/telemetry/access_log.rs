@@ -9,7 +9,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -18,6 +18,9 @@ use prometheus::IntCounter;
 use crate::config::LogFormat;
 
 pub use record::{Clipped, PathOnly, Record};
+
+/// Lines are gathered into writes of about so many bytes while more are waiting.
+const PAGE_BYTES: usize = 32 << 10;
 
 /// Longest wait for the last lines at the end of the process.
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
@@ -48,12 +51,20 @@ enum Line {
 }
 
 /// The thread's side.
-struct Scribe<W: Write> {
+struct Scribe<W> {
     lines: Receiver<Line>,
     waiting: Arc<AtomicUsize>,
     format: LogFormat,
-    out: io::BufWriter<W>,
+    out: W,
+    page: Page,
     dropped: IntCounter,
+}
+
+/// Whole lines that go out in one write: a line is never torn by what else is written to stdout.
+#[derive(Default)]
+struct Page {
+    text: Vec<u8>,
+    lines: u64,
 }
 
 /// Starts an access log on `out`. At most `capacity` lines wait; `dropped` counts the others.
@@ -73,7 +84,8 @@ pub fn start<W: Write + Send + 'static>(
         lines: receiver,
         waiting: waiting.clone(),
         format,
-        out: io::BufWriter::with_capacity(64 << 10, out),
+        out,
+        page: Page::default(),
         dropped: dropped.clone(),
     };
     let thread = thread::Builder::new().name("access-log".to_owned()).spawn(move || {
@@ -106,17 +118,27 @@ impl fmt::Debug for AccessLog {
 
 // === impl AccessLogWriter ===
 
-impl Drop for AccessLogWriter {
-    fn drop(&mut self) {
-        // Either fails only when the thread has ended already.
+impl AccessLogWriter {
+    /// Writes the lines that wait, for at most so long.
+    pub fn finish(mut self, limit: Duration) {
+        self.end(limit);
+    }
+
+    fn end(&mut self, limit: Duration) {
+        let Some(thread) = self.thread.take() else { return };
+        // It fails only when the thread has ended already.
         self.lines.send(Line::End).ok();
-        let stuck =
-            self.ended.recv_timeout(FLUSH_LIMIT) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
-        if let Some(thread) = self.thread.take().filter(|_| !stuck)
-            && thread.join().is_err()
-        {
+        if self.ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("nobody reads the access log: its last lines are lost");
+        } else if thread.join().is_err() {
             tracing::error!("the access log's thread panicked");
         }
+    }
+}
+
+impl Drop for AccessLogWriter {
+    fn drop(&mut self) {
+        self.end(FLUSH_LIMIT);
     }
 }
 
@@ -126,18 +148,19 @@ impl<W: Write> Scribe<W> {
     fn run(mut self) {
         while let Ok(Line::Record(record)) = self.next() {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
-            if self.write(&record).is_err() {
-                self.dropped.inc();
+            self.write(&record);
+            if self.page.text.len() >= PAGE_BYTES {
+                self.flush();
             }
         }
         self.flush();
     }
 
     /// The next line; before waiting for one, what is written goes out.
-    fn next(&mut self) -> Result<Line, std::sync::mpsc::RecvError> {
+    fn next(&mut self) -> Result<Line, RecvError> {
         match self.lines.try_recv() {
             Ok(line) => Ok(line),
-            Err(TryRecvError::Disconnected) => Err(std::sync::mpsc::RecvError),
+            Err(TryRecvError::Disconnected) => Err(RecvError),
             Err(TryRecvError::Empty) => {
                 self.flush();
                 self.lines.recv()
@@ -145,17 +168,31 @@ impl<W: Write> Scribe<W> {
         }
     }
 
-    fn write(&mut self, record: &Record) -> io::Result<()> {
-        match self.format {
-            LogFormat::Json => serde_json::to_writer(&mut self.out, record)?,
-            LogFormat::Text => write!(self.out, "{record}")?,
+    fn write(&mut self, record: &Record) {
+        let text = &mut self.page.text;
+        let start = text.len();
+        let written = match self.format {
+            LogFormat::Json => serde_json::to_writer(&mut *text, record).is_ok(),
+            LogFormat::Text => write!(text, "{record}").is_ok(),
+        };
+        if written {
+            text.push(b'\n');
+            self.page.lines += 1;
+        } else {
+            text.truncate(start);
+            self.dropped.inc();
         }
-        self.out.write_all(b"\n")
     }
 
     fn flush(&mut self) {
-        if self.out.flush().is_err() {
-            self.dropped.inc();
+        let page = &mut self.page;
+        if page.lines == 0 {
+            return;
         }
+        if self.out.write_all(&page.text).and_then(|()| self.out.flush()).is_err() {
+            self.dropped.inc_by(page.lines);
+        }
+        page.text.clear();
+        page.lines = 0;
     }
 }

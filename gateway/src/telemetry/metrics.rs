@@ -4,50 +4,22 @@
 //! A label is one of a closed set of `&'static str` (route, reason), an HTTP status, or the name of
 //! a model that some pod serves; nothing that a client makes up becomes a label.
 
+mod families;
 #[cfg(test)]
 mod tests;
 
-use prometheus::core::Collector;
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
-};
+use families::{Counts, Registrar, Times, Tokens};
+use prometheus::{IntCounter, IntGauge, IntGaugeVec, Registry};
 
 /// The label of a model that no pod serves.
 pub const UNKNOWN_MODEL: &str = "unknown";
 
-/// Seconds to a first token: a warm short prompt takes milliseconds, a queue minutes.
-const TTFT_BUCKETS: &[f64] = &[
-    0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.25, 0.4, 0.6, 1.0, 1.5, 2.5, 4.0, 6.0, 10.0, 20.0, 40.0,
-    80.0, 160.0, 600.0,
-];
-/// Seconds per output token after the first: 1 ms (small model, idle) to 1 s (overload).
-const TPOT_BUCKETS: &[f64] =
-    &[0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0];
-/// Seconds from a request's head to the end of its answer.
-const DURATION_BUCKETS: &[f64] = &[
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0,
-];
-/// Seconds to decide: the bar is 1 ms at the 99th percentile.
-const DECISION_BUCKETS: &[f64] = &[
-    0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005,
-    0.01, 0.05,
-];
-
-/// All families. Each field is one; its help text says what it counts.
+/// All families; their help texts say what they count.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    requests: IntCounterVec,
-    errors: IntCounterVec,
-    retries: IntCounterVec,
-    ttft: HistogramVec,
-    tpot: HistogramVec,
-    duration: HistogramVec,
-    decision: Histogram,
-    prompt_tokens: IntCounterVec,
-    matched_tokens: IntCounterVec,
-    cached_tokens: IntCounterVec,
-    output_tokens: IntCounterVec,
+    counts: Counts,
+    times: Times,
+    tokens: Tokens,
     in_flight: IntGauge,
     body_bytes_held: IntGauge,
     config_info: IntGaugeVec,
@@ -82,9 +54,6 @@ pub struct Held {
     amount: i64,
 }
 
-/// Makes families and registers them.
-struct Registrar<'a>(&'a Registry);
-
 // === impl Metrics ===
 
 impl Metrics {
@@ -95,64 +64,9 @@ impl Metrics {
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let of = Registrar(registry);
         Ok(Self {
-            requests: of.counters(
-                "hearth_requests_total",
-                "Requests that have ended, by route, status and model.",
-                &["route", "code", "model"],
-            )?,
-            errors: of.counters(
-                "hearth_errors_total",
-                "Requests that the gateway itself answered with an error, or cut, by reason.",
-                &["reason"],
-            )?,
-            retries: of.counters(
-                "hearth_retries_total",
-                "Attempts after the first, by why the one before failed.",
-                &["reason"],
-            )?,
-            ttft: of.histograms(
-                "hearth_time_to_first_token_seconds",
-                "From a request's head to the first content token sent to the client.",
-                TTFT_BUCKETS,
-                &["model"],
-            )?,
-            tpot: of.histograms(
-                "hearth_time_per_output_token_seconds",
-                "Mean time per output token after the first, one observation per answer.",
-                TPOT_BUCKETS,
-                &["model"],
-            )?,
-            duration: of.histograms(
-                "hearth_request_duration_seconds",
-                "From a request's head to the end of its answer.",
-                DURATION_BUCKETS,
-                &["route"],
-            )?,
-            decision: of.histogram(
-                "hearth_decision_seconds",
-                "Choosing a pod: overlap and cost, without reading or tokenising the request.",
-                DECISION_BUCKETS,
-            )?,
-            prompt_tokens: of.counters(
-                "hearth_prompt_tokens_total",
-                "Tokens of prompts.",
-                &["model"],
-            )?,
-            matched_tokens: of.counters(
-                "hearth_matched_tokens_total",
-                "Tokens of prompts that the index said the chosen pod holds.",
-                &["model"],
-            )?,
-            cached_tokens: of.counters(
-                "hearth_cached_tokens_total",
-                "Tokens of prompts that pods said they reused.",
-                &["model"],
-            )?,
-            output_tokens: of.counters(
-                "hearth_output_tokens_total",
-                "Tokens of answers.",
-                &["model"],
-            )?,
+            counts: Counts::register(&of)?,
+            times: Times::register(&of)?,
+            tokens: Tokens::register(&of)?,
             in_flight: of.gauge("hearth_requests_in_flight", "Requests that have not ended.")?,
             body_bytes_held: of
                 .gauge("hearth_request_body_bytes_held", "Bytes of request bodies in memory.")?,
@@ -206,42 +120,42 @@ impl Metrics {
         seconds: f64,
     ) {
         let labels = [route, code.as_str(), model.unwrap_or(UNKNOWN_MODEL)];
-        self.requests.with_label_values(&labels).inc();
-        self.duration.with_label_values(&[route]).observe(seconds);
+        self.counts.requests.with_label_values(&labels).inc();
+        self.times.duration.with_label_values(&[route]).observe(seconds);
     }
 
     /// Counts an error of the gateway's own, by its label.
     pub fn error(&self, reason: &'static str) {
-        self.errors.with_label_values(&[reason]).inc();
+        self.counts.errors.with_label_values(&[reason]).inc();
     }
 
     /// Counts a further attempt, by why the one before failed.
     pub fn retry(&self, reason: &'static str) {
-        self.retries.with_label_values(&[reason]).inc();
+        self.counts.retries.with_label_values(&[reason]).inc();
     }
 
     /// Observes a time to first token.
     pub fn first_token(&self, model: Option<&str>, seconds: f64) {
-        self.ttft.with_label_values(&[model.unwrap_or(UNKNOWN_MODEL)]).observe(seconds);
+        self.times.ttft.with_label_values(&[model.unwrap_or(UNKNOWN_MODEL)]).observe(seconds);
     }
 
     /// Observes an answer's mean time per output token.
     pub fn output_token_time(&self, model: Option<&str>, seconds: f64) {
-        self.tpot.with_label_values(&[model.unwrap_or(UNKNOWN_MODEL)]).observe(seconds);
+        self.times.tpot.with_label_values(&[model.unwrap_or(UNKNOWN_MODEL)]).observe(seconds);
     }
 
     /// Observes the time of one decision.
     pub fn decision(&self, seconds: f64) {
-        self.decision.observe(seconds);
+        self.times.decision.observe(seconds);
     }
 
     /// Counts the tokens of a request.
     pub fn tokens(&self, model: Option<&str>, tokens: TokenCounts) {
         let model = [model.unwrap_or(UNKNOWN_MODEL)];
-        self.prompt_tokens.with_label_values(&model).inc_by(tokens.prompt);
-        self.matched_tokens.with_label_values(&model).inc_by(tokens.matched);
-        self.cached_tokens.with_label_values(&model).inc_by(tokens.cached);
-        self.output_tokens.with_label_values(&model).inc_by(tokens.output);
+        self.tokens.prompt.with_label_values(&model).inc_by(tokens.prompt);
+        self.tokens.matched.with_label_values(&model).inc_by(tokens.matched);
+        self.tokens.cached.with_label_values(&model).inc_by(tokens.cached);
+        self.tokens.output.with_label_values(&model).inc_by(tokens.output);
     }
 
     /// Shows the fingerprint of the settings in force.
@@ -269,61 +183,5 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.gauge.sub(self.amount);
-    }
-}
-
-// === impl Registrar ===
-
-impl Registrar<'_> {
-    fn register<C: Collector + Clone + 'static>(&self, family: C) -> Result<C, prometheus::Error> {
-        self.0.register(Box::new(family.clone()))?;
-        Ok(family)
-    }
-
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-        self.register(IntCounter::new(name, help)?)
-    }
-
-    fn counters(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<IntCounterVec, prometheus::Error> {
-        self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-        self.register(IntGauge::new(name, help)?)
-    }
-
-    fn gauges(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<IntGaugeVec, prometheus::Error> {
-        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
-    }
-
-    fn histogram(
-        &self,
-        name: &str,
-        help: &str,
-        buckets: &[f64],
-    ) -> Result<Histogram, prometheus::Error> {
-        let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        self.register(Histogram::with_opts(opts)?)
-    }
-
-    fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        buckets: &[f64],
-        labels: &[&str],
-    ) -> Result<HistogramVec, prometheus::Error> {
-        let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        self.register(HistogramVec::new(opts, labels)?)
     }
 }

@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{JobError, Out};
+use super::{JobError, Out, epoch_s};
 use crate::client::Client;
 use crate::report::{BenchReport, StageReport, StageStats, bench_table};
-use crate::workload::TokenRatio;
+use crate::workload::{TokenRatio, mix};
 use drive::{Limits, Sent, drive};
 use plan::{Stage, sweep_rates};
 use prompts::Prompts;
@@ -33,6 +33,13 @@ pub struct Outcome {
     pub shortfalls: Vec<String>,
 }
 
+/// What every stage uses.
+struct Bench<'a> {
+    options: &'a Options,
+    client: Client,
+    prompts: Prompts,
+}
+
 /// Runs the job; with `--output` the report is also written as JSON.
 ///
 /// # Errors
@@ -41,7 +48,7 @@ pub async fn run(options: &Options, out: Out<'_>) -> Result<Outcome, JobError> {
     options.check()?;
     let client = options.target.client()?;
     let ratio = TokenRatio::measure(&client, &options.target.model_id).await;
-    let prompts = Prompts::new(options, ratio);
+    let prompts = Prompts::new(options, ratio, mix([options.seed, epoch_s()]));
     writeln!(
         out,
         "{} against {}: {} prompt tokens and {} output tokens wanted",
@@ -50,9 +57,10 @@ pub async fn run(options: &Options, out: Out<'_>) -> Result<Outcome, JobError> {
         options.prompt_tokens,
         options.output_tokens
     )?;
-    let stages = run_stages(options, &client, &prompts).await?;
+    let target = client.base_url().to_owned();
+    let stages = Bench { options, client, prompts }.run_stages().await?;
     let report = BenchReport {
-        target: client.base_url().to_owned(),
+        target,
         model: options.target.model_id.clone(),
         rate_type: options.rate_type.name().to_owned(),
         stream: !options.no_stream,
@@ -68,57 +76,56 @@ pub async fn run(options: &Options, out: Out<'_>) -> Result<Outcome, JobError> {
     Ok(Outcome { report, shortfalls })
 }
 
-async fn run_stages(
-    options: &Options,
-    client: &Client,
-    prompts: &Prompts,
-) -> Result<Vec<StageReport>, JobError> {
-    let mut reports = Vec::new();
-    for stage in plan::stages(options) {
-        reports.push(run_stage(options, client, prompts, stage).await?);
-    }
-    if options.rate_type == RateType::Sweep {
-        // The first two stages were one at a time and as many as possible.
-        let between = |index: usize| reports.get(index).map_or(0.0, |report| report.requests_per_s);
-        for rate in sweep_rates(between(0), between(1), options.sweep_steps) {
-            let stage = Stage::constant(rate);
-            reports.push(run_stage(options, client, prompts, stage).await?);
-        }
-    }
-    Ok(reports)
-}
+// === impl Bench ===
 
-async fn run_stage(
-    options: &Options,
-    client: &Client,
-    prompts: &Prompts,
-    stage: Stage,
-) -> Result<StageReport, JobError> {
-    let limits = Limits {
-        duration: Duration::from_secs(options.max_seconds),
-        requests: options.max_requests.unwrap_or(u64::MAX),
-        in_flight: stage.in_flight(options.max_concurrency),
-    };
-    let progress = progress(&stage.name, options);
-    let mut stats = StageStats::new(&stage.name, stage.rate());
-    let started = tokio::time::Instant::now();
-    let deadline = options.target.deadline();
-    let unsent = drive(
-        stage.schedule(),
-        limits,
-        |index, _due| {
-            let call = prompts.call(index);
-            let client = client.clone();
-            async move { client.send(&call, deadline).await }
-        },
-        |sent: Sent| {
-            stats.record(sent.due, &sent.answer);
-            progress.inc(1);
-        },
-    )
-    .await?;
-    progress.finish_and_clear();
-    Ok(stats.finish(started.elapsed(), unsent))
+impl Bench<'_> {
+    async fn run_stages(&self) -> Result<Vec<StageReport>, JobError> {
+        let options = self.options;
+        let mut reports = Vec::new();
+        for stage in plan::stages(options) {
+            reports.push(self.run_stage(stage, reports.len()).await?);
+        }
+        if options.rate_type == RateType::Sweep {
+            // The first two stages were one at a time and as many as possible.
+            let between =
+                |index: usize| reports.get(index).map_or(0.0, |report| report.requests_per_s);
+            for rate in sweep_rates(between(0), between(1), options.sweep_steps) {
+                let stage = Stage::constant(rate);
+                reports.push(self.run_stage(stage, reports.len()).await?);
+            }
+        }
+        Ok(reports)
+    }
+
+    async fn run_stage(&self, stage: Stage, number: usize) -> Result<StageReport, JobError> {
+        let options = self.options;
+        let number = u64::try_from(number).unwrap_or(u64::MAX);
+        let limits = Limits {
+            duration: Duration::from_secs(options.max_seconds),
+            requests: options.max_requests.unwrap_or(u64::MAX),
+            in_flight: stage.in_flight(options.max_concurrency),
+        };
+        let progress = progress(&stage.name, options);
+        let mut stats = StageStats::new(&stage.name, stage.rate());
+        let started = tokio::time::Instant::now();
+        let deadline = options.target.deadline();
+        let unsent = drive(
+            stage.schedule(),
+            limits,
+            |index| {
+                let call = self.prompts.call(number, index);
+                let client = self.client.clone();
+                async move { client.send(&call, deadline).await }
+            },
+            |sent: Sent| {
+                stats.record(sent.due, &sent.answer);
+                progress.inc(1);
+            },
+        )
+        .await?;
+        progress.finish_and_clear();
+        Ok(stats.finish(started.elapsed(), unsent))
+    }
 }
 
 /// A bar on a terminal, nothing anywhere else.

@@ -9,9 +9,10 @@ mod session;
 
 pub use options::{NamedTarget, Options};
 
-use super::{JobError, Out, above, below};
+use super::{JobError, Out, above, below, epoch_s};
 use crate::client::{Answer, Counters, millis};
 use crate::report::{Latency, LatencySummary, Tally, milliseconds, table};
+use crate::workload::mix;
 
 /// All gateways.
 #[derive(Clone, Debug)]
@@ -60,6 +61,14 @@ struct Sums {
 /// # Errors
 /// An option cannot be honoured, or the output cannot be written.
 pub async fn run(options: &Options, out: Out<'_>) -> Result<Outcome, JobError> {
+    run_at(options, epoch_s(), out).await
+}
+
+/// [`run`], with the texts of the given second.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_at(options: &Options, epoch_s: u64, out: Out<'_>) -> Result<Outcome, JobError> {
     options.check()?;
     let mut targets = Vec::new();
     for (index, target) in (0u64..).zip(options.named_targets()) {
@@ -73,7 +82,7 @@ pub async fn run(options: &Options, out: Out<'_>) -> Result<Outcome, JobError> {
             options.concurrency,
             target.url
         )?;
-        let sums = session::play(options, &target, index).await?;
+        let sums = session::play(options, &target, mix([options.seed, epoch_s, index])).await?;
         targets.push(sums.finish(target.name, options.pods.unwrap_or(0)));
     }
     let shortfalls = targets.first().map(|first| judge(options, first)).unwrap_or_default();

@@ -144,6 +144,7 @@ fn judge(options: &Options, phases: &[Phase; 3]) -> Vec<String> {
     for phase in phases {
         if let Some(reason) = &phase.first_failure {
             shortfalls.push(format!("a request of {} failed: {reason}", phase.session));
+            continue;
         }
         let what = format!("stickiness (%) of {}", phase.session);
         shortfalls.extend(below(

@@ -42,6 +42,9 @@ pub(super) struct Ticket {
     outputs: mpsc::Receiver<Output>,
 }
 
+/// Ends every ticket when the engine's task ends, however it ends.
+struct CloseSinks<'a>(&'a Driver);
+
 // === impl Driver ===
 
 impl Driver {
@@ -74,6 +77,7 @@ impl Driver {
     /// less than a timer's millisecond while busy, so that rates stay exact though timers are
     /// coarse.
     pub(super) async fn run(self, stop: CancellationToken) {
+        let _sinks = CloseSinks(&self);
         let mut clock = self.now();
         loop {
             let step = self.0.state.lock().engine.step(clock);
@@ -121,6 +125,12 @@ impl Driver {
     }
 }
 
+impl Drop for CloseSinks<'_> {
+    fn drop(&mut self) {
+        self.0.0.state.lock().sinks.clear();
+    }
+}
+
 // === impl Ticket ===
 
 impl Ticket {
@@ -141,3 +151,6 @@ impl Drop for Ticket {
         self.driver.cancel(self.id, false);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -154,18 +154,14 @@ impl Engine {
         // What was just pushed out would only push back.
         let admits = self.stats.preemptions == preemptions;
         while admits && budget > 0 && self.running.len() < self.config.max_num_seqs {
-            let Some(sequence) = self.waiting.pop_front() else { break };
-            match self.admit(sequence, budget, now) {
-                Ok((sequence, tokens)) => {
-                    budget -= tokens;
-                    batch.add(&sequence, tokens);
-                    self.running.push(sequence);
-                }
-                Err(sequence) => {
-                    self.waiting.push_front(sequence);
-                    break;
-                }
-            }
+            let Some(mut sequence) = self.waiting.pop_front() else { break };
+            let Some(tokens) = self.admit(&mut sequence, budget, now) else {
+                self.waiting.push_front(sequence);
+                break;
+            };
+            budget -= tokens;
+            batch.add(&sequence, tokens);
+            self.running.push(sequence);
         }
         batch
     }
@@ -191,19 +187,15 @@ impl Engine {
         }
     }
 
-    /// Takes a waiting sequence into the batch, or gives it back if memory is short.
-    fn admit(
-        &mut self,
-        mut sequence: Sequence,
-        budget: usize,
-        now: Duration,
-    ) -> Result<(Sequence, usize), Sequence> {
+    /// Gives a waiting sequence its blocks and says how many tokens to compute now; none if memory
+    /// is short.
+    fn admit(&mut self, sequence: &mut Sequence, budget: usize, now: Duration) -> Option<usize> {
         let mut chain = self.cache.begin(&sequence.prompt.cache_salt, &sequence.tokens);
         let found = chain.reused_blocks() * self.config.block_size;
         let tokens = (sequence.tokens.len() - found).min(budget);
         if !self.cache.grow(&mut chain, found + tokens) {
             self.cache.release(chain);
-            return Err(sequence);
+            return None;
         }
         self.cache.commit(&mut chain, &sequence.tokens[..found + tokens]);
         sequence.chain = Some(chain);
@@ -215,7 +207,7 @@ impl Engine {
             self.stats.prefix_cache_queries += sequence.tokens.len() as u64;
             self.stats.prefix_cache_hits += found as u64;
         }
-        Ok((sequence, tokens))
+        Some(tokens)
     }
 
     fn duration(&self, batch: &Batch) -> Duration {

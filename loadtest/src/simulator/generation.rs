@@ -175,7 +175,7 @@ impl StopScanner {
     /// is the `last` text. Returns the stop string that was found; the text then ends before it
     /// (or after it, if asked).
     fn scan(&mut self, text: &mut String, last: bool) -> Option<String> {
-        let Some(longest) = self.stops.iter().map(String::len).max() else { return None };
+        let longest = self.stops.iter().map(String::len).max()?;
         self.held.push_str(text);
         let first = self.stops.iter().filter_map(|stop| Some((self.held.find(stop)?, stop))).min();
         if let Some((at, stop)) = first {
@@ -215,3 +215,6 @@ impl End {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,8 +15,10 @@ pub(super) fn page(engine: &Engine, config: &Config) -> String {
     let mut page = Page { text: String::new(), model: &config.model };
     gauges(&mut page, engine);
     counters(&mut page, engine);
+    sources(&mut page, engine);
     finished(&mut page, engine);
-    histograms(&mut page, engine);
+    sizes(&mut page, engine);
+    times(&mut page, engine);
     cache_config(&mut page, config);
     page.text
 }
@@ -84,6 +86,10 @@ fn counters(page: &mut Page<'_>, engine: &Engine) {
     for (name, help, value) in plain {
         page.counter(name, help, value as f64);
     }
+}
+
+fn sources(page: &mut Page<'_>, engine: &Engine) {
+    let stats = engine.stats();
     let cached = stats.prompt_tokens_cached as f64;
     let computed = stats.prompt_tokens as f64 - cached;
     page.labelled(
@@ -134,9 +140,9 @@ fn finished(page: &mut Page<'_>, engine: &Engine) {
     }
 }
 
-fn histograms(page: &mut Page<'_>, engine: &Engine) {
+fn sizes(page: &mut Page<'_>, engine: &Engine) {
     let stats = engine.stats();
-    let all: [(&str, &str, &Histogram); 11] = [
+    let all: [(&str, &str, &Histogram); 3] = [
         (
             "request_prompt_tokens",
             "Number of prefill tokens processed.",
@@ -152,6 +158,15 @@ fn histograms(page: &mut Page<'_>, engine: &Engine) {
             "Histogram of number of tokens per engine_step.",
             &stats.iteration_tokens,
         ),
+    ];
+    for (name, help, histogram) in all {
+        page.histogram(name, help, histogram);
+    }
+}
+
+fn times(page: &mut Page<'_>, engine: &Engine) {
+    let stats = engine.stats();
+    let all: [(&str, &str, &Histogram); 8] = [
         (
             "time_to_first_token_seconds",
             "Histogram of time to first token in seconds.",

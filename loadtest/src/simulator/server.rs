@@ -94,10 +94,10 @@ async fn serve(pod: &Pod, request: Request, next: Next) -> Response {
             body: bytes.clone(),
         });
     }
-    if parts.method == Method::POST {
-        if let Err(error) = pod.faults.meet_post().await {
-            return error.into_response();
-        }
+    if parts.method == Method::POST
+        && let Err(error) = pod.faults.meet_post().await
+    {
+        return error.into_response();
     }
     next.run(Request::from_parts(parts, Body::from(bytes))).await
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::mix;
+
 /// An arrival process. Every gap is a pure function of the process and the request's index.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Arrivals {
@@ -42,14 +44,9 @@ impl Arrivals {
     }
 }
 
-/// A number in (0, 1] for each (seed, index): SplitMix64 (Steele, Lea, Flood 2014), whose n-th
-/// output needs no earlier one. The upper 53 bits fill a double's mantissa.
+/// A number in (0, 1] for each (seed, index). The upper 53 bits fill a double's mantissa.
 fn uniform(seed: u64, index: u64) -> f64 {
-    let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^= z >> 31;
-    ((z >> 11) + 1) as f64 / (1u64 << 53) as f64
+    ((mix([seed, index]) >> 11) + 1) as f64 / (1u64 << 53) as f64
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use reqwest::Url;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
@@ -68,6 +69,16 @@ impl StaticEndpoint {
     pub fn with_role(mut self, role: Role) -> Self {
         self.role = role;
         self
+    }
+
+    async fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
+        if let Ok(ip) = self.host.parse() {
+            return Ok(vec![SocketAddr::new(ip, self.port)]);
+        }
+        let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
+        let addrs = found.map_err(|error| format!("cannot resolve `{}`: {error}", self.host))?;
+        let addrs = one_family(addrs);
+        if addrs.is_empty() { Err(format!("`{}` has no address", self.host)) } else { Ok(addrs) }
     }
 
     fn pod(&self, addr: SocketAddr) -> Pod {
@@ -186,31 +197,22 @@ async fn tell(
     resolved: &mut Resolved,
     herald: &Herald,
 ) -> Result<(), PoolEnded> {
+    let found = join_all(endpoints.iter().map(StaticEndpoint::resolve)).await;
     let mut failure = None;
-    for (position, endpoint) in endpoints.iter().enumerate() {
-        let found = match endpoint.host.parse() {
-            Ok(ip) => Ok(vec![SocketAddr::new(ip, endpoint.port)]),
-            Err(_name) => tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port))
-                .await
-                .map(one_family)
-                .map_err(|error| error.to_string()),
-        };
+    for (position, found) in found.into_iter().enumerate() {
         match found {
-            Ok(addrs) if !addrs.is_empty() => {
+            Ok(addrs) => {
                 resolved.insert(position, addrs);
             }
             // Its last addresses stay: a name server away is no reason to drop pods.
-            Ok(_) => failure = Some(format!("`{}` has no address", endpoint.host)),
-            Err(error) => failure = Some(format!("cannot resolve `{}`: {error}", endpoint.host)),
+            Err(error) => failure = Some(error),
         }
     }
-    // An empty first set would be a claim that there are no pods.
-    if failure.is_none() || !resolved.is_empty() {
-        herald.desired(sightings(endpoints, resolved)).await?;
-    }
     match failure {
-        Some(error) => herald.lost(error).await,
-        None => Ok(()),
+        None => herald.desired(sightings(endpoints, resolved)).await,
+        // An empty set would be a claim that there are no pods.
+        Some(error) if resolved.is_empty() => herald.lost(error).await,
+        Some(error) => herald.partly(sightings(endpoints, resolved), error).await,
     }
 }
 

@@ -47,7 +47,7 @@ pub enum ProbeError {
     /// `/v1/models` was not 200.
     #[error("/v1/models says {0}")]
     Models(StatusCode),
-    /// `/v1/models` was longer than [`MODELS_LIMIT`] bytes.
+    /// `/v1/models` was longer than 4 MiB.
     #[error("/v1/models is longer than {MODELS_LIMIT} bytes")]
     TooLong,
     /// `/v1/models` was not what OpenAI's reference says.
@@ -137,7 +137,7 @@ pub(super) async fn run(
     settings: Arc<ProbeSettings>,
     doubt: Arc<Notify>,
 ) {
-    let (mut failures, mut was_good) = (0, false);
+    let (mut failures, mut was_good, mut last_error) = (0, false, String::new());
     loop {
         let started = Instant::now();
         let result = probe(&voice, &client, &settings).await;
@@ -145,9 +145,13 @@ pub(super) async fn run(
             Ok(_) => (failures, was_good) = (0, true),
             Err(error) => {
                 Voice::failed(&voice.shared.failed_probes);
-                let cause = std::error::Error::source(error).map(ToString::to_string);
-                tracing::debug!(pod = %voice.pod.name, addr = %voice.pod.addr, %error, cause, "probe failed");
                 failures += 1;
+                let text = error.to_string();
+                if failures == 1 || text != last_error {
+                    let cause = std::error::Error::source(error).map(ToString::to_string);
+                    tracing::warn!(pod = %voice.pod.name, addr = %voice.pod.addr, error = text, cause, "probe failed");
+                    last_error = text;
+                }
             }
         }
         if voice.tell(Event::Probed { slot: voice.slot, result }).await.is_err() {

@@ -40,6 +40,8 @@ pub(super) struct PodHealth {
     failed_requests: u32,
     /// Failed probes since a good one or an answered request.
     failed_probes: u32,
+    /// A request has failed, and neither a good probe nor an answer has come since.
+    doubted: bool,
     /// Ejections by requests that came one soon after another.
     ejections: u32,
 }
@@ -92,7 +94,13 @@ impl HealthSettings {
 
 impl PodHealth {
     pub(super) fn new() -> Self {
-        Self { state: State::Unproven, failed_requests: 0, failed_probes: 0, ejections: 0 }
+        Self {
+            state: State::Unproven,
+            failed_requests: 0,
+            failed_probes: 0,
+            doubted: false,
+            ejections: 0,
+        }
     }
 
     pub(super) fn health(&self) -> Health {
@@ -110,13 +118,14 @@ impl PodHealth {
 
     /// Whether an answered request would be news.
     pub(super) fn is_suspect(&self) -> bool {
-        self.failed_requests > 0 || self.failed_probes > 0
+        matches!(self.state, State::Ready { .. })
+            && (self.failed_requests > 0 || self.failed_probes > 0)
     }
 
     /// What a probe found.
     pub(super) fn probed(&mut self, probe: Probe, now: Instant, settings: &HealthSettings) {
         if probe == Probe::Good {
-            self.failed_probes = 0;
+            (self.failed_probes, self.doubted) = (0, false);
             match self.state {
                 State::Unproven => self.state = State::Ready { since: now },
                 State::Ejected { until, .. } if now >= until => {
@@ -129,7 +138,7 @@ impl PodHealth {
         }
         self.failed_probes = self.failed_probes.saturating_add(1);
         let enough = probe == Probe::Dead
-            || self.failed_requests > 0
+            || self.doubted
             || self.failed_probes >= settings.failed_probes.max(1);
         match self.state {
             State::Ready { .. } if enough => {
@@ -154,15 +163,13 @@ impl PodHealth {
     ) -> bool {
         match outcome {
             Outcome::Answered | Outcome::Busy => {
-                self.failed_requests = 0;
-                if matches!(self.state, State::Ready { .. }) {
-                    self.failed_probes = 0;
-                }
+                (self.failed_requests, self.failed_probes, self.doubted) = (0, 0, false);
                 false
             }
             Outcome::Failed => {
                 self.failed_requests = self.failed_requests.saturating_add(1);
                 let State::Ready { since } = self.state else { return false };
+                self.doubted = true;
                 if self.failed_requests >= settings.failed_requests.max(1) && may_eject {
                     self.eject(since, now, settings);
                 }

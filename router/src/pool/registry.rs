@@ -10,6 +10,7 @@ use kv_index::{Slot, Slots};
 use tokio::time::Instant;
 
 use super::health::{PodHealth, Probe};
+use super::sources::Sources;
 use super::{Endpoint, EngineHints, Health, ModelCard, Outcome, Pod, PoolSettings, Snapshot};
 use crate::discovery::{Sighting, Source};
 use crate::feed::ProbeError;
@@ -17,8 +18,9 @@ use crate::feed::ProbeError;
 /// Something that the pool's task learns.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// All pods that a source names now, whole: what is not in it is gone.
-    Desired { source: Source, pods: Vec<Sighting> },
+    /// All pods that a source names now, whole: what is not in it is gone. `trouble` says what
+    /// keeps it from seeing more.
+    Desired { source: Source, pods: Vec<Sighting>, trouble: Option<Arc<str>> },
     /// What the source said last is still so.
     Alive { source: Source },
     /// The source cannot say.
@@ -51,8 +53,9 @@ pub(super) struct Effects {
 pub(super) struct Registry {
     settings: PoolSettings,
     slots: Slots,
-    pods: BTreeMap<Arc<str>, Known>,
-    sources: BTreeMap<Source, SourceState>,
+    /// By slot, which is also the order of the snapshot.
+    pods: BTreeMap<Slot, Known>,
+    sources: Sources,
     generation: u64,
 }
 
@@ -63,14 +66,6 @@ struct Known {
     serving: bool,
     health: PodHealth,
     endpoint: Arc<Endpoint>,
-}
-
-#[derive(Debug, Default)]
-struct SourceState {
-    synced_at: Option<Instant>,
-    /// Since when it names no pod while its known ones answer.
-    empty_since: Option<Instant>,
-    error: Option<Arc<str>>,
 }
 
 // === impl Known ===
@@ -112,30 +107,33 @@ impl Known {
 
 impl Registry {
     pub(super) fn new(settings: PoolSettings, sources: &[Source]) -> Self {
-        let sources = sources.iter().map(|&source| (source, SourceState::default())).collect();
-        Self { settings, slots: Slots::default(), pods: BTreeMap::new(), sources, generation: 0 }
+        Self {
+            settings,
+            slots: Slots::default(),
+            pods: BTreeMap::new(),
+            sources: Sources::new(sources),
+            generation: 0,
+        }
     }
 
     /// Takes one event in.
     pub(super) fn apply(&mut self, event: Event, now: Instant, effects: &mut Effects) {
         match event {
-            Event::Desired { source, pods } => self.desired(source, pods, now, effects),
+            Event::Desired { source, pods, trouble } => {
+                self.sources.synced(source, trouble, now);
+                effects.changed = true;
+                self.desired(source, pods, now, effects);
+            }
             Event::Alive { source } => {
-                self.source(source).synced_at = Some(now);
-                effects.changed |= true;
-                self.cleared(source);
+                self.sources.synced(source, None, now);
+                effects.changed = true;
             }
             Event::Lost { source, error } => {
-                let state = self.source(source);
-                if state.error.as_ref() != Some(&error) {
-                    tracing::warn!(?source, %error, "discovery fails: the last known pods stay");
-                    state.error = Some(error);
-                    effects.changed = true;
-                }
+                effects.changed |= self.sources.troubled(source, Some(error));
             }
             Event::Probed { slot, result } => self.probed(slot, result, now, effects),
             Event::Metrics { slot, hints } => {
-                if let Some(known) = self.known(slot) {
+                if let Some(known) = self.pods.get_mut(&slot) {
                     Arc::make_mut(&mut known.endpoint).engine = hints;
                     effects.changed = true;
                 }
@@ -149,17 +147,12 @@ impl Registry {
     /// The state to publish.
     pub(super) fn snapshot(&mut self) -> Snapshot {
         self.generation += 1;
-        let mut endpoints: Vec<_> =
-            self.pods.values().map(|known| Arc::clone(&known.endpoint)).collect();
-        endpoints.sort_unstable_by_key(|endpoint| endpoint.slot);
-        // The pool is as old as its oldest source, and not there before each has spoken.
-        let synced_at = self.sources.values().map(|source| source.synced_at).min().flatten();
         Snapshot {
-            endpoints,
+            endpoints: self.pods.values().map(|known| Arc::clone(&known.endpoint)).collect(),
             generation: self.generation,
-            synced_at,
-            kept_because_empty: self.sources.values().any(|s| s.empty_since.is_some()),
-            discovery_error: self.sources.values().find_map(|source| source.error.clone()),
+            synced_at: self.sources.synced_at(),
+            kept_because_empty: self.sources.doubted().next().is_some(),
+            discovery_error: self.sources.trouble(),
         }
     }
 
@@ -175,7 +168,7 @@ impl Registry {
 
     /// When time alone changes something.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let since = self.sources.values().filter_map(|source| source.empty_since).min()?;
+        let since = self.sources.doubted().map(|(_, since)| since).min()?;
         Some(since + self.settings.keep_when_empty.get())
     }
 
@@ -186,34 +179,27 @@ impl Registry {
         now: Instant,
         effects: &mut Effects,
     ) {
-        effects.changed = true;
-        self.source(source).synced_at = Some(now);
-        self.cleared(source);
         if pods.is_empty() && self.answers(source) {
-            let state = self.source(source);
-            if state.empty_since.is_none() {
-                state.empty_since = Some(now);
-                let keep = self.settings.keep_when_empty;
-                tracing::warn!(?source, %keep, "discovery names no pod, but known pods answer: they are kept (selector? rights?)");
-            }
+            self.sources.doubt(source, now, self.settings.keep_when_empty.get());
             return;
         }
-        self.source(source).empty_since = None;
-        let wanted: BTreeMap<_, _> =
+        self.sources.believe(source);
+        let mut wanted: BTreeMap<_, _> =
             pods.into_iter().map(|sighting| (Arc::clone(&sighting.pod.uid), sighting)).collect();
         self.remove_where(effects, |known| {
             let same = |sighting: &Sighting| sighting.pod == known.endpoint.pod;
             known.source == source && !wanted.get(&known.endpoint.pod.uid).is_some_and(same)
         });
-        for (uid, sighting) in wanted {
-            if let Some(known) = self.pods.get_mut(&uid) {
+        for known in self.pods.values_mut().filter(|known| known.source == source) {
+            if let Some(sighting) = wanted.remove(&known.endpoint.pod.uid) {
                 known.serving = sighting.serving;
                 known.settle();
-                continue;
             }
-            let slot = self.slots.acquire();
-            tracing::info!(pod = %sighting.pod.name, addr = %sighting.pod.addr, role = ?sighting.pod.role, "pod appeared");
-            self.pods.insert(uid, Known::new(source, &sighting, slot));
+        }
+        for sighting in wanted.into_values() {
+            let (slot, pod) = (self.slots.acquire(), &sighting.pod);
+            tracing::info!(pod = %pod.name, addr = %pod.addr, role = ?pod.role, "pod appeared");
+            self.pods.insert(slot, Known::new(source, &sighting, slot));
             effects.added.push((sighting.pod, slot));
         }
     }
@@ -226,7 +212,7 @@ impl Registry {
         effects: &mut Effects,
     ) {
         let settings = self.settings.health.clone();
-        let Some(known) = self.known(slot) else { return };
+        let Some(known) = self.pods.get_mut(&slot) else { return };
         let probe = match &result {
             Ok(_) => Probe::Good,
             Err(error) if error.means_dead() => Probe::Dead,
@@ -245,7 +231,7 @@ impl Registry {
     fn saw(&mut self, slot: Slot, outcome: Outcome, now: Instant, effects: &mut Effects) {
         let may_eject = self.may_eject();
         let settings = self.settings.health.clone();
-        let Some(known) = self.known(slot) else { return };
+        let Some(known) = self.pods.get_mut(&slot) else { return };
         if known.health.saw(outcome, now, may_eject, &settings) {
             effects.doubted.push(slot);
         }
@@ -269,17 +255,12 @@ impl Registry {
     /// Believes an empty list in the end: when its time is up, or when no kept pod answers.
     fn give_up_empty(&mut self, now: Instant, effects: &mut Effects) {
         let keep = self.settings.keep_when_empty.get();
-        let over: Vec<Source> = self
-            .sources
-            .iter()
-            .filter(|(source, state)| {
-                state.empty_since.is_some_and(|at| now >= at + keep || !self.answers(**source))
-            })
-            .map(|(source, _)| *source)
-            .collect();
-        for source in over {
+        let over =
+            |&(source, since): &(Source, Instant)| now >= since + keep || !self.answers(source);
+        let over: Vec<_> = self.sources.doubted().filter(over).collect();
+        for (source, _) in over {
             tracing::warn!(?source, "the pods that discovery no longer names are given up");
-            self.source(source).empty_since = None;
+            self.sources.believe(source);
             self.remove_where(effects, |known| known.source == source);
             effects.changed = true;
         }
@@ -295,20 +276,6 @@ impl Registry {
             effects.removed.push(known.endpoint.slot);
             false
         });
-    }
-
-    fn source(&mut self, source: Source) -> &mut SourceState {
-        self.sources.entry(source).or_default()
-    }
-
-    fn cleared(&mut self, source: Source) {
-        if self.source(source).error.take().is_some() {
-            tracing::info!(?source, "discovery works again");
-        }
-    }
-
-    fn known(&mut self, slot: Slot) -> Option<&mut Known> {
-        self.pods.values_mut().find(|known| known.endpoint.slot == slot)
     }
 }
 

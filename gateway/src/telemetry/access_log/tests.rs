@@ -38,9 +38,12 @@ const KEYS: [&str; 28] = [
     "decision",
 ];
 
+/// Longer than any machine is slow.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// What was written, readable while the writer lives.
 #[derive(Clone, Default)]
-struct Page(Arc<Mutex<Cursor<Vec<u8>>>>);
+struct Sheet(Arc<Mutex<Cursor<Vec<u8>>>>);
 
 /// A reader that takes nothing until it is told to: each write says that it has begun.
 struct Stuck {
@@ -48,13 +51,13 @@ struct Stuck {
     release: Receiver<()>,
 }
 
-impl Page {
+impl Sheet {
     fn text(&self) -> String {
         String::from_utf8(self.0.lock().get_ref().clone()).expect("it is text")
     }
 }
 
-impl Write for Page {
+impl Write for Sheet {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().write(bytes)
     }
@@ -111,11 +114,11 @@ fn record() -> Record {
 
 /// The lines that a log writes for these records.
 fn written(format: LogFormat, records: Vec<Record>) -> String {
-    let page = Page::default();
-    let (log, writer) = start(page.clone(), format, 100, counter()).expect("there is a thread");
+    let sheet = Sheet::default();
+    let (log, writer) = start(sheet.clone(), format, 100, counter()).expect("there is a thread");
     records.into_iter().for_each(|record| log.write(record));
-    drop(writer);
-    page.text()
+    writer.finish(PATIENCE);
+    sheet.text()
 }
 
 #[test]
@@ -163,15 +166,35 @@ fn a_reader_that_takes_nothing_costs_lines_and_is_never_waited_for() {
     }
     assert_eq!(dropped.get(), 7);
     drop::<SyncSender<()>>(free);
-    drop(writer);
+    writer.finish(PATIENCE);
     assert_eq!(dropped.get(), 7);
+}
+
+#[test]
+fn lines_that_a_closed_reader_does_not_take_are_counted() {
+    /// Fails like a pipe that nobody reads.
+    struct Closed;
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let dropped = counter();
+    let (log, writer) = start(Closed, LogFormat::Json, 9, dropped.clone()).expect("a thread");
+    (0..5).for_each(|_| log.write(record()));
+    writer.finish(PATIENCE);
+    assert_eq!(dropped.get(), 5);
 }
 
 #[test]
 fn lines_after_the_end_are_counted() {
     let dropped = counter();
     let (log, writer) = start(io::sink(), LogFormat::Json, 3, dropped.clone()).expect("a thread");
-    drop(writer);
+    writer.finish(PATIENCE);
     log.write(record());
     assert_eq!(dropped.get(), 1);
 }

@@ -38,7 +38,7 @@ pub(super) struct Sent {
 pub(super) async fn drive<F>(
     schedule: impl Iterator<Item = Option<Duration>>,
     limits: Limits,
-    send: impl Fn(u64, Instant) -> F,
+    send: impl Fn(u64) -> F,
     mut on_sent: impl FnMut(Sent),
 ) -> Result<u64, JobError>
 where
@@ -70,7 +70,7 @@ where
             continue;
         }
         let due = due_by_clock.unwrap_or(now);
-        let answer = send(index, due);
+        let answer = send(index);
         running.spawn(async move { Sent { due, answer: answer.await } });
     }
     while let Some(sent) = running.join_next().await {

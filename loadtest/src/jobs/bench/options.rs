@@ -68,7 +68,7 @@ pub struct Options {
     #[arg(long)]
     pub no_stream: bool,
 
-    /// Seed of prompts and arrivals.
+    /// Seed of the arrivals. Prompts are new in every run, so that none is cached from the last.
     #[arg(long, value_name = "N", default_value_t = Self::default().seed)]
     pub seed: u64,
 

@@ -36,7 +36,7 @@ pub struct Options {
     #[arg(long, value_name = "TOKENS", default_value_t = Self::default().output_tokens)]
     pub output_tokens: u32,
 
-    /// Seed of the texts and of the order.
+    /// Seed of the order. Texts are new in every run, so that none is cached from the last.
     #[arg(long, value_name = "N", default_value_t = Self::default().seed)]
     pub seed: u64,
 

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::super::JobError;
 use super::{NamedTarget, Options, Sums};
 use crate::client::{Answer, Call, CallOptions, Client, Message};
-use crate::workload::{Step, TokenRatio, Turn, prose};
+use crate::workload::{Step, TokenRatio, Turn, mix, prose};
 
 /// One request, and what ties a session's two turns together.
 struct Task {
@@ -29,20 +29,18 @@ struct Player<'a> {
     name: String,
 }
 
-/// Sends everything to one gateway. `target_index` makes its documents its own: pods that two
-/// gateways share are cold for both.
+/// Sends everything to one gateway. `run` makes its documents its own: pods that other gateways
+/// or runs have used are cold for it.
 pub(super) async fn play(
     options: &Options,
     target: &NamedTarget,
-    target_index: u64,
+    run: u64,
 ) -> Result<Sums, JobError> {
     let client = options.target.client_for(&target.url)?;
     let ratio = TokenRatio::measure(&client, &options.target.model_id).await;
     let words = ratio.words(options.document_tokens);
-    // Far apart, so that no two (target, document) pairs share a seed.
-    let first_seed = options.seed.wrapping_add(target_index.wrapping_mul(1 << 32)) << 20;
     let documents =
-        (0..u64::from(options.documents)).map(|document| prose(first_seed ^ document, words));
+        (0..u64::from(options.documents)).map(|document| prose(mix([run, document]), words));
     let player =
         Player { options, client, documents: documents.collect(), name: target.name.clone() };
     // Tasks start in order, so a second turn that waits has its first turn in flight or done.

@@ -53,6 +53,8 @@ pub(super) async fn connect(settings: &KubernetesSettings) -> Result<Connected, 
     };
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(settings.watch_timeout.get() + READ_MARGIN);
+    // The client's own retries wait up to minutes and say nothing; `Backoff` waits seconds.
+    config.default_retry = false;
     let namespace = settings.namespace.clone().unwrap_or(config.default_namespace.clone());
 
     let heard = Arc::new(Notify::new());

@@ -69,6 +69,19 @@ fn one_failed_request_and_one_failed_probe_are_enough() {
 }
 
 #[test]
+fn a_failure_that_a_good_probe_has_refuted_does_not_condemn_later() {
+    let now = Instant::now();
+    let mut pod = ready_at(now);
+    fail(&mut pod, 1, now);
+    pod.probed(Probe::Good, now, &settings());
+    pod.probed(Probe::Doubtful, now, &settings());
+    assert_eq!(pod.health(), Health::Ready);
+    fail(&mut pod, 2, now);
+    assert_eq!(pod.health(), Health::Ejected, "but it still counts among the three in a row");
+    assert!(!pod.is_suspect(), "answers of others are not awaited while it is out");
+}
+
+#[test]
 fn a_refused_probe_ejects_at_once_and_doubtful_ones_only_three_in_a_row() {
     let now = Instant::now();
     let mut dead = ready_at(now);

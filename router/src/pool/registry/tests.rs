@@ -53,7 +53,7 @@ impl World {
     }
 
     fn desired(&mut self, pods: Vec<Sighting>) -> Effects {
-        self.apply(Event::Desired { source: SOURCE, pods })
+        self.apply(Event::Desired { source: SOURCE, pods, trouble: None })
     }
 
     fn probed(&mut self, uid: &str, result: Result<Vec<ModelCard>, ProbeError>) -> Effects {
@@ -200,6 +200,12 @@ fn the_set_is_as_old_as_its_last_confirmation_and_an_outage_says_why() {
     let snapshot = world.registry.snapshot();
     assert_eq!((snapshot.synced_at, snapshot.endpoints.len()), (listed, 1));
     assert_eq!(snapshot.discovery_error.as_deref(), Some("away"));
+    world.apply(Event::Desired {
+        source: SOURCE,
+        pods: vec![sighting("a", 8000)],
+        trouble: Some("half blind".into()),
+    });
+    assert_eq!(world.registry.snapshot().discovery_error.as_deref(), Some("half blind"));
     world.apply(Event::Alive { source: SOURCE });
     let snapshot = world.registry.snapshot();
     assert_eq!((snapshot.synced_at, snapshot.discovery_error), (Some(world.now), None));

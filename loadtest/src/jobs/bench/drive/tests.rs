@@ -25,7 +25,7 @@ async fn an_open_loop_keeps_its_pace_while_answers_are_slow() {
     let mut due = Vec::new();
     let start = Instant::now();
     let schedule = Arrivals::Constant { rate: 2.0 }.offsets().map(Some);
-    let send = |_index, _due| serve(10 * SECOND);
+    let send = |_index| serve(10 * SECOND);
     let unsent = drive(schedule, limits(3, 100), send, |sent| {
         assert_eq!(sent.answer.timing.sent_at, sent.due, "there was room at once");
         due.push((sent.due - start).as_millis());
@@ -38,7 +38,7 @@ async fn an_open_loop_keeps_its_pace_while_answers_are_slow() {
 #[tokio::test(start_paused = true)]
 async fn a_request_kept_waiting_is_measured_from_when_it_was_due() {
     let schedule = Arrivals::Constant { rate: 1.0 }.offsets().map(Some);
-    let send = |index, _due| serve(if index == 0 { 4 * SECOND } else { SECOND / 10 });
+    let send = |index| serve(if index == 0 { 4 * SECOND } else { SECOND / 10 });
     let mut late = Vec::new();
     let unsent = drive(schedule, limits(6, 1), send, |sent| {
         late.push((sent.answer.timing.sent_at - sent.due).as_millis());
@@ -51,7 +51,7 @@ async fn a_request_kept_waiting_is_measured_from_when_it_was_due() {
 async fn requests_that_found_no_room_until_the_end_are_counted_not_sent() {
     let schedule = Arrivals::Constant { rate: 1.0 }.offsets().map(Some);
     let mut sent = 0;
-    let unsent = drive(schedule, limits(5, 1), |_index, _due| serve(60 * SECOND), |_| sent += 1);
+    let unsent = drive(schedule, limits(5, 1), |_index| serve(60 * SECOND), |_| sent += 1);
     assert_eq!(unsent.await.expect("no panic"), 4);
     assert_eq!(sent, 1);
 }
@@ -60,7 +60,7 @@ async fn requests_that_found_no_room_until_the_end_are_counted_not_sent() {
 async fn a_closed_loop_holds_its_width_and_ends_on_time() {
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let mut ended = 0;
-    let send = |_index, _due| {
+    let send = |_index| {
         let (running, most) = (Arc::clone(&running), Arc::clone(&most));
         async move {
             most.fetch_max(running.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -80,8 +80,7 @@ async fn a_closed_loop_holds_its_width_and_ends_on_time() {
 async fn the_number_of_requests_is_a_limit_too() {
     let mut ended = 0;
     let limits = Limits { requests: 7, ..limits(1000, 2) };
-    let driven =
-        drive(std::iter::repeat(None), limits, |_index, _due| serve(SECOND), |_| ended += 1);
+    let driven = drive(std::iter::repeat(None), limits, |_index| serve(SECOND), |_| ended += 1);
     assert_eq!((driven.await.expect("no panic"), ended), (0, 7));
 }
 
@@ -94,7 +93,7 @@ async fn dropping_the_drive_ends_its_requests() {
         }
     }
     let dropped = Arc::new(AtomicUsize::new(0));
-    let send = |_index, _due| {
+    let send = |_index| {
         let guard = OnDrop(Arc::clone(&dropped));
         async move {
             let answer = serve(1000 * SECOND).await;

@@ -1,0 +1,160 @@
+//! The admin listener: pages for probes, Prometheus and people. It reads, and changes nothing.
+
+mod pool_page;
+mod readiness;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use prometheus::{Registry, TEXT_FORMAT, TextEncoder};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Loaded;
+use crate::drain::Drain;
+use crate::telemetry::Readings;
+
+pub use pool_page::PoolPage;
+pub use readiness::Readiness;
+
+/// Longest wait at shutdown for answers that are being written.
+const SHUTDOWN_LIMIT: Duration = Duration::from_millis(500);
+
+/// What the page `/` says.
+const CONTENTS: &str = "\
+/metrics  for Prometheus
+/healthz  200 while the process runs
+/readyz   200 while requests are served, else 503 with the reasons
+/pool     the pods: health, models, engine, bookings
+/config   the settings in force and where they were set
+";
+
+/// What the pages show.
+#[derive(Clone, Debug)]
+pub struct Pages {
+    /// What the router knows.
+    pub readings: Readings,
+    /// The metrics.
+    pub registry: Registry,
+    /// Whether the end has begun.
+    pub drain: Drain,
+    /// The settings in force.
+    pub loaded: Arc<Loaded>,
+}
+
+/// The running listener. When dropped, it takes no more connections and closes those that it has.
+#[derive(Debug)]
+pub struct AdminServer {
+    addr: SocketAddr,
+    stop: CancellationToken,
+    task: Option<JoinHandle<io::Result<()>>>,
+}
+
+// === impl AdminServer ===
+
+impl AdminServer {
+    /// Listens and serves.
+    ///
+    /// # Errors
+    /// The address cannot be had.
+    pub async fn start(listen: SocketAddr, pages: Pages) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
+        let addr = listener.local_addr()?;
+        let stop = CancellationToken::new();
+        let server = axum::serve(listener, routes(pages))
+            .with_graceful_shutdown(stop.clone().cancelled_owned());
+        let task = Some(tokio::spawn(server.into_future()));
+        Ok(Self { addr, stop, task })
+    }
+
+    /// Where it listens: the port, if the system chose it.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Ends it, and waits a moment for answers that are being written.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        let Some(mut task) = self.task.take() else { return };
+        let ended = match timeout(SHUTDOWN_LIMIT, &mut task).await {
+            Ok(ended) => ended,
+            Err(_elapsed) => {
+                task.abort();
+                task.await
+            }
+        };
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the admin listener failed"),
+            Err(error) if error.is_cancelled() => {
+                tracing::warn!("an admin client did not take its answer in time");
+            }
+            Err(error) => tracing::error!(%error, "the admin listener's task failed"),
+        }
+    }
+}
+
+impl Drop for AdminServer {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+    }
+}
+
+/// The pages by path.
+fn routes(pages: Pages) -> Router {
+    let missing = || async { (StatusCode::NOT_FOUND, CONTENTS) };
+    Router::new()
+        .route("/", get(|| async { CONTENTS }))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/pool", get(pool))
+        .route("/config", get(config))
+        .fallback(missing)
+        .with_state(pages)
+}
+
+async fn metrics(State(pages): State<Pages>) -> Response {
+    match TextEncoder::new().encode_to_string(&pages.registry.gather()) {
+        Ok(text) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn readyz(State(pages): State<Pages>) -> (StatusCode, Json<Readiness>) {
+    let reading = pages.readings.take();
+    let readiness = Readiness::of(&reading.snapshot, pages.drain.phase(), Instant::now());
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness))
+}
+
+async fn pool(State(pages): State<Pages>) -> Json<PoolPage> {
+    Json(PoolPage::of(&pages.readings.take(), Instant::now()))
+}
+
+async fn config(State(pages): State<Pages>) -> Json<serde_json::Value> {
+    let loaded = &pages.loaded;
+    let set_by =
+        loaded.origins.iter().map(|(key, origin)| (key.clone(), json!(origin.to_string())));
+    Json(json!({
+        "hash": loaded.hash,
+        "set_by": set_by.collect::<serde_json::Map<_, _>>(),
+        "config": loaded.config.to_json(),
+    }))
+}

@@ -1,0 +1,143 @@
+//! What `/pool` says of the pods.
+
+use std::net::SocketAddr;
+
+use router::bookings::Load;
+use router::pool::{Endpoint, EngineHints, Health, Role};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::telemetry::Reading;
+
+/// The pods and what is known of them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PoolPage {
+    /// Counts changes of the set.
+    pub generation: u64,
+    /// How long ago discovery last said that the set is current, in ms; none before the first time.
+    pub synced_age_ms: Option<u64>,
+    /// Blocks in the KV index.
+    pub index_blocks: usize,
+    /// Bytes of the KV index.
+    pub index_bytes: usize,
+    /// The pods.
+    pub pods: Vec<PodRow>,
+}
+
+/// One pod.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PodRow {
+    name: String,
+    uid: String,
+    address: SocketAddr,
+    role: &'static str,
+    health: &'static str,
+    models: Vec<ModelRow>,
+    engine: EngineRow,
+    booked: BookedRow,
+}
+
+/// One model that a pod lists.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct ModelRow {
+    id: String,
+    parent: Option<String>,
+    max_model_len: Option<u32>,
+}
+
+/// What the engine's metrics last said.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct EngineRow {
+    block_size: Option<u32>,
+    num_blocks: Option<u64>,
+    running: f64,
+    waiting: f64,
+    kv_usage: f64,
+}
+
+/// What is booked on a pod, and what was learned of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct BookedRow {
+    requests: u32,
+    prefill_tokens: u64,
+    recent_tokens: f64,
+    prefill_ms_per_token: f64,
+}
+
+// === impl PoolPage ===
+
+impl PoolPage {
+    /// Shows a reading.
+    #[must_use]
+    pub fn of(reading: &Reading, now: Instant) -> Self {
+        let snapshot = &reading.snapshot;
+        let age_ms = |at: Instant| {
+            u64::try_from(now.saturating_duration_since(at).as_millis()).unwrap_or(u64::MAX)
+        };
+        let pods = snapshot.endpoints.iter().zip(&reading.loads);
+        Self {
+            generation: snapshot.generation,
+            synced_age_ms: snapshot.synced_at.map(age_ms),
+            index_blocks: reading.index_blocks,
+            index_bytes: reading.index_bytes,
+            pods: pods.map(|(endpoint, load)| PodRow::of(endpoint, load)).collect(),
+        }
+    }
+}
+
+// === impl PodRow ===
+
+impl PodRow {
+    fn of(endpoint: &Endpoint, load: &Load) -> Self {
+        let models = endpoint.models.iter().map(|card| ModelRow {
+            id: card.id.to_string(),
+            parent: card.parent.as_deref().map(str::to_owned),
+            max_model_len: card.max_model_len,
+        });
+        Self {
+            name: endpoint.pod.name.to_string(),
+            uid: endpoint.pod.uid.to_string(),
+            address: endpoint.pod.addr,
+            role: match endpoint.pod.role {
+                Role::Both => "both",
+                Role::Prefill => "prefill",
+                Role::Decode => "decode",
+            },
+            health: match endpoint.health {
+                Health::Unproven => "unproven",
+                Health::Ready => "ready",
+                Health::Ejected => "ejected",
+            },
+            models: models.collect(),
+            engine: EngineRow::from(&endpoint.engine),
+            booked: BookedRow::from(load),
+        }
+    }
+}
+
+// === impl EngineRow ===
+
+impl From<&EngineHints> for EngineRow {
+    fn from(hints: &EngineHints) -> Self {
+        Self {
+            block_size: hints.block_size,
+            num_blocks: hints.num_blocks,
+            running: hints.running,
+            waiting: hints.waiting,
+            kv_usage: hints.kv_usage,
+        }
+    }
+}
+
+// === impl BookedRow ===
+
+impl From<&Load> for BookedRow {
+    fn from(load: &Load) -> Self {
+        Self {
+            requests: load.requests,
+            prefill_tokens: load.prefill_tokens,
+            recent_tokens: load.recent_tokens,
+            prefill_ms_per_token: load.prefill_ms_per_token,
+        }
+    }
+}

@@ -1,0 +1,94 @@
+use std::net::Ipv4Addr;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::*;
+use crate::config::{Config, Setting, keys};
+use crate::telemetry::reading::tests::reading;
+use crate::telemetry::{Metrics, RouterCollector};
+
+fn pages() -> Pages {
+    let registry = Registry::new();
+    Metrics::new(&registry).expect("no name twice");
+    let readings = Readings::from_fn(reading);
+    let collector = RouterCollector::new(readings.clone()).expect("well formed");
+    registry.register(Box::new(collector)).expect("no name twice");
+    let key = keys().iter().find(|key| key.name() == "endpoints").expect("it is a key");
+    let flag = Setting { key, text: "http://10.0.0.1:8000".to_owned() };
+    let loaded = Arc::new(Config::load(None, [], &[flag]).expect("it is fine"));
+    Pages { readings, registry, drain: Drain::default(), loaded }
+}
+
+async fn start(pages: Pages) -> AdminServer {
+    AdminServer::start((Ipv4Addr::LOCALHOST, 0).into(), pages).await.expect("there is a port")
+}
+
+/// Status, head and body of an answer.
+async fn ask(addr: SocketAddr, path: &str) -> (u16, String, String) {
+    let mut stream = TcpStream::connect(addr).await.expect("it listens");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("it answers");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head ends");
+    let status = head.split(' ').nth(1).and_then(|it| it.parse().ok()).expect("a status");
+    (status, head.to_owned(), body.to_owned())
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).expect("it is JSON")
+}
+
+#[tokio::test]
+async fn every_page_answers() {
+    let server = start(pages()).await;
+    let addr = server.local_addr();
+    assert_eq!(ask(addr, "/healthz").await.0, 200);
+    let (status, head, metrics) = ask(addr, "/metrics").await;
+    assert!(status == 200 && head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    assert!(metrics.contains("hearth_endpoints{state=\"ready\"} 2"), "{metrics}");
+    let (status, _, pool) = ask(addr, "/pool").await;
+    assert_eq!(status, 200);
+    insta::assert_snapshot!(format!("{:#}", json(&pool)));
+    let (status, _, config) = ask(addr, "/config").await;
+    let config = json(&config);
+    assert_eq!(status, 200);
+    assert_eq!(config["config"]["endpoints"][0]["url"], "http://10.0.0.1:8000");
+    assert_eq!(config["set_by"], json!({ "endpoints": "--endpoints" }));
+    assert_eq!(config["hash"].as_str().map(str::len), Some(16));
+    let (status, _, contents) = ask(addr, "/nothing").await;
+    assert!(status == 404 && contents.contains("/metrics"), "{contents}");
+    for page in ["/metrics", "/healthz", "/readyz", "/pool", "/config"] {
+        assert!(contents.contains(page), "{page} is not in the contents");
+    }
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn readiness_says_why_not() {
+    let server = start(pages()).await;
+    let (status, _, body) = ask(server.local_addr(), "/readyz").await;
+    assert_eq!(status, 503);
+    assert_eq!(
+        json(&body),
+        json!({
+            "ready": false,
+            "reasons": ["not_synced"],
+            "degraded": ["1 of 3 pods not proven yet"],
+        })
+    );
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn after_the_end_nobody_listens() {
+    let server = start(pages()).await;
+    let addr = server.local_addr();
+    // An idle connection must not hold up the end.
+    let idle = TcpStream::connect(addr).await.expect("it listens");
+    server.shutdown().await;
+    assert!(TcpStream::connect(addr).await.is_err());
+    drop(idle);
+}

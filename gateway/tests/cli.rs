@@ -1,0 +1,65 @@
+//! The program's command line, as a person at a terminal meets it.
+
+use std::process::{Command, Output};
+
+/// Runs the program to its end, with no environment of ours.
+fn hearth(args: &[&str], env: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_hearth"))
+        .args(args)
+        .env_clear()
+        .envs(env.iter().copied())
+        .output()
+        .expect("the program runs")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn the_reference_with_pods_added_is_a_configuration_to_start_with() {
+    let reference = hearth(&["config"], &[]);
+    assert_eq!(reference.status.code(), Some(0));
+    let text = stdout(&reference).replace("endpoints: []", "endpoints: [http://10.0.0.1:8000]");
+    let folder = tempfile::tempdir().expect("there is room for a folder");
+    let file = folder.path().join("hearth.yaml");
+    std::fs::write(&file, text).expect("there is room");
+    let file = file.to_str().expect("the path is text");
+    let check = hearth(&["check-config", file], &[]);
+    assert_eq!((check.status.code(), stdout(&check)), (Some(0), format!("{file}: ok\n")));
+    let check = hearth(&["check-config", file], &[("HEARTH_THREDS", "1")]);
+    assert_eq!((check.status.code(), stdout(&check).as_str()), (Some(2), ""));
+    assert!(stderr(&check).contains("did you mean `HEARTH_THREADS`"), "{}", stderr(&check));
+}
+
+#[test]
+fn what_is_wrong_ends_with_2_and_names_it() {
+    for (args, env, named) in [
+        (&["serve"][..], &[][..], "endpoints: no pods"),
+        (&["serve", "--deadline-connect", "1s"], &[], "--deadlines-connect"),
+        (&["serve", "--cors-enabled", "false"], &[], "'false'"),
+        (&["serve", "--config", "none.yaml"], &[], "none.yaml: "),
+        (&["serve"], &[("HEARTH_CONFIG", "none.yaml")], "none.yaml: "),
+        (&["serve"], &[("HEARTH_LISTEN", "everywhere")], "HEARTH_LISTEN: "),
+        (&["check-config", "none.yaml"], &[], "none.yaml: "),
+        (&["frobnicate"], &[], "'frobnicate'"),
+    ] {
+        let output = hearth(args, env);
+        let complaint = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {complaint}");
+        assert!(complaint.contains(named), "{args:?}: {complaint}");
+        assert!(!complaint.contains('\u{1b}'), "no colours in a pipe: {complaint}");
+        assert_eq!(stdout(&output), "", "{args:?}");
+    }
+}
+
+#[test]
+fn the_version_is_that_of_the_crate() {
+    let output = hearth(&["--version"], &[]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(stdout(&output), format!("hearth {}\n", env!("CARGO_PKG_VERSION")));
+}

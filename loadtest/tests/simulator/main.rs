@@ -1,0 +1,8 @@
+//! The simulator on the wire, against what a real vLLM 0.32 sent (`tests/fixtures/vllm`).
+
+mod disconnects;
+mod faults;
+mod metrics;
+mod shapes;
+mod support;
+mod values;
