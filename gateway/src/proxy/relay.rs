@@ -156,9 +156,7 @@ impl Gateway {
             ctx.seen = observer.seen;
             ctx.tpot_ms = observer.tpot_ms();
         }
-        if let Some(cached_tokens) = ctx.seen.cached_tokens {
-            placement.cached_tokens(cached_tokens);
-        }
+        placement.usage(ctx.seen.prompt_tokens, ctx.seen.cached_tokens);
         match end {
             End::Cut => {
                 blame(self.router.pool(), placement.endpoint.slot, Some(Failure::CUT));
