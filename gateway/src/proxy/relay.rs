@@ -251,7 +251,7 @@ async fn gone(session: &mut Session) {
         // since a byte of what comes next was read.
         Err(error) if *error.etype() == ErrorType::ConnectError => {
             session.set_keepalive(None);
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         _ => {}
     }
