@@ -249,7 +249,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
-            let _: Result<(), Fault> = check(&[&bytes[..], END].concat());
+            let head = [&bytes[..], END].concat();
+            proptest::prop_assert_eq!(check(&head), check(&head));
         }
     }
 }
