@@ -1,0 +1,12 @@
+//! The gateway's edge as clients and pods meet it: a whole gateway on a free port, in front of
+//! pods that echo, that follow a script, or that are simulated.
+
+mod cancel;
+mod drain;
+mod hostile;
+mod hostile_h2;
+mod models;
+mod relay;
+mod retry;
+mod support;
+mod tls;
