@@ -22,7 +22,7 @@ use pingora_core::connectors::ConnectorOptions;
 use pingora_core::connectors::http::Connector;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{Error, ErrorSource, Result};
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use router::Router;
@@ -116,8 +116,8 @@ impl Gateway {
         self.relay(session, ctx, &query, &body.bytes).await
     }
 
-    /// Serves what is ours; says false if the request goes on to a pod as it is.
-    async fn serve(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool, Refuse> {
+    /// Serves what is ours; none if the request goes on to a pod as it is.
+    async fn serve(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Option<End>, Refuse> {
         let head = session.req_header();
         let route = route::route(&head.method, head.uri.path(), self.config.cors.enabled)?;
         ctx.route = route.label();
@@ -135,17 +135,20 @@ impl Gateway {
             Route::Model(id) => self.model(session, ctx, id).await?,
             Route::Health => self.health(session, ctx).await?,
             Route::Preflight => self.preflight(session, ctx).await?,
-            Route::Native(_) => return Ok(false),
+            Route::Native(_) => return Ok(None),
         };
-        match end {
-            End::Answered => {}
-            End::ClientGone => {
-                self.metrics.client_gone.inc();
-                ctx.error = Some("client_gone");
-            }
-            End::Cut => ctx.error = Some("upstream_cut"),
+        Ok(Some(end))
+    }
+
+    /// Ends a request whose client is gone, or must not take what it got for a whole answer: an
+    /// error makes Pingora drop the connection (HTTP/2: reset the stream) where after success it
+    /// would flush what is left, and wait for that without end.
+    fn abandon(&self, ctx: &mut Ctx) -> Result<bool> {
+        if ctx.error.is_none() {
+            self.metrics.client_gone.inc();
+            ctx.error = Some("client_gone");
         }
-        Ok(true)
+        Err(Error::new_down(ErrorType::ConnectionClosed))
     }
 }
 
@@ -173,7 +176,9 @@ impl ProxyHttp for Gateway {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         match self.serve(session, ctx).await {
-            Ok(is_served) => Ok(is_served),
+            Ok(None) => Ok(false),
+            Ok(Some(End::Answered)) => Ok(true),
+            Ok(Some(End::ClientGone | End::Broken)) => self.abandon(ctx),
             Err(refuse) => {
                 self.refuse(session, ctx, &refuse).await;
                 Ok(true)
@@ -184,7 +189,7 @@ impl ProxyHttp for Gateway {
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let placement = self.router.place_any(&ctx.tried).map_err(|refusal| {
             ctx.error = Some(refusal.reason());
-            Error::explain(pingora_core::ErrorType::HTTPStatus(503), refusal.to_string())
+            Error::explain(ErrorType::HTTPStatus(503), refusal.to_string())
         })?;
         let deadlines = &self.config.deadlines;
         let mut peer = upstream::peer(&placement.endpoint.pod, deadlines);
@@ -239,18 +244,21 @@ impl ProxyHttp for Gateway {
     ) -> FailToProxy {
         let refuse = match (error.esource(), error.etype()) {
             (ErrorSource::Downstream, _) => None,
-            (_, pingora_core::ErrorType::HTTPStatus(503)) => {
-                Some(Refuse::Router(router::Refusal::NoReadyPod))
-            }
+            (_, ErrorType::HTTPStatus(503)) => Some(Refuse::Router(router::Refusal::NoReadyPod)),
             (ErrorSource::Internal, _) => Some(Refuse::Internal),
             _ => Some(Refuse::AttemptsFailed { cause: "a pod did not answer" }),
         };
         let Some(refuse) = refuse else {
-            ctx.error = Some("client_gone");
+            ctx.error.get_or_insert("client_gone");
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         };
         self.refuse(session, ctx, &refuse).await;
         FailToProxy { error_code: refuse.status().as_u16(), can_reuse_downstream: false }
+    }
+
+    /// The access log tells of clients that left; they are no errors of ours.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, error: &Error) -> bool {
+        *error.esource() == ErrorSource::Downstream
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Ctx) {

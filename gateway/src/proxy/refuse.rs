@@ -35,6 +35,10 @@ pub enum Refuse {
     /// The body ended early or its framing is broken.
     #[error("The request body is incomplete or its framing is malformed.")]
     BodyBroken,
+    /// As many connections as `limits.connections` allows are open: this one is closed without a
+    /// word.
+    #[error("The gateway has too many connections.")]
+    TooManyConnections,
     /// The bodies in flight fill `limits.bodies_held`.
     #[error("The gateway holds too many request bodies. Try again shortly.")]
     TooManyBodies,
@@ -112,6 +116,7 @@ impl Refuse {
             Self::BodyTooLarge { .. } => row(S::PAYLOAD_TOO_LARGE, "body_too_large", BAD),
             Self::BodyTooSlow => row(S::REQUEST_TIMEOUT, "body_too_slow", BAD),
             Self::BodyBroken => row(S::BAD_REQUEST, "body_broken", BAD),
+            Self::TooManyConnections => row(S::SERVICE_UNAVAILABLE, "too_many_connections", BUSY),
             Self::TooManyBodies => row(S::SERVICE_UNAVAILABLE, "too_many_bodies", BUSY),
             Self::NoSuchPath { .. } => row(S::NOT_FOUND, "unknown_url", BAD),
             Self::MethodNotAllowed { .. } => row(S::METHOD_NOT_ALLOWED, "method_not_allowed", BAD),

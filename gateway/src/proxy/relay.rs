@@ -15,6 +15,7 @@ use pingora_proxy::Session;
 use router::openai::without;
 use router::query::Query;
 use router::{Placement, Refusal};
+use tokio::time::timeout;
 use tower::retry::budget::Budget;
 
 use super::Gateway;
@@ -29,8 +30,8 @@ pub(super) enum End {
     Answered,
     /// The client hung up.
     ClientGone,
-    /// The pod failed when part of the answer had gone out.
-    Cut,
+    /// The pod failed when part of the answer had gone out, and nothing in what went out says so.
+    Broken,
 }
 
 /// Chunks that are ready are joined up to this size: one write instead of many.
@@ -160,9 +161,13 @@ impl Gateway {
             placement.cached_tokens(cached_tokens);
         }
         match end {
-            End::Cut => {
+            End::Broken => {
                 blame(self.router.pool(), placement.endpoint.slot, Some(Failure::CUT));
-                cut(session, is_stream).await;
+                ctx.error = Some("upstream_cut");
+                session.set_keepalive(None);
+                if is_stream {
+                    return Ok(self.last_words(session).await);
+                }
             }
             End::Answered if observer.seen.has_error => ctx.error = Some("error_event"),
             End::Answered | End::ClientGone => {}
@@ -183,7 +188,7 @@ impl Gateway {
             let (bytes, after) = match next {
                 Ok(Some(bytes)) => joined(&mut connection, bytes),
                 Ok(None) => break,
-                Err(_failed) => return End::Cut,
+                Err(_failed) => return End::Broken,
             };
             look(&bytes);
             if session.write_response_body(Some(bytes), false).await.is_err() {
@@ -203,9 +208,24 @@ impl Gateway {
             };
         }
         connection.release(&self.connector, self.config.deadlines.upstream_idle.get()).await;
-        match session.write_response_body(None, true).await {
-            Ok(()) => End::Answered,
+        self.finish(session).await
+    }
+
+    /// Ends a stream that cannot be completed with an error event.
+    async fn last_words(&self, session: &mut Session) -> End {
+        let event = Bytes::from_static(CUT_EVENT.as_bytes());
+        match session.write_response_body(Some(event), false).await {
+            Ok(()) => self.finish(session).await,
             Err(_gone) => End::ClientGone,
+        }
+    }
+
+    /// Ends an answer. Pingora's deadline for writing does not cover the last flush.
+    async fn finish(&self, session: &mut Session) -> End {
+        let last = session.write_response_body(None, true);
+        match timeout(self.config.deadlines.client_write.get(), last).await {
+            Ok(Ok(())) => End::Answered,
+            _ => End::ClientGone,
         }
     }
 
@@ -256,21 +276,5 @@ async fn gone(session: &mut Session) {
             std::future::pending().await
         }
         _ => {}
-    }
-}
-
-/// Ends an answer that cannot be completed: a stream with an error event, anything else by closing
-/// the connection short of its length, so that nobody takes it for whole.
-async fn cut(session: &mut Session, is_stream: bool) {
-    session.set_keepalive(None);
-    if !is_stream {
-        session.shutdown().await;
-        return;
-    }
-    let event = Bytes::from_static(CUT_EVENT.as_bytes());
-    if session.write_response_body(Some(event), false).await.is_ok()
-        && session.write_response_body(None, true).await.is_err()
-    {
-        tracing::debug!("a client left while its stream was cut");
     }
 }

@@ -6,10 +6,12 @@ use pingora_core::Error;
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use router::session::SESSION_HEADER;
+use tokio::time::timeout;
 
 use super::refuse::Refuse;
 use super::relay::End;
 use super::{Ctx, Gateway, set};
+use crate::porch::LINGER;
 
 impl Gateway {
     /// Answers an error; if part of an answer has gone out already, there is nothing to say.
@@ -26,8 +28,9 @@ impl Gateway {
         let (fields, body) = (refuse.headers(), refuse.body(ctx.shape));
         let status = refuse.status();
         let written = self.write(session, ctx, status, "application/json", &fields, body).await;
-        if let Err(error) = written {
-            tracing::debug!(%error, "a client left before its error");
+        match written {
+            Ok(()) => linger(session).await,
+            Err(error) => tracing::debug!(%error, "a client left before its error"),
         }
     }
 
@@ -135,6 +138,20 @@ impl Gateway {
             Ok(()) => Ok(End::Answered),
             Err(_gone) => Ok(End::ClientGone),
         }
+    }
+}
+
+/// Reads on for a while what is left of a refused request. A client that sends its whole body before
+/// it looks for an answer would find a reset instead: a socket that is closed with unread bytes
+/// resets. HTTP/2 closes the stream, not the connection.
+async fn linger(session: &mut Session) {
+    if session.is_http2() {
+        return;
+    }
+    let rest =
+        async { while let Ok(Some(_)) = session.downstream_session.read_request_body().await {} };
+    if timeout(LINGER, rest).await.is_err() {
+        tracing::debug!("a refused client went on sending");
     }
 }
 

@@ -78,7 +78,8 @@ async fn a_hangup_in_the_middle_closes_the_pods_socket() {
 
 #[tokio::test]
 async fn a_hangup_in_the_middle_of_a_plain_answer_closes_the_pods_socket() {
-    let part = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    let part = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\
+        \r\n1\r\n{\r\n";
     let mut pod = RawPod::start([Reply::new(part, Then::Hold)]).await;
     let house = House::over(&[pod.addr]).await;
     let mut wire = Wire::connect(house.addr).await;
@@ -104,25 +105,29 @@ async fn a_hangup_while_the_head_is_awaited_closes_the_pods_socket() {
 
 #[tokio::test]
 async fn a_reader_that_stops_is_cut_and_holds_no_pod() {
-    let mut pod = RawPod::start([Reply::new(stream(&[TOKEN]), Then::Flood)]).await;
-    let mut config = config(&[pod.addr]);
-    config.deadlines.client_write = ms(300);
-    let house = House::start(config).await;
+    // More than all buffers between pod and client hold.
+    let long = crate::support::raw_pod::whole("200 OK", &"x".repeat(64 << 20));
+    for reply in [Reply::new(stream(&[TOKEN]), Then::Flood), Reply::new(long, Then::Hold)] {
+        let mut pod = RawPod::start([reply]).await;
+        let mut config = config(&[pod.addr]);
+        config.deadlines.client_write = ms(300);
+        let house = House::start(config).await;
 
-    let mut wire = Wire::connect(house.addr).await;
-    wire.send(&post("/v1/completions", STREAM)).await;
-    assert!(matches!(pod.sees().await, Seen::Request(_)));
-    assert_eq!(pod.sees().await, Seen::Closed, "HTTP/1.1");
-    house.at_rest().await;
-    drop(wire);
+        let mut wire = Wire::connect(house.addr).await;
+        wire.send(&post("/v1/completions", STREAM)).await;
+        assert!(matches!(pod.sees().await, Seen::Request(_)));
+        assert_eq!(pod.sees().await, Seen::Closed, "HTTP/1.1");
+        house.at_rest().await;
+        drop(wire);
 
-    let http2 = Client::http2();
-    let unread = http2.open(request(house.addr, "/v1/completions", whole(STREAM))).await;
-    assert!(matches!(pod.sees().await, Seen::Request(_)));
-    assert_eq!(pod.sees().await, Seen::Closed, "HTTP/2");
-    house.at_rest().await;
-    drop(unread);
-    house.end().await;
+        let http2 = Client::http2();
+        let unread = http2.open(request(house.addr, "/v1/completions", whole(STREAM))).await;
+        assert!(matches!(pod.sees().await, Seen::Request(_)));
+        assert_eq!(pod.sees().await, Seen::Closed, "HTTP/2");
+        house.at_rest().await;
+        drop(unread);
+        house.end().await;
+    }
 }
 
 #[tokio::test]

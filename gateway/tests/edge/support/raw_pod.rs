@@ -176,13 +176,15 @@ async fn connection(
             if last { replies.front().cloned() } else { replies.pop_front() }
         };
         let reply = reply.expect("a test gives at least one reply");
-        socket.write_all(&reply.bytes).await?;
-        match reply.then {
-            Then::Next => continue,
-            Then::Close => return Ok(()),
-            Then::Reset => return socket.set_zero_linger(),
-            Then::Hold => while socket.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {},
-            Then::Flood => flood(&mut socket).await,
+        // A failure to write is a gateway that has closed.
+        if socket.write_all(&reply.bytes).await.is_ok() {
+            match reply.then {
+                Then::Next => continue,
+                Then::Close => return Ok(()),
+                Then::Reset => return socket.set_zero_linger(),
+                Then::Hold => while socket.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {},
+                Then::Flood => flood(&mut socket).await,
+            }
         }
         drop(tell.send(Seen::Closed));
         return Ok(());
