@@ -80,11 +80,20 @@ pub(crate) fn check(head: &[u8]) -> Result<(), Fault> {
     }
 }
 
-/// Whether the bytes hold an empty line that is not spelled [`END`]: such a head would be waited
-/// for until its deadline.
-#[must_use]
-pub(crate) fn cannot_end(bytes: &[u8]) -> bool {
-    memchr::memmem::find(bytes, b"\n\n").is_some()
+/// Looks at the beginning of a head for what would be waited for until its deadline: bytes that
+/// begin no method (a TLS handshake on the plain port), or an empty line that is not spelled
+/// [`END`].
+///
+/// # Errors
+/// The [`Fault`] that no further byte can mend.
+pub(crate) fn check_beginning(bytes: &[u8]) -> Result<(), Fault> {
+    if bytes.first().is_some_and(|b| !is_token(*b)) {
+        return Err(Fault::RequestLine);
+    }
+    if memchr::memmem::find(bytes, b"\n\n").is_some() {
+        return Err(Fault::BareLineBreak);
+    }
+    Ok(())
 }
 
 /// Line breaks are CR LF, and nothing else below space but HTAB occurs.
@@ -243,7 +252,9 @@ mod tests {
             let head = [b"GET / HTTP/1.1\r\nHost: a\r\nX: ", &[byte][..], b"\r\n\r\n"].concat();
             assert_eq!(check(&head), Err(Fault::ControlCharacter), "{byte}");
         }
-        assert!(cannot_end(b"GET / HTTP/1.1\n\nx") && !cannot_end(b"GET / HTTP/1.1\r\n"));
+        assert_eq!(check_beginning(b"GET / HTTP/1.1\n\nx"), Err(Fault::BareLineBreak));
+        assert_eq!(check_beginning(b"\x16\x03\x01"), Err(Fault::RequestLine));
+        assert_eq!(check_beginning(b"GET / HTTP/1.1\r\n"), Ok(()));
     }
 
     proptest::proptest! {

@@ -4,7 +4,6 @@
 mod cancel;
 mod drain;
 mod hostile;
-mod hostile_h2;
 mod models;
 mod relay;
 mod retry;

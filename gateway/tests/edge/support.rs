@@ -5,6 +5,7 @@ pub(crate) mod echo;
 pub(crate) mod frames;
 pub(crate) mod process;
 pub(crate) mod raw_pod;
+pub(crate) mod siege;
 pub(crate) mod wire;
 
 use std::collections::BTreeMap;

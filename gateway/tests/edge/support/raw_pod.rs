@@ -9,15 +9,22 @@ use bytes::BytesMut;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 /// The pod; dropping it closes its connections.
 pub(crate) struct RawPod {
     pub(crate) addr: SocketAddr,
-    replies: Arc<Mutex<VecDeque<Reply>>>,
+    script: Arc<Script>,
     seen: mpsc::UnboundedReceiver<Seen>,
     _tasks: JoinSet<()>,
+}
+
+struct Script {
+    replies: Mutex<VecDeque<Reply>>,
+    /// Ends a reply that is held.
+    release: Notify,
+    tell: mpsc::UnboundedSender<Seen>,
 }
 
 /// What the pod does with one request.
@@ -36,7 +43,8 @@ pub(crate) enum Then {
     Close,
     /// It resets the connection.
     Reset,
-    /// It says nothing more and waits until the gateway closes.
+    /// It says nothing more and waits until the gateway closes, or until it is released: then it
+    /// says `[DONE]` and closes.
     Hold,
     /// It sends chunks for as long as they are taken.
     Flood,
@@ -108,16 +116,22 @@ impl RawPod {
     pub(crate) async fn start(replies: impl Into<VecDeque<Reply>>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let addr = listener.local_addr().expect("it is bound");
-        let replies = Arc::new(Mutex::new(replies.into()));
         let (tell, seen) = mpsc::unbounded_channel();
+        let release = Notify::new();
+        let script = Arc::new(Script { replies: Mutex::new(replies.into()), release, tell });
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, Arc::clone(&replies), tell));
-        Self { addr, replies, seen, _tasks: tasks }
+        tasks.spawn(serve(listener, Arc::clone(&script)));
+        Self { addr, script, seen, _tasks: tasks }
     }
 
     /// From now on it answers with these.
     pub(crate) fn tell(&self, replies: impl Into<VecDeque<Reply>>) {
-        *self.replies.lock() = replies.into();
+        *self.script.replies.lock() = replies.into();
+    }
+
+    /// Ends the reply that is held.
+    pub(crate) fn release(&self) {
+        self.script.release.notify_one();
     }
 
     /// The next thing that it sees.
@@ -144,23 +158,30 @@ impl RawPod {
     }
 }
 
-async fn serve(
-    listener: TcpListener,
-    replies: Arc<Mutex<VecDeque<Reply>>>,
-    tell: mpsc::UnboundedSender<Seen>,
-) {
-    let mut connections = JoinSet::new();
-    loop {
-        let (socket, _) = listener.accept().await.expect("it listens");
-        connections.spawn(connection(socket, Arc::clone(&replies), tell.clone()));
+// === impl Script ===
+
+impl Script {
+    fn saw(&self, seen: Seen) {
+        // An error means that the test is over.
+        self.tell.send(seen).unwrap_or_default();
+    }
+
+    fn next(&self) -> Reply {
+        let mut replies = self.replies.lock();
+        let reply = if replies.len() > 1 { replies.pop_front() } else { replies.front().cloned() };
+        reply.expect("a test gives at least one reply")
     }
 }
 
-async fn connection(
-    mut socket: TcpStream,
-    replies: Arc<Mutex<VecDeque<Reply>>>,
-    tell: mpsc::UnboundedSender<Seen>,
-) -> io::Result<()> {
+async fn serve(listener: TcpListener, script: Arc<Script>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (socket, _) = listener.accept().await.expect("it listens");
+        connections.spawn(connection(socket, Arc::clone(&script)));
+    }
+}
+
+async fn connection(mut socket: TcpStream, script: Arc<Script>) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     while let Some((head, body)) = read_request(&mut socket, &mut buffer).await? {
         let path = head.split(' ').nth(1).unwrap_or_default();
@@ -168,28 +189,37 @@ async fn connection(
             socket.write_all(&whole("200 OK", models())).await?;
             continue;
         }
-        // The test may be over.
-        drop(tell.send(Seen::Request(body)));
-        let reply = {
-            let mut replies = replies.lock();
-            let last = replies.len() <= 1;
-            if last { replies.front().cloned() } else { replies.pop_front() }
-        };
-        let reply = reply.expect("a test gives at least one reply");
+        script.saw(Seen::Request(body));
+        let reply = script.next();
         // A failure to write is a gateway that has closed.
         if socket.write_all(&reply.bytes).await.is_ok() {
             match reply.then {
                 Then::Next => continue,
                 Then::Close => return Ok(()),
                 Then::Reset => return socket.set_zero_linger(),
-                Then::Hold => while socket.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {},
+                Then::Hold if hold(&mut socket, &script.release).await => {
+                    let end = stream(&["[DONE]"]);
+                    let at = memchr::memmem::find(&end, b"\r\n\r\n").expect("a head") + 4;
+                    socket.write_all(&[&end[at..], LAST_CHUNK].concat()).await?;
+                    return Ok(());
+                }
+                Then::Hold => {}
                 Then::Flood => flood(&mut socket).await,
             }
         }
-        drop(tell.send(Seen::Closed));
+        script.saw(Seen::Closed);
         return Ok(());
     }
     Ok(())
+}
+
+/// Says whether it was released before the gateway closed.
+async fn hold(socket: &mut TcpStream, release: &Notify) -> bool {
+    let closed = async { while socket.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {} };
+    tokio::select! {
+        () = closed => false,
+        () = release.notified() => true,
+    }
 }
 
 async fn flood(socket: &mut TcpStream) {

@@ -1,0 +1,1 @@
+//! HTTP/2 that no library would send.
