@@ -170,7 +170,8 @@ impl ProxyHttp for Gateway {
         ctx.request_id = headers::request_id(&session.req_header().headers, trust);
         session.set_write_timeout(Some(self.config.deadlines.client_write.get()));
         let keep_alive = self.config.deadlines.keep_alive.as_secs();
-        session.set_keepalive((!self.drain.is_draining()).then_some(keep_alive));
+        let may_stay = !self.drain.is_draining() && !headers::is_chunked(session.req_header());
+        session.set_keepalive(may_stay.then_some(keep_alive));
         Ok(())
     }
 

@@ -84,6 +84,15 @@ pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
+/// Whether the body comes in chunks. Such a request is the last of its connection: Pingora's parser
+/// takes an empty chunk size for the end of the body and lets a line feed stand in an extension, so
+/// a proxy in front may see another end of the body than we do, and what follows would be a request
+/// that it never let through.
+#[must_use]
+pub(super) fn is_chunked(head: &RequestHeader) -> bool {
+    head.headers.contains_key(header::TRANSFER_ENCODING)
+}
+
 fn is_hop(name: &HeaderName) -> bool {
     HOP.contains(&name.as_str())
 }

@@ -111,6 +111,8 @@ impl Refuse {
             Self::Router(Refusal::AllTried) => row(S::BAD_GATEWAY, "all_tried", "server_error"),
             Self::Head(Fault::TooManyFields) |
             Self::HeadTooLarge => row(S::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", BAD),
+            Self::Head(Fault::Connect) |
+            Self::MethodNotAllowed { .. } => row(S::METHOD_NOT_ALLOWED, "method_not_allowed", BAD),
             Self::Head(_) => row(S::BAD_REQUEST, "bad_head", BAD),
             Self::HeadTooSlow => row(S::REQUEST_TIMEOUT, "head_too_slow", BAD),
             Self::BodyTooLarge { .. } => row(S::PAYLOAD_TOO_LARGE, "body_too_large", BAD),
@@ -119,7 +121,6 @@ impl Refuse {
             Self::TooManyConnections => row(S::SERVICE_UNAVAILABLE, "too_many_connections", BUSY),
             Self::TooManyBodies => row(S::SERVICE_UNAVAILABLE, "too_many_bodies", BUSY),
             Self::NoSuchPath { .. } => row(S::NOT_FOUND, "unknown_url", BAD),
-            Self::MethodNotAllowed { .. } => row(S::METHOD_NOT_ALLOWED, "method_not_allowed", BAD),
             Self::AttemptsFailed { .. } => row(S::BAD_GATEWAY, "attempts_failed", "server_error"),
             Self::FirstByteTooLate => row(S::GATEWAY_TIMEOUT, "first_byte_too_late", "server_error"),
             Self::Draining => row(S::SERVICE_UNAVAILABLE, "draining", BUSY),

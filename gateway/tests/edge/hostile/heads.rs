@@ -85,10 +85,29 @@ fn targets() -> Vec<(&'static str, String, Fate)> {
     let unknown = Kept(404, "unknown_url");
     let get = |target: &str| get(&format!("{target} HTTP/1.1\r\nHost: h"));
     vec![
-        ("absolute form", get("http://other/v1/models"), Answer(200)),
-        ("absolute form, admin", get("http://other/sleep"), unknown),
+        ("absolute form", get("http://h/v1/models"), Answer(200)),
+        ("absolute form, another host", get("http://other/v1/models"), BAD),
+        ("absolute form, a user", get("http://u@h/v1/models"), BAD),
+        ("absolute form, admin", get("http://h/sleep"), unknown),
+        ("another scheme", get("ftp://h/v1/models"), BAD),
+        ("no slash", get("v1/models"), BAD),
+        ("a fragment", get("/v1/models#x"), BAD),
+        ("a backslash", get("\\v1\\models"), BAD),
+        ("a backslash inside", get("/v1\\models"), unknown),
+        ("brackets", get("/v1/<models>"), BAD),
+        ("a back-quote", get("/v1/`models"), BAD),
+        ("braces and quotes", get("/v1/{\"|^}"), unknown),
         ("asterisk form", get("*").replace("GET", "OPTIONS"), unknown),
-        ("authority form", get("h:80").replace("GET", "CONNECT"), Answer(405)),
+        (
+            "authority form",
+            get("h:80").replace("GET", "CONNECT"),
+            Refused(405, "method_not_allowed"),
+        ),
+        (
+            "absolute CONNECT",
+            get("http://h/").replace("GET", "CONNECT"),
+            Refused(405, "method_not_allowed"),
+        ),
         ("dots", get("/v1/../metrics"), unknown),
         ("encoded dots", get("/v1/%2e%2e/metrics"), unknown),
         ("encoded slash", get("/v1%2f..%2fmetrics"), unknown),
