@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures_util::Stream;
 use kv_index::ApproximateIndex;
 use pingora_core::services::Service as _;
 use prometheus::Registry;
@@ -13,8 +14,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::admin::{AdminServer, Pages};
-use crate::config::Loaded;
-use crate::drain::{self, Drain, Outcome};
+use crate::config::{Config, Loaded};
+use crate::drain::{Drain, Outcome, Signal};
 use crate::listener::{self, Sockets};
 use crate::proxy::{BodyBudget, Gateway, Parts};
 use crate::telemetry;
@@ -93,27 +94,18 @@ impl App {
         let mut tasks = JoinSet::new();
         let (stop, stopped) = watch::channel(false);
 
-        let (pool, pool_guard) = pool::start(config.pool.clone(), config.discovery())?;
-        let index = Arc::new(ApproximateIndex::new(config.kv_index.settings()));
-        let removed = Arc::clone(&index);
-        pool.on_removed(move |slot| removed.remove(slot));
-        let tokenizers = tokenizers(&config)?;
-        let router = Arc::new(Router::new(pool, config.routing, index, tokenizers));
+        let (router, pool) = brain(&config)?;
         let readings = Readings::of(Arc::clone(&router));
         registry.register(Box::new(RouterCollector::new(readings.clone())?))?;
 
         let mut sockets = Sockets::default();
-        let listen = |sockets: &mut Sockets, addr| {
-            sockets.bind(addr).map_err(|source| StartError::Listen { addr, source })
-        };
-        let addr = listen(&mut sockets, config.listen)?;
+        let mut listen =
+            |addr| sockets.bind(addr).map_err(|source| StartError::Listen { addr, source });
+        let addr = listen(config.listen)?;
         let mut secure = None;
-        if let (Some(addr), Some(cert), Some(key)) =
-            (config.tls.listen, &config.tls.cert, &config.tls.key)
-        {
-            let reloader = Reloader::open(cert, key, Metrics::clone(&metrics))?;
+        if let Some((addr, reloader)) = reloader(&config, &metrics)? {
             let settings = reloader.certificate().settings().map_err(StartError::TlsSettings)?;
-            secure = Some((listen(&mut sockets, addr)?, settings));
+            secure = Some((listen(addr)?, settings));
             tasks.spawn(until(stopped.clone(), reloader.run(config.tls.reload_interval.get())));
         }
         let tls_addr = secure.as_ref().map(|(addr, _)| *addr);
@@ -150,17 +142,18 @@ impl App {
             stop,
             tasks,
             admin,
-            pool: pool_guard,
+            pool,
             access_log: writer,
         })
     }
 
-    /// Serves until a signal ends it, then drains and stops.
+    /// Serves until a signal ends it, then drains and stops. The caller listens for `signals` from
+    /// before the start on: one that comes in between would kill the process.
     ///
     /// # Errors
-    /// No signal handler, or a task that panicked.
-    pub async fn run(self) -> io::Result<Outcome> {
-        let outcome = self.drain.run(drain::signals()?, self.drain_settings).await;
+    /// A task that panicked.
+    pub async fn run(self, signals: impl Stream<Item = Signal> + Unpin) -> io::Result<Outcome> {
+        let outcome = self.drain.run(signals, self.drain_settings).await;
         self.stop().await.map_err(io::Error::other)?;
         Ok(outcome)
     }
@@ -190,7 +183,29 @@ async fn until(mut stopped: watch::Receiver<bool>, task: impl Future<Output = ()
     }
 }
 
-fn tokenizers(config: &crate::config::Config) -> Result<Tokenizers, StartError> {
+/// What decides: the pool that discovery fills, the index that forgets pods as they go.
+fn brain(config: &Config) -> Result<(Arc<Router>, PoolGuard), StartError> {
+    let (pool, guard) = pool::start(config.pool.clone(), config.discovery())?;
+    let index = Arc::new(ApproximateIndex::new(config.kv_index.settings()));
+    let removed = Arc::clone(&index);
+    pool.on_removed(move |slot| removed.remove(slot));
+    let tokenizers = tokenizers(config)?;
+    Ok((Arc::new(Router::new(pool, config.routing, index, tokenizers)), guard))
+}
+
+/// The TLS listener's address and certificate, if there is one.
+fn reloader(
+    config: &Config,
+    metrics: &Metrics,
+) -> Result<Option<(SocketAddr, Reloader)>, StartError> {
+    let tls = &config.tls;
+    let (Some(addr), Some(cert), Some(key)) = (tls.listen, &tls.cert, &tls.key) else {
+        return Ok(None);
+    };
+    Ok(Some((addr, Reloader::open(cert, key, metrics.clone())?)))
+}
+
+fn tokenizers(config: &Config) -> Result<Tokenizers, StartError> {
     let mut tokenizers = Tokenizers::default();
     for (model, dir) in &config.tokenizers {
         tokenizers
@@ -201,7 +216,7 @@ fn tokenizers(config: &crate::config::Config) -> Result<Tokenizers, StartError> 
 }
 
 fn access_log(
-    config: &crate::config::Config,
+    config: &Config,
     metrics: &Metrics,
 ) -> Result<(Option<AccessLog>, Option<AccessLogWriter>), StartError> {
     if !config.log.access {

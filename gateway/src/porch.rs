@@ -156,7 +156,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Porch<A> {
     ) -> Option<Stream> {
         let mut session = ServerSession::new_http1(stream);
         session.set_pipelined_prefix(head);
-        let keep_alive = (!*shutdown.borrow()).then(|| self.bounds.keep_alive.as_secs());
+        let keep_alive = (!*shutdown.borrow()).then_some(self.bounds.keep_alive.as_secs());
         session.set_keepalive(keep_alive);
         let reused = self.inner.process_new_http(session, shutdown).await?;
         Some(reused.consume().0)

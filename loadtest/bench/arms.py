@@ -110,8 +110,8 @@ def hearth(binary: Path, pods: list[str], scratch: Path) -> Arm:
                 except ValueError:
                     continue
                 fields = {**record, **(record.get("fields") or {})}
-                if "admin_listen" in fields:
-                    return fields["listen"], fields["admin_listen"]
+                if "admin_addr" in fields:
+                    return fields["addr"], fields["admin_addr"]
         return None
 
     arm.address, admin = arm.wait(bound, "listening")

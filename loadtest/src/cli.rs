@@ -2,8 +2,10 @@
 
 use clap::{Parser, Subcommand};
 
+use tokio::runtime::Builder;
+
 use crate::jobs::{Out, bench, cache_hit, documents, stickiness};
-use crate::simulator;
+use crate::{saturate, simulator, upstream};
 
 /// Simulated vLLM pods, and jobs that measure a gateway.
 #[derive(Debug, Parser)]
@@ -27,11 +29,28 @@ pub enum Command {
     Bench(Box<bench::Options>),
     /// Sessions A, B, A: does A return to its pod?
     Stickiness(Box<stickiness::Options>),
+    /// The cheapest pods there can be, for the bench beside other proxies.
+    #[command(hide = true)]
+    Upstream(upstream::Args),
+    /// A closed loop that costs little itself, for the same bench.
+    #[command(hide = true)]
+    Saturate(saturate::Args),
 }
 
 // === impl Command ===
 
 impl Command {
+    /// The runtime it wants: what stands beside a measured program keeps to one thread.
+    #[must_use]
+    pub fn runtime(&self) -> Builder {
+        let mut builder = match self {
+            Self::Upstream(_) | Self::Saturate(_) => Builder::new_current_thread(),
+            _ => Builder::new_multi_thread(),
+        };
+        builder.enable_all();
+        builder
+    }
+
     /// Runs it to its end and returns the sentences of the gates that do not hold.
     ///
     /// # Errors
@@ -46,6 +65,14 @@ impl Command {
             Self::Documents(options) => documents::run(&options, out).await?.shortfalls,
             Self::Bench(options) => bench::run(&options, out).await?.shortfalls,
             Self::Stickiness(options) => stickiness::run(&options, out).await?.shortfalls,
+            Self::Upstream(args) => {
+                upstream::run(&args, out).await?;
+                Vec::new()
+            }
+            Self::Saturate(args) => {
+                saturate::run(&args, out).await?;
+                Vec::new()
+            }
         })
     }
 }

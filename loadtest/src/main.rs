@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
-    let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let outcome = match cli.command.runtime().build() {
         Ok(runtime) => runtime.block_on(cli.command.run(&mut io::stdout())),
         Err(error) => return fail(&format!("the runtime cannot start: {error}")),
     };

@@ -7,7 +7,6 @@
 
 mod bodies;
 
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -22,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::jobs::Out;
 use crate::upstream::PACE_HEADER;
 
 /// `loadtest saturate`.
@@ -102,7 +102,7 @@ impl Tally {
 }
 
 /// Runs the load and writes one JSON line; fails only if it could not be run at all.
-pub async fn run(args: &Args, out: &mut (dyn Write + Send)) -> anyhow::Result<()> {
+pub async fn run(args: &Args, out: Out<'_>) -> anyhow::Result<()> {
     ensure!(args.connections > 0, "--connections must be at least 1");
     let bodies = bodies::chats(args.body_kib * 1024, args.stream);
     if args.hold {
@@ -201,7 +201,7 @@ async fn exchange(
 }
 
 /// Opens everything, writes `held N`, and keeps it until the caller drops this or one breaks.
-async fn hold(args: &Args, bodies: &[Bytes], out: &mut (dyn Write + Send)) -> anyhow::Result<()> {
+async fn hold(args: &Args, bodies: &[Bytes], out: Out<'_>) -> anyhow::Result<()> {
     let (opened, mut begun) = mpsc::channel(args.connections);
     let mut held = JoinSet::new();
     for body in bodies.iter().cycle().take(args.connections) {

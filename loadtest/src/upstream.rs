@@ -5,7 +5,6 @@
 //! written on its own as vLLM writes them, one every `x-bench-pace-ms` if that header came along.
 
 use std::convert::Infallible;
-use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -20,6 +19,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use crate::jobs::Out;
 
 /// Content events of one stream, before the usage event and `[DONE]`.
 pub const CHUNKS: u32 = 200;
@@ -43,7 +44,7 @@ pub struct Args {
 }
 
 /// Serves until the task is dropped; writes one line with the bound addresses, by commas.
-pub async fn run(args: &Args, out: &mut (dyn Write + Send)) -> anyhow::Result<()> {
+pub async fn run(args: &Args, out: Out<'_>) -> anyhow::Result<()> {
     let mut listeners = Vec::new();
     for _ in 0..args.pods {
         listeners.push(TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?);

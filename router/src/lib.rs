@@ -14,6 +14,7 @@ pub mod query;
 mod refusal;
 mod router;
 pub mod session;
+mod text_rate;
 pub mod tls;
 pub mod tokenize;
 pub mod units;

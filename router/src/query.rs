@@ -33,14 +33,12 @@ pub struct PromptBlocks {
     pub tokens: u32,
     /// Tokens per block; about, unless it was tokenized.
     pub block_tokens: u32,
+    /// Bytes of its text, if it was not tokenized: what `tokens` was estimated from.
+    pub text_bytes: Option<u32>,
 }
 
 /// A block of prompt bytes, where we have no tokenizer.
 const BLOCK_BYTES: usize = 64;
-
-/// English text has about four bytes per token, so a block of bytes stands for 16 tokens, the size
-/// of vLLM's block on a GPU.
-const BYTES_PER_TOKEN: usize = 4;
 
 // === impl Query ===
 
@@ -66,10 +64,11 @@ impl PromptBlocks {
     ) -> Self {
         let mut chain = Vec::new();
         hasher.chain_tokens(hasher.root(root), tokens, block_tokens as usize, &mut chain);
-        Self { chain, tokens: saturated(tokens.len()), block_tokens }
+        Self { chain, tokens: saturated(tokens.len()), block_tokens, text_bytes: None }
     }
 
-    /// The blocks of a prompt that we cannot tokenize: 64 bytes each of its text.
+    /// The blocks of a prompt that we cannot tokenize: 64 bytes each of its text, which at four
+    /// bytes per token stand for 16 tokens, the size of vLLM's block on a GPU.
     ///
     /// # Errors
     /// When the prompt is not readable JSON.
@@ -77,13 +76,16 @@ impl PromptBlocks {
         hasher: &ChainHasher,
         root: &[&str],
         fields: &Fields<'_>,
+        bytes_per_token: f64,
     ) -> Result<Self, BadBody> {
         let mut text = Vec::new();
         fields.prompt.canonical(&mut text)?;
         let mut chain = Vec::new();
         hasher.chain_bytes(hasher.root(root), &text, BLOCK_BYTES, &mut chain);
-        let tokens = saturated(text.len().div_ceil(BYTES_PER_TOKEN));
-        Ok(Self { chain, tokens, block_tokens: saturated(BLOCK_BYTES / BYTES_PER_TOKEN) })
+        let text_bytes = saturated(text.len());
+        let tokens = estimated(text_bytes, bytes_per_token);
+        let block_tokens = estimated(saturated(BLOCK_BYTES), bytes_per_token);
+        Ok(Self { chain, tokens, block_tokens, text_bytes: Some(text_bytes) })
     }
 
     /// Prompt tokens that a pod can reuse if it holds the first `blocks` blocks: whole blocks, and
@@ -101,6 +103,13 @@ impl PromptBlocks {
     }
 }
 
+/// At least one token, however short the text.
+fn estimated(bytes: u32, bytes_per_token: f64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts saturate")]
+    let tokens = (f64::from(bytes) / bytes_per_token).round() as u32;
+    tokens.max(1)
+}
+
 fn saturated(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
@@ -110,7 +119,7 @@ mod tests {
     use super::*;
 
     fn prompt(tokens: u32) -> PromptBlocks {
-        PromptBlocks { chain: Vec::new(), tokens, block_tokens: 16 }
+        PromptBlocks { tokens, block_tokens: 16, ..PromptBlocks::default() }
     }
 
     #[test]

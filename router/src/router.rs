@@ -18,6 +18,7 @@ use crate::prompt::{self, Tokenizers};
 use crate::query::{PromptBlocks, Query};
 use crate::refusal::Refusal;
 use crate::session;
+use crate::text_rate::TextRates;
 use crate::tokenize::Tokenizer;
 
 /// The brain: everything that deciding needs, shared by all requests.
@@ -29,6 +30,7 @@ pub struct Router {
     bookings: Arc<Bookings>,
     hasher: ChainHasher,
     tokenizers: Tokenizers,
+    text_rates: Arc<TextRates>,
     started: Instant,
 }
 
@@ -43,6 +45,7 @@ pub struct Placement {
     index: Arc<ApproximateIndex>,
     held_since_ms: u64,
     placed_ms: u64,
+    text: Option<(Arc<TextRates>, Arc<str>, u32)>,
 }
 
 /// What `x-hearth-decision` says.
@@ -92,8 +95,8 @@ impl Router {
     ) -> Self {
         let bookings = Arc::default();
         let hasher = ChainHasher::default();
-        let started = Instant::now();
-        Self { pool, settings, index, bookings, hasher, tokenizers, started }
+        let (text_rates, started) = (Arc::default(), Instant::now());
+        Self { pool, settings, index, bookings, hasher, tokenizers, text_rates, started }
     }
 
     /// The pods.
@@ -206,7 +209,14 @@ impl Router {
             index: Arc::clone(&self.index),
             held_since_ms: view.overlap.touched_ms(chosen.slot),
             placed_ms: now_ms,
+            text: self.text_of(query),
         })
+    }
+
+    /// What a pod's count of this prompt's tokens can teach.
+    fn text_of(&self, query: &Query) -> Option<(Arc<TextRates>, Arc<str>, u32)> {
+        let model = query.model.as_ref()?;
+        Some((Arc::clone(&self.text_rates), Arc::clone(model), query.prompt.text_bytes?))
     }
 
     /// The prompt's blocks: of its tokens, or else of its text.
@@ -228,7 +238,8 @@ impl Router {
                 Err(error) => tracing::debug!(%error, model, "a prompt could not be tokenized"),
             }
         }
-        Ok(PromptBlocks::of_text(&self.hasher, &root, fields)?)
+        let rate = self.text_rates.get(model);
+        Ok(PromptBlocks::of_text(&self.hasher, &root, fields, rate)?)
     }
 
     fn now_ms(&self) -> u64 {
@@ -294,10 +305,15 @@ impl Placement {
         self.booking.first_token(ttft_ms);
     }
 
-    /// The pod's own count of the prompt tokens that it found in its cache
-    /// (`usage.prompt_tokens_details.cached_tokens`). Much less than we believed: blocks of that
-    /// age are gone from it, and so is everything older.
-    pub fn cached_tokens(&self, cached_tokens: u32) {
+    /// The pod's own counts, from `usage`: prompt tokens, and those that it found in its cache.
+    ///
+    /// Much fewer cached than we believed: blocks of that age are gone from it, and so is
+    /// everything older.
+    pub fn usage(&self, prompt_tokens: Option<u32>, cached_tokens: Option<u32>) {
+        if let (Some(tokens), Some((rates, model, bytes))) = (prompt_tokens, &self.text) {
+            rates.learn(model, *bytes, tokens);
+        }
+        let Some(cached_tokens) = cached_tokens else { return };
         let believed = self.decision.matched_tokens;
         let settled = self.held_since_ms + SETTLED_MS <= self.placed_ms;
         if settled && cached_tokens.saturating_mul(BELIEF_SHARE) < believed {

@@ -157,9 +157,7 @@ impl Gateway {
             ctx.seen = observer.seen;
             ctx.tpot_ms = observer.tpot_ms();
         }
-        if let Some(cached_tokens) = ctx.seen.cached_tokens {
-            placement.cached_tokens(cached_tokens);
-        }
+        placement.usage(ctx.seen.prompt_tokens, ctx.seen.cached_tokens);
         match end {
             End::Broken => {
                 blame(self.router.pool(), placement.endpoint.slot, Some(Failure::CUT));
@@ -273,7 +271,7 @@ async fn gone(session: &mut Session) {
         // since a byte of what comes next was read.
         Err(error) if *error.etype() == ErrorType::ConnectError => {
             session.set_keepalive(None);
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         _ => {}
     }

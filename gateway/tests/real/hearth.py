@@ -55,6 +55,6 @@ def _addresses(line: str) -> tuple[str, str] | None:
     except ValueError:
         return None
     fields = {**record, **record.get("fields", {})} if isinstance(record, dict) else {}
-    if "listen" in fields and "admin_listen" in fields:
-        return fields["listen"], fields["admin_listen"]
+    if "addr" in fields and "admin_addr" in fields:
+        return fields["addr"], fields["admin_addr"]
     return None

@@ -6,6 +6,7 @@ Runs under the environment that setup.sh makes (the clients' one); `run.sh` does
 
 import argparse
 import contextlib
+import shlex
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import checks.failures  # noqa: F401  (declared last: it kills a pod)
 from harness import CHECKS, World, run
 from hearth import Hearth
 from processes import exit_on_sigterm
-from vllm import Running, Server
+from pods import Running, Server
 
 STAGES = {
     # Tool calls need a parser named at start. Random weights like to fill JSON with white space.
@@ -39,7 +40,8 @@ def world_of(stage: str, options):
                 pod.wait_ready()
         gateway = options.gateway
         if not gateway:
-            hearth = stack.enter_context(Hearth(options.hearth, [pod.url for pod in pods]))
+            urls, flags = [pod.url for pod in pods], tuple(shlex.split(options.flags))
+            hearth = stack.enter_context(Hearth(options.hearth, urls, flags))
             hearth.wait_ready()
             gateway = hearth.url
         yield World(stage, gateway, pods)
@@ -49,6 +51,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hearth", type=Path, help="the binary to start")
     parser.add_argument("--gateway", help="a gateway that runs already, instead")
+    parser.add_argument("--flags", default="", help="more flags for `hearth serve`, as one word")
     parser.add_argument("--pods", help="URL,URL of pods that run already: nothing is started or killed")
     parser.add_argument("words", nargs="*", help="only checks whose names contain one of these")
     options = parser.parse_args()

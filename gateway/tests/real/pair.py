@@ -11,7 +11,7 @@ import contextlib
 import signal
 
 from processes import exit_on_sigterm
-from vllm import MODELS, Server
+from pods import MODELS, Server
 
 
 def main() -> None:

@@ -34,7 +34,8 @@ class Group:
         with log.open("wb") as out:
             self._child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-                env=env, start_new_session=True)
+                # Never our folder: `python -m` would take our modules for its own.
+                cwd=log.parent, env=env, start_new_session=True)
         self.pid = self._child.pid
 
     def alive(self) -> bool:

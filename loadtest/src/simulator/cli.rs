@@ -102,3 +102,6 @@ impl Args {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

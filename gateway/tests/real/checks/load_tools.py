@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness import World, check, expect
 from processes import REAL
-from vllm import MODELS
+from pods import MODELS
 
 SECONDS = 10
 

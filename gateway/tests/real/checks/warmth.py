@@ -19,7 +19,7 @@ def prompt(world: World, seed: int) -> list[dict]:
     """A chat of about PROMPT_TOKENS tokens (at least), that no other seed's shares a block with."""
     rng = random.Random(seed)
     text = " ".join(rng.choice(WORDS) for _ in range(PROMPT_TOKENS))
-    return [{"role": "user", "content": f"{seed}: {text}"}]
+    return [{"role": "user", "content": f"{seed}: {text}. What is the capital of France?"}]
 
 
 def asked(world: World, messages: list[dict]) -> tuple[str, float, dict]:

@@ -57,6 +57,8 @@ class Server(Running):
             "--served-model-name", model,
             "--host", "127.0.0.1", "--port", str(self.port),
             # 16 is refused on CPU: attention there works in multiples of 32.
+            # Without AVX-512 a CPU computes bfloat16 five times slower (33 s against 6 for 1,400 tokens).
+            "--dtype", "float32",
             "--block-size", "32", "--enable-prefix-caching", "--enforce-eager",
             "--max-model-len", "4096", "--max-num-seqs", "64",
             "--num-gpu-blocks-override", "1024",

@@ -1,0 +1,15 @@
+use clap::Parser;
+
+use super::{Args, Config};
+
+#[derive(Debug, Parser)]
+struct Cli {
+    #[command(flatten)]
+    args: Args,
+}
+
+#[test]
+fn without_options_the_command_has_the_librarys_defaults() {
+    let cli = Cli::try_parse_from(["simulate"]).expect("no option is needed");
+    assert_eq!(format!("{:?}", cli.args.config()), format!("{:?}", Config::default()));
+}
