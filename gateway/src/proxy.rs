@@ -119,6 +119,7 @@ impl Gateway {
     /// Serves what is ours; none if the request goes on to a pod as it is.
     async fn serve(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Option<End>, Refuse> {
         let head = session.req_header();
+        headers::check_length(&head.headers)?;
         let route = route::route(&head.method, head.uri.path(), self.config.cors.enabled)?;
         ctx.route = route.label();
         if self.drain.is_closing() {

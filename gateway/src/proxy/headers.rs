@@ -3,6 +3,8 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora_http::{RequestHeader, ResponseHeader};
 
+use crate::porch::head::Fault;
+
 /// Fields between two neighbours only (RFC 9110 §7.6.1), and the old or dangerous ones around them.
 const HOP: [&str; 9] = [
     "connection",
@@ -82,6 +84,16 @@ pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
     headers
         .get(header::UPGRADE)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// Refuses a length that is said twice, which HTTP/2 libraries let pass where both are the same. (The
+/// porch reads the heads of HTTP/1 only.)
+///
+/// # Errors
+/// [`Fault::ContentLength`].
+pub(super) fn check_length(headers: &HeaderMap) -> Result<(), Fault> {
+    let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
+    if lengths > 1 { Err(Fault::ContentLength) } else { Ok(()) }
 }
 
 /// Whether the body comes in chunks. Such a request is the last of its connection: Pingora's parser

@@ -1,5 +1,6 @@
 //! The gateway's edge as clients and pods meet it: a whole gateway on a free port, in front of
 //! pods that echo, that follow a script, or that are simulated.
+#![expect(clippy::panic, reason = "a test that cannot go on says why")]
 
 mod cancel;
 mod drain;

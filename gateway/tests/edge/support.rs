@@ -37,9 +37,9 @@ pub(crate) struct House {
 /// Everything that must be nothing when no request runs.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Held {
-    pub(crate) requests: f64,
-    pub(crate) body_bytes: f64,
-    pub(crate) bookings: f64,
+    pub(crate) requests: i64,
+    pub(crate) body_bytes: i64,
+    pub(crate) bookings: i64,
 }
 
 /// Settings for a gateway on free ports before these pods.
@@ -128,7 +128,7 @@ impl House {
     }
 
     /// A metric's samples, added up.
-    pub(crate) async fn metric(&self, name: &str) -> f64 {
+    pub(crate) async fn metric(&self, name: &str) -> i64 {
         metric(&self.client, self.app.admin_addr, name).await
     }
 
@@ -147,7 +147,7 @@ impl House {
 }
 
 /// A metric's samples, added up; `name` may hold the beginning of its labels.
-pub(crate) async fn metric(client: &Client, admin: SocketAddr, name: &str) -> f64 {
+pub(crate) async fn metric(client: &Client, admin: SocketAddr, name: &str) -> i64 {
     let page = client.send(admin, Method::GET, "/metrics", "").await;
     let samples = page.text().lines().filter(|line| line.starts_with(name)).map(value);
     samples.sum()
@@ -172,7 +172,7 @@ async fn held(client: &Client, admin: SocketAddr) -> Held {
     }
 }
 
-fn value(sample: &str) -> f64 {
+fn value(sample: &str) -> i64 {
     let value = sample.rsplit(' ').next().unwrap_or_default();
     value.parse().unwrap_or_else(|_| panic!("a sample without a value: {sample}"))
 }

@@ -37,21 +37,24 @@ async fn ask(siege: &Siege, fields: &[(&str, &str)], body: Option<&str>) -> Fate
     fate(frames.outcome(1).await.as_ref())
 }
 
-#[tokio::test]
-async fn malformed_requests_are_refused_and_the_rest_is_served() {
-    let siege = Siege::begin().await;
-    let post = |more: &[(&'static str, &'static str)]| request("POST", "/v1/completions", more);
-    let json = ("content-type", "application/json");
-    let without = |name: &str| {
-        let mut fields = post(&[json]);
-        fields.retain(|field| field.0 != name);
-        fields
-    };
-    for (name, fields, body, wanted) in [
-        ("a good one", post(&[json]), Some(GOOD), Answer(200)),
-        ("a good length", post(&[json, ("content-length", "44")]), Some(GOOD), Answer(200)),
-        ("a length too short", post(&[json, ("content-length", "43")]), Some(GOOD), Broken),
-        ("a length too long", post(&[json, ("content-length", "45")]), Some(GOOD), Broken),
+type Row = (&'static str, Vec<(&'static str, &'static str)>, Option<&'static str>, Fate);
+
+fn post(more: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
+    request("POST", "/v1/completions", &[&[JSON], more].concat())
+}
+
+fn without(name: &str) -> Vec<(&'static str, &'static str)> {
+    post(&[]).into_iter().filter(|field| field.0 != name).collect()
+}
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+fn lengths_and_fields() -> Vec<Row> {
+    vec![
+        ("a good one", post(&[]), Some(GOOD), Answer(200)),
+        ("a good length", post(&[("content-length", "44")]), Some(GOOD), Answer(200)),
+        ("a length too short", post(&[("content-length", "43")]), Some(GOOD), Broken),
+        ("a length too long", post(&[("content-length", "45")]), Some(GOOD), Broken),
         (
             "two lengths",
             post(&[("content-length", "44"), ("content-length", "4")]),
@@ -73,6 +76,11 @@ async fn malformed_requests_are_refused_and_the_rest_is_served() {
         ("a space in a name", post(&[("x a", "b")]), Some(GOOD), Broken),
         ("CR LF in a value", post(&[("x-a", "b\r\nc: d")]), Some(GOOD), Broken),
         ("NUL in a value", post(&[("x-a", "b\0c")]), Some(GOOD), Broken),
+    ]
+}
+
+fn pseudo_fields() -> Vec<Row> {
+    vec![
         ("an unknown pseudo field", post(&[(":a", "b")]), Some(GOOD), Broken),
         ("a second path", post(&[(":path", "/sleep")]), Some(GOOD), Broken),
         (
@@ -89,10 +97,7 @@ async fn malformed_requests_are_refused_and_the_rest_is_served() {
         ("the host twice", post(&[("host", "h"), ("host", "h")]), Some(GOOD), Answer(400)),
         (
             "a host and no authority",
-            [("host", "h")].into_iter().fold(without(":authority"), |mut all, it| {
-                all.push(it);
-                all
-            }),
+            [without(":authority"), vec![("host", "h")]].concat(),
             Some(GOOD),
             Answer(200),
         ),
@@ -100,9 +105,15 @@ async fn malformed_requests_are_refused_and_the_rest_is_served() {
         ("a path that is none", request("POST", "v1/completions", &[]), Some(GOOD), Broken),
         ("an admin path", request("POST", "/v1/%6coad_lora_adapter", &[]), Some(GOOD), Answer(404)),
         ("CONNECT", request("CONNECT", "/", &[]), None, Broken),
-        ("an empty body", post(&[json]), Some(""), Answer(400)),
-        ("no body", post(&[json]), None, Answer(400)),
-    ] {
+        ("an empty body", post(&[]), Some(""), Answer(400)),
+        ("no body", post(&[]), None, Answer(400)),
+    ]
+}
+
+#[tokio::test]
+async fn malformed_requests_are_refused_and_the_rest_is_served() {
+    let siege = Siege::begin().await;
+    for (name, fields, body, wanted) in lengths_and_fields().into_iter().chain(pseudo_fields()) {
         let seen = ask(&siege, &fields, body).await;
         if seen != wanted {
             siege.complain(format!("{name}: not {wanted:?} but {seen:?}"));
@@ -110,6 +121,20 @@ async fn malformed_requests_are_refused_and_the_rest_is_served() {
         siege.still_serves(name).await;
     }
     siege.end().await;
+}
+
+/// The rest of an answer.
+async fn body_of(frames: &mut Frames, stream: u32) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(frame) = frames.next().await {
+        if frame.stream == stream && frame.kind == DATA {
+            body.extend(frame.payload);
+            if frame.flags & END_STREAM != 0 {
+                break;
+            }
+        }
+    }
+    body
 }
 
 #[tokio::test]
@@ -121,6 +146,9 @@ async fn an_early_refusal_ends_its_stream_and_not_the_others() {
     frames.send(HEADERS, END_HEADERS, 1, &open(&[("content-length", "200000000")])).await;
     let refused = frames.outcome(1).await;
     assert_eq!(fate(refused.as_ref()), Answer(413), "{refused:?}");
+    let error: serde_json::Value =
+        serde_json::from_slice(&body_of(&mut frames, 1).await).expect("an error object");
+    assert_eq!(error["error"]["code"], "body_too_large");
     // The rest of the refused body is dropped, whatever it looks like.
     frames.send(DATA, 0, 1, &[b'x'; 1000]).await;
     frames.send(HEADERS, END_HEADERS, 3, &open(&[("content-type", "application/json")])).await;
