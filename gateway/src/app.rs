@@ -152,10 +152,18 @@ impl App {
     ///
     /// # Errors
     /// A task that panicked.
-    pub async fn run(self, signals: impl Stream<Item = Signal> + Unpin) -> io::Result<Outcome> {
-        let outcome = self.drain.run(signals, self.drain_settings).await;
-        self.stop().await.map_err(io::Error::other)?;
-        Ok(outcome)
+    pub async fn run(mut self, signals: impl Stream<Item = Signal> + Unpin) -> io::Result<Outcome> {
+        let drain = self.drain.clone();
+        let outcome = tokio::select! {
+            outcome = drain.run(signals, self.drain_settings) => Ok(outcome),
+            // None of them ends by itself: without it we would serve half, and say that all is well.
+            ended = self.tasks.join_next() => Err(match ended {
+                Some(Err(error)) => io::Error::other(error),
+                _ => io::Error::other("a task of the gateway ended by itself"),
+            }),
+        };
+        let stopped = self.stop().await.map_err(io::Error::other);
+        outcome.and_then(|outcome| stopped.map(|()| outcome))
     }
 
     /// Stops now: listeners close, running requests are cut.
@@ -188,9 +196,14 @@ fn brain(config: &Config) -> Result<(Arc<Router>, PoolGuard), StartError> {
     let (pool, guard) = pool::start(config.pool.clone(), config.discovery())?;
     let index = Arc::new(ApproximateIndex::new(config.kv_index.settings()));
     let removed = Arc::clone(&index);
-    pool.on_removed(move |slot| removed.remove(slot));
     let tokenizers = tokenizers(config)?;
-    Ok((Arc::new(Router::new(pool, config.routing, index, tokenizers)), guard))
+    let router = Arc::new(Router::new(pool, config.routing, index, tokenizers));
+    let bookings = Arc::clone(router.bookings());
+    router.pool().on_removed(move |slot| {
+        removed.remove(slot);
+        bookings.forget(slot);
+    });
+    Ok((router, guard))
 }
 
 /// The TLS listener's address and certificate, if there is one.

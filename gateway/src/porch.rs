@@ -163,14 +163,14 @@ impl<A: HttpServerApp + Send + Sync + 'static> Porch<A> {
     }
 
     async fn arrival(&self, stream: &mut Stream, idle: Duration) -> Arrival {
-        let mut byte = [0];
-        if !matches!(timeout(idle, stream.try_peek(&mut byte)).await, Ok(Ok(_))) {
+        let mut first = BytesMut::new();
+        if !matches!(timeout(idle, wait(stream, &mut first)).await, Ok(true)) {
             return Arrival::Nothing;
         }
         let whole = async {
             match begins_http2(stream).await {
                 Some(true) if preface(stream).await => Arrival::Http2,
-                Some(false) => self.head(stream).await,
+                Some(false) => self.head(stream, first).await,
                 _ => Arrival::Nothing,
             }
         };
@@ -178,14 +178,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Porch<A> {
         whole.unwrap_or(Arrival::Refused(Refuse::HeadTooSlow))
     }
 
-    async fn head(&self, stream: &mut Stream) -> Arrival {
-        let mut bytes = BytesMut::with_capacity(HEAD_BUFFER);
+    async fn head(&self, stream: &mut Stream, mut bytes: BytesMut) -> Arrival {
+        bytes.reserve(HEAD_BUFFER);
+        let mut scanned = 0;
         loop {
-            let scanned = bytes.len().saturating_sub(head::END.len());
-            match stream.read_buf(&mut bytes).await {
-                Ok(0) | Err(_) => return Arrival::Nothing,
-                Ok(_) => {}
-            }
             if let Some(at) = memchr::memmem::find(&bytes[scanned..], head::END) {
                 let end = scanned + at + head::END.len();
                 if end > self.bounds.head_bytes {
@@ -202,15 +198,33 @@ impl<A: HttpServerApp + Send + Sync + 'static> Porch<A> {
             if let Err(fault) = head::check_beginning(&bytes) {
                 return Arrival::Refused(fault.into());
             }
+            scanned = bytes.len().saturating_sub(head::END.len());
+            match stream.read_buf(&mut bytes).await {
+                Ok(0) | Err(_) => return Arrival::Nothing,
+                Ok(_) => {}
+            }
         }
     }
 }
 
+/// Waits for a first byte. A plain connection is peeked at; one under TLS cannot be, and what it
+/// sends goes to `first`.
+async fn wait(stream: &mut Stream, first: &mut BytesMut) -> bool {
+    if stream.get_ssl_digest().is_some() {
+        first.reserve(HEAD_BUFFER);
+        return matches!(stream.read_buf(first).await, Ok(1..));
+    }
+    stream.try_peek(&mut [0]).await.is_ok()
+}
+
 /// Says whether the first bytes begin HTTP/2; none when the client closed.
 async fn begins_http2(stream: &mut Stream) -> Option<bool> {
+    if stream.get_ssl_digest().is_some() {
+        return Some(false);
+    }
     let mut first = [0; TELLING];
     stream.try_peek(&mut first[..1]).await.ok()?;
-    if first[0] != PREFACE[0] || stream.get_ssl_digest().is_some() {
+    if first[0] != PREFACE[0] {
         return Some(false);
     }
     stream.try_peek(&mut first).await.ok()?;

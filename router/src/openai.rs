@@ -100,10 +100,4 @@ impl Api {
     pub fn fills_cache(self) -> bool {
         matches!(self, Self::Chat | Self::Completions | Self::Responses | Self::Messages)
     }
-
-    /// Whether errors take Anthropic's shape.
-    #[must_use]
-    pub fn is_anthropic(self) -> bool {
-        matches!(self, Self::Messages | Self::CountTokens)
-    }
 }

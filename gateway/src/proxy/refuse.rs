@@ -63,6 +63,9 @@ pub enum Refuse {
     /// The pod did not send the first byte in time.
     #[error("The pod did not answer in time.")]
     FirstByteTooLate,
+    /// The pod failed when part of its answer had gone out.
+    #[error("The pod failed while answering.")]
+    Cut,
     /// The gateway is shutting down.
     #[error("The gateway is shutting down.")]
     Draining,
@@ -89,6 +92,11 @@ struct Row {
     kind: &'static str,
     param: Option<&'static str>,
 }
+
+/// How a request ends without an error of ours: the client left, or the pod itself ended its stream
+/// with an error event. In metrics and log these stand beside the reasons of the table.
+pub(crate) const CLIENT_GONE: &str = "client_gone";
+pub(crate) const ERROR_EVENT: &str = "error_event";
 
 /// Seconds after which a client may try again.
 const RETRY_AFTER: &str = "1";
@@ -123,6 +131,7 @@ impl Refuse {
             Self::NoSuchPath { .. } => row(S::NOT_FOUND, "unknown_url", BAD),
             Self::AttemptsFailed { .. } => row(S::BAD_GATEWAY, "attempts_failed", "server_error"),
             Self::FirstByteTooLate => row(S::GATEWAY_TIMEOUT, "first_byte_too_late", "server_error"),
+            Self::Cut => row(S::BAD_GATEWAY, "upstream_cut", "server_error"),
             Self::Draining => row(S::SERVICE_UNAVAILABLE, "draining", BUSY),
             Self::Internal => row(S::INTERNAL_SERVER_ERROR, "internal", "server_error"),
         }
@@ -181,6 +190,15 @@ impl Refuse {
             }),
         };
         Bytes::from(value.to_string())
+    }
+
+    /// The error as the last event of a stream; `mid_line` if the stream stands inside one.
+    #[must_use]
+    pub(crate) fn event(&self, shape: Shape, mid_line: bool) -> Bytes {
+        let end = if mid_line { "\n\n" } else { "" };
+        let name = if shape == Shape::Anthropic { "event: error\n" } else { "" };
+        let body = self.body(shape);
+        Bytes::from(format!("{end}{name}data: {}\n\n", String::from_utf8_lossy(&body)))
     }
 
     /// A whole HTTP/1 answer, for a connection that never became a request.

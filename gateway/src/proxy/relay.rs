@@ -21,7 +21,7 @@ use tower::retry::budget::Budget;
 use super::Gateway;
 use super::ctx::Ctx;
 use super::observe::Observer;
-use super::refuse::Refuse;
+use super::refuse::{ERROR_EVENT, Refuse};
 use super::upstream::{Answer, Connection, Failure, blame, request_head};
 
 /// How a relay ended when no error is to be answered.
@@ -36,10 +36,6 @@ pub(super) enum End {
 
 /// Chunks that are ready are joined up to this size: one write instead of many.
 const JOIN_BYTES: usize = 64 << 10;
-
-/// A stream that cannot go on ends with this instead of a silent cut or a false `[DONE]`.
-const CUT_EVENT: &str = "data: {\"error\":{\"message\":\"The pod failed while answering.\",\
-     \"type\":\"server_error\",\"param\":null,\"code\":\"upstream_cut\"}}\n\n";
 
 impl Gateway {
     /// Relays one generation request.
@@ -120,10 +116,10 @@ impl Gateway {
         if ctx.attempts >= self.config.retry.attempts {
             return Err(refuse());
         }
-        let placement = self.place(ctx, query, tried).map_err(|_nobody| refuse())?;
         if !self.retries.withdraw() {
             return Err(refuse());
         }
+        let placement = self.place(ctx, query, tried).map_err(|_nobody| refuse())?;
         self.metrics.retry(failure.reason);
         Ok(placement)
     }
@@ -148,7 +144,7 @@ impl Gateway {
         let mut observer = Observer::new(ctx.started, is_stream);
         let end = self.stream(session, first, connection, |bytes| {
             if observer.look(bytes) && is_success {
-                placement.first_token(observer.seen.ttft_ms.unwrap_or_default());
+                placement.first_token(Instant::now());
             }
         });
         let end = end.await;
@@ -161,13 +157,14 @@ impl Gateway {
         match end {
             End::Broken => {
                 blame(self.router.pool(), placement.endpoint.slot, Some(Failure::CUT));
-                ctx.error = Some("upstream_cut");
+                ctx.error = Some(Refuse::Cut.reason());
                 session.set_keepalive(None);
                 if is_stream {
-                    return Ok(self.last_words(session).await);
+                    let event = Refuse::Cut.event(ctx.shape, observer.is_mid_line());
+                    return Ok(self.last_words(session, event).await);
                 }
             }
-            End::Answered if observer.seen.has_error => ctx.error = Some("error_event"),
+            End::Answered if observer.seen.has_error => ctx.error = Some(ERROR_EVENT),
             End::Answered | End::ClientGone => {}
         }
         Ok(end)
@@ -209,9 +206,9 @@ impl Gateway {
         self.finish(session).await
     }
 
-    /// Ends a stream that cannot be completed with an error event.
-    async fn last_words(&self, session: &mut Session) -> End {
-        let event = Bytes::from_static(CUT_EVENT.as_bytes());
+    /// Ends a stream that cannot be completed with an error event, instead of a silent cut or a
+    /// false `[DONE]`.
+    async fn last_words(&self, session: &mut Session, event: Bytes) -> End {
         match session.write_response_body(Some(event), false).await {
             Ok(()) => self.finish(session).await,
             Err(_gone) => End::ClientGone,

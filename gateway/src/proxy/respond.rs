@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderName, StatusCode, header};
 use pingora_core::Error;
+use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use router::session::SESSION_HEADER;
@@ -95,22 +96,43 @@ impl Gateway {
 
     /// What a pod is told of a request beyond what the client said.
     pub(super) fn stamp_request(&self, session: &Session, head: &mut RequestHeader, ctx: &Ctx) {
-        let client = session.client_addr().and_then(|addr| addr.as_inet()).map(|addr| addr.ip());
         let mut fields = vec![(HeaderName::from_static("x-request-id"), ctx.request_id.clone())];
-        if let Some(client) = client {
-            let known = head.headers.get("x-forwarded-for").and_then(|v| v.to_str().ok());
-            let known = known.filter(|_| self.config.forwarded.trust_addresses);
-            let chain = known.map_or_else(|| client.to_string(), |k| format!("{k}, {client}"));
-            fields.push((HeaderName::from_static("x-forwarded-for"), chain));
-        }
+        fields.extend(self.forwarded(session));
         if let Some(key) = &ctx.session {
-            fields.push((SESSION_HEADER, key.to_string()));
+            fields.push((SESSION_HEADER, key.value.to_string()));
         }
         for (name, value) in fields {
             if let Err(error) = head.insert_header(&name, value) {
                 tracing::debug!(%error, %name, "a value is not fit for a header");
             }
         }
+    }
+
+    /// Where the request came from: what a proxy in front says, if it is believed, else what we see.
+    fn forwarded(&self, session: &Session) -> Vec<(HeaderName, String)> {
+        let headers = &session.req_header().headers;
+        let trusted = |name: &str| {
+            let value = headers.get(name).and_then(|value| value.to_str().ok());
+            value.filter(|_| self.config.forwarded.trust_addresses).map(str::to_owned)
+        };
+        let inet = |addr: &SocketAddr| addr.as_inet().map(|addr| addr.ip().to_string());
+        let hops = [trusted("x-forwarded-for"), session.client_addr().and_then(inet)];
+        let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        let proto = trusted("x-forwarded-proto")
+            .unwrap_or_else(|| if is_tls { "https" } else { "http" }.to_owned());
+        let host = trusted("x-forwarded-host").or_else(|| {
+            let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+            let authority = session.req_header().uri.authority().map(|it| it.as_str());
+            host.or(authority).map(str::to_owned)
+        });
+        vec![
+            (
+                HeaderName::from_static("x-forwarded-for"),
+                hops.into_iter().flatten().collect::<Vec<_>>().join(", "),
+            ),
+            (HeaderName::from_static("x-forwarded-proto"), proto),
+            (HeaderName::from_static("x-forwarded-host"), host.unwrap_or_default()),
+        ]
     }
 
     /// CORS, where it is switched on.
