@@ -10,6 +10,7 @@ use router::openai::Api;
 use router::policy::{self, Ask, PolicyName};
 use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Role, Snapshot};
 use router::query::{PromptBlocks, Query};
+use router::session::SessionKey;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -45,8 +46,8 @@ fn overlap_and_choice_allocate_nothing() {
         index.record(endpoint.slot, &prompt.chain[..depth * 7], None, 1);
     }
     let model = Some(Arc::from("m"));
-    let session = Some(Arc::from("s"));
-    let query = Query { api: Api::Chat, model, stream: true, session, guarded: Vec::new(), prompt };
+    let session = Some(SessionKey { value: "s".into(), is_secret: false });
+    let query = Query { api: Some(Api::Chat), model, session, guarded: Vec::new(), prompt };
     let (mut overlap, mut candidates) = (Overlap::default(), Vec::new());
     let mut round = |policy, dice| {
         let settings = policy::Settings { policy, ..policy::Settings::default() };
@@ -54,8 +55,7 @@ fn overlap_and_choice_allocate_nothing() {
         index.overlap(&query.prompt.chain, pods, 2, &mut overlap);
         let view = View { snapshot: &snapshot, overlap: &overlap, query: &query, tried: &[] };
         let ask = Ask { has_session: true, ticket: dice, dice };
-        let load = |slot| (Load::default(), index.eviction_age_ms(slot, 2));
-        decide(&settings, &view, ask, load, &mut candidates)
+        decide(&settings, &view, ask, |_| Load::default(), &mut candidates)
     };
     assert_eq!(round(PolicyName::Warm, 0), Some(63), "the deepest pod; scratch has grown now");
     let policies = [
