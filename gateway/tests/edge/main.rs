@@ -6,6 +6,7 @@ mod cancel;
 mod drain;
 mod hostile;
 mod models;
+mod native;
 mod relay;
 mod retry;
 mod support;

@@ -2,6 +2,8 @@
 
 use crate::support::siege::Fate::{Answer, Kept, Refused};
 use crate::support::siege::{Fate, Siege};
+use crate::support::wire::Wire;
+use tokio::io::AsyncReadExt;
 
 const NOT_JSON: Fate = Kept(400, "invalid_json");
 const WRONG_TYPE: Fate = Kept(400, "invalid_type");
@@ -129,6 +131,11 @@ async fn what_is_too_long_is_refused_before_it_is_sent_and_the_rest_is_no_reques
     siege.meets("a request in what is not read", rest.as_bytes(), too_large).await;
     let all = [head("8000000", "").as_bytes(), &vec![b'x'; 8_000_000]].concat();
     siege.meets("sent whole before an answer is looked for", &all, too_large).await;
+    let mut wire = Wire::connect(siege.addr()).await;
+    assert!(wire.send(&all).await, "no reset while the body is sent");
+    assert_eq!(wire.answer().await.map(|it| it.status), Some(413));
+    let end = wire.socket.read(&mut [0]).await;
+    assert!(matches!(end, Ok(0)), "an end and no reset: {end:?}");
     let chunk = format!("{:x}\r\n{}\r\n", 1 << 20, "x".repeat(1 << 20));
     let chunked = format!(
         "POST /v1/completions HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n{}0\r\n\r\n",

@@ -1,9 +1,10 @@
 //! Clients that stop, at every point where a client can stop.
 
+use crate::support::frames::Frames;
 use crate::support::raw_pod::RawPod;
 use crate::support::siege::Siege;
 use crate::support::wire::{Wire, post};
-use crate::support::{House, config};
+use crate::support::{House, config, ms};
 use tokio::io::AsyncWriteExt;
 
 const GOOD: &str = r#"{"model":"tiny","prompt":"a","max_tokens":1}"#;
@@ -116,5 +117,21 @@ async fn at_the_limit_of_connections_a_new_one_is_closed_at_once() {
         }
     };
     crate::support::within("a place is given back", served).await;
+    house.end().await;
+}
+
+#[tokio::test]
+async fn connections_that_carry_nothing_are_closed() {
+    let pod = RawPod::start([crate::support::raw_pod::Reply::whole("200 OK", "{}")]).await;
+    let mut config = config(&[pod.addr]);
+    config.deadlines.keep_alive = ms(1_000);
+    config.deadlines.h2_idle = ms(100);
+    let house = House::start(config).await;
+    let mut wire = Wire::connect(house.addr).await;
+    wire.send(&post("/v1/completions", GOOD)).await;
+    assert_eq!(wire.answer().await.map(|it| it.status), Some(200));
+    assert!(wire.is_ended().await, "HTTP/1.1");
+    let mut frames = Frames::connect(house.addr).await;
+    while frames.next().await.is_some() {}
     house.end().await;
 }
