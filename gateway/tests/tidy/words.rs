@@ -4,14 +4,11 @@
 
 use crate::{Source, none, sources};
 
-fn offences(
-    applies: impl Fn(&Source) -> bool,
-    offends: impl Fn(&Source, &str) -> Option<String>,
-) -> Vec<String> {
+fn offences(applies: impl Fn(&Source) -> bool, words: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     for source in sources().iter().filter(|source| applies(source)) {
         for (number, line) in source.text.lines().enumerate() {
-            if let Some(word) = offends(source, line) {
+            if let Some(word) = words.iter().find(|word| line.contains(word.as_str())) {
                 found.push(format!("{}:{}: {word}", source.path.display(), number + 1));
             }
         }
@@ -19,37 +16,37 @@ fn offences(
     found
 }
 
-fn first(words: &[String], line: &str) -> Option<String> {
-    words.iter().find(|word| line.contains(word.as_str())).cloned()
-}
-
 #[test]
 fn nothing_is_left_to_do() {
     let words = ["todo", "unimplemented"].map(|name| format!("{name}!("));
     let ignored = format!("#[{}", "ignore");
     let words = [words.as_slice(), &[ignored]].concat();
-    none(&offences(|source| source.is("rs"), |_, line| first(&words, line)), "left to do");
+    none(&offences(|source| source.is("rs"), &words), "left to do");
 }
 
 #[test]
 fn tests_never_sleep() {
     let asleep = format!("thread::{}(", "sleep");
     let virtual_only = format!("time::{}(", "sleep");
-    let found = offences(
-        |source| {
-            // A module that is declared here and stands elsewhere is looked at there.
-            source.is("rs")
-                && (source.is_test() || source.text.contains("#[cfg(test)]\nmod tests {"))
-        },
-        |source, line| {
+    let mut found = Vec::new();
+    for source in sources().iter().filter(|source| source.is("rs")) {
+        let tests =
+            if source.is_test() { Some(source.text.as_str()) } else { inline(&source.text) };
+        for line in tests.unwrap_or_default().lines() {
             // On tokio's paused clock a sleep is an instruction to the clock and takes no time.
             let paused = ["start_paused", "time::pause("];
             let real = !paused.iter().any(|word| source.text.contains(word));
-            let offends = line.contains(&asleep) || (real && line.contains(&virtual_only));
-            offends.then(|| line.trim().to_owned())
-        },
-    );
+            if line.contains(&asleep) || (real && line.contains(&virtual_only)) {
+                found.push(format!("{}: {}", source.path.display(), line.trim()));
+            }
+        }
+    }
     none(&found, "a test owns its clock and waits for events");
+}
+
+/// The tests that stand at the end of a source file.
+fn inline(text: &str) -> Option<&str> {
+    text.split_once("#[cfg(test)]\nmod tests {").map(|(_, tests)| tests)
 }
 
 #[test]
@@ -68,6 +65,6 @@ fn no_path_of_one_machine_and_no_registry_host() {
     .map(|(name, end)| format!("{name}.{end}"));
     let beside = format!("../{}", "shared");
     let words = [folders.as_slice(), &hosts, &[beside]].concat();
-    let found = offences(|source| !source.is_lock(), |_, line| first(&words, line));
+    let found = offences(|source| !source.is_lock(), &words);
     none(&found, "the repository knows no machine but the reader's");
 }
