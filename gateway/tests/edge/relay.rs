@@ -132,6 +132,8 @@ async fn only_headers_that_may_travel_travel_and_the_session_has_one_name() {
         ("x_custom", "kept"),
         ("x-request-id", "mine-1"),
         ("x-forwarded-for", "6.6.6.6"),
+        ("x-forwarded-host", "evil"),
+        ("x-forwarded-proto", "https"),
         ("cookie", "a=1; session=c=1"),
     ] {
         request
@@ -152,6 +154,8 @@ async fn only_headers_that_may_travel_travel_and_the_session_has_one_name() {
             "cookie",
             "host",
             "x-forwarded-for",
+            "x-forwarded-host",
+            "x-forwarded-proto",
             "x-request-id",
             "x-session-id",
             "x_custom"
@@ -162,6 +166,8 @@ async fn only_headers_that_may_travel_travel_and_the_session_has_one_name() {
         (&"c=1".parse().unwrap(), &"mine-1".parse().unwrap())
     );
     assert_eq!(headers["x-forwarded-for"], "127.0.0.1", "not believed, replaced");
+    assert_eq!(headers["x-forwarded-host"], house.addr.to_string());
+    assert_eq!(headers["x-forwarded-proto"], "http");
     house.end().await;
 }
 
