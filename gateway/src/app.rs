@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures_util::Stream;
 use kv_index::ApproximateIndex;
 use pingora_core::services::Service as _;
 use prometheus::Registry;
@@ -14,7 +15,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::admin::{AdminServer, Pages};
 use crate::config::{Config, Loaded};
-use crate::drain::{self, Drain, Outcome};
+use crate::drain::{Drain, Outcome, Signal};
 use crate::listener::{self, Sockets};
 use crate::proxy::{BodyBudget, Gateway, Parts};
 use crate::telemetry;
@@ -146,14 +147,23 @@ impl App {
         })
     }
 
-    /// Serves until a signal ends it, then drains and stops.
+    /// Serves until a signal ends it, then drains and stops. The caller listens for `signals` from
+    /// before the start on: one that comes in between would kill the process.
     ///
     /// # Errors
-    /// No signal handler, or a task that panicked.
-    pub async fn run(self) -> io::Result<Outcome> {
-        let outcome = self.drain.run(drain::signals()?, self.drain_settings).await;
-        self.stop().await.map_err(io::Error::other)?;
-        Ok(outcome)
+    /// A task that panicked.
+    pub async fn run(mut self, signals: impl Stream<Item = Signal> + Unpin) -> io::Result<Outcome> {
+        let drain = self.drain.clone();
+        let outcome = tokio::select! {
+            outcome = drain.run(signals, self.drain_settings) => Ok(outcome),
+            // None of them ends by itself: without it we would serve half, and say that all is well.
+            ended = self.tasks.join_next() => Err(match ended {
+                Some(Err(error)) => io::Error::other(error),
+                _ => io::Error::other("a task of the gateway ended by itself"),
+            }),
+        };
+        let stopped = self.stop().await.map_err(io::Error::other);
+        outcome.and_then(|outcome| stopped.map(|()| outcome))
     }
 
     /// Stops now: listeners close, running requests are cut.
@@ -186,9 +196,14 @@ fn brain(config: &Config) -> Result<(Arc<Router>, PoolGuard), StartError> {
     let (pool, guard) = pool::start(config.pool.clone(), config.discovery())?;
     let index = Arc::new(ApproximateIndex::new(config.kv_index.settings()));
     let removed = Arc::clone(&index);
-    pool.on_removed(move |slot| removed.remove(slot));
     let tokenizers = tokenizers(config)?;
-    Ok((Arc::new(Router::new(pool, config.routing, index, tokenizers)), guard))
+    let router = Arc::new(Router::new(pool, config.routing, index, tokenizers));
+    let bookings = Arc::clone(router.bookings());
+    router.pool().on_removed(move |slot| {
+        removed.remove(slot);
+        bookings.forget(slot);
+    });
+    Ok((router, guard))
 }
 
 /// The TLS listener's address and certificate, if there is one.

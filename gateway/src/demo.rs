@@ -64,7 +64,7 @@ pub async fn run(
         app.stop().await?;
     } else {
         invite(&app, out)?;
-        app.run().await.context("serving")?;
+        app.run(crate::drain::signals()?).await.context("serving")?;
     }
     fleet.shutdown().await;
     let holds = outcome.shortfalls.is_empty();

@@ -85,6 +85,7 @@ pub(crate) fn traffic(
         head: config.deadlines.request_head.get(),
         keep_alive: config.deadlines.keep_alive.get(),
         head_bytes: config.limits.head.len(),
+        connections: config.limits.connections,
     };
     let metrics = Arc::clone(metrics);
     let porch = Porch::new(proxy, bounds, move |refuse| metrics.error(refuse.reason()));

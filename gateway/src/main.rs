@@ -7,7 +7,7 @@ use anyhow::Context;
 use gateway::app::App;
 use gateway::cli::{self, Command};
 use gateway::config::{Config, Loaded, write_reference};
-use gateway::telemetry;
+use gateway::{drain, telemetry};
 
 /// Memory is given back to the system after a burst, which glibc's allocator does not do.
 #[global_allocator]
@@ -64,8 +64,9 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
 fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
     telemetry::init_log(&loaded.config.log).context("the log")?;
     runtime(&loaded.config)?.block_on(async {
+        let signals = drain::signals().context("no signal handler")?;
         let app = App::start(loaded).await?;
-        app.run().await.context("serving")?;
+        app.run(signals).await.context("serving")?;
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -18,6 +18,7 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::{ALPN, Stream};
 use pingora_core::server::ShutdownWatch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::proxy::refuse::Refuse;
@@ -31,12 +32,16 @@ pub(crate) struct Bounds {
     pub keep_alive: Duration,
     /// Longest head in bytes.
     pub head_bytes: usize,
+    /// Connections at once; 0: no limit.
+    pub connections: usize,
 }
 
 /// Wraps the HTTP application behind the strict reading of heads.
 pub(crate) struct Porch<A> {
     inner: Arc<A>,
     bounds: Bounds,
+    /// A permit for each connection that may be open.
+    places: Semaphore,
     on_refusal: Box<dyn Fn(&Refuse) + Send + Sync>,
 }
 
@@ -46,7 +51,7 @@ enum Arrival {
     Head(BytesMut),
     /// The preface of HTTP/2, not consumed.
     Http2,
-    /// Nothing: closed, timed out while idle, or shutting down.
+    /// Nothing: closed, or timed out while idle.
     Nothing,
     /// A head that is not accepted.
     Refused(Refuse),
@@ -58,7 +63,7 @@ const TELLING: usize = 3;
 
 /// How long a refused connection may go on sending before it is closed: closing at once would
 /// reset the connection under the answer.
-const LINGER: Duration = Duration::from_millis(500);
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
 /// First allocation for a head; typical ones fit.
 const HEAD_BUFFER: usize = 2048;
@@ -72,7 +77,12 @@ impl<A> Porch<A> {
         bounds: Bounds,
         on_refusal: impl Fn(&Refuse) + Send + Sync + 'static,
     ) -> Self {
-        Self { inner: Arc::new(inner), bounds, on_refusal: Box::new(on_refusal) }
+        let places = match bounds.connections {
+            0 => Semaphore::MAX_PERMITS,
+            limit => limit.min(Semaphore::MAX_PERMITS),
+        };
+        let places = Semaphore::new(places);
+        Self { inner: Arc::new(inner), bounds, places, on_refusal: Box::new(on_refusal) }
     }
 }
 
@@ -86,28 +96,21 @@ impl<A> std::fmt::Debug for Porch<A> {
 impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Porch<A> {
     async fn process_new(
         self: &Arc<Self>,
-        mut stream: Stream,
+        stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-            return self.inner.process_new(stream, shutdown).await;
+        let Ok(_place) = self.places.try_acquire() else {
+            (self.on_refusal)(&Refuse::TooManyConnections);
+            return None;
+        };
+        // Whatever may finish has finished when the service is told to stop.
+        let mut stopped = shutdown.clone();
+        tokio::select! {
+            biased;
+            () = self.connection(stream, shutdown) => {}
+            _ = stopped.wait_for(|stop| *stop) => {}
         }
-        let mut idle = self.bounds.head;
-        loop {
-            match self.arrival(&mut stream, idle, shutdown.clone()).await {
-                Arrival::Head(bytes) => {
-                    stream = self.request(stream, bytes, shutdown).await?;
-                    idle = self.bounds.keep_alive;
-                }
-                Arrival::Http2 => return self.inner.process_new(stream, shutdown).await,
-                Arrival::Nothing => return None,
-                Arrival::Refused(refusal) => {
-                    (self.on_refusal)(&refusal);
-                    turn_away(stream, &refusal).await;
-                    return None;
-                }
-            }
-        }
+        None
     }
 
     async fn cleanup(&self) {
@@ -116,6 +119,34 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Porch<A> {
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Porch<A> {
+    /// A connection to its end.
+    async fn connection(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) {
+        if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+            return self.http2(stream, shutdown).await;
+        }
+        let mut idle = self.bounds.head;
+        loop {
+            match self.arrival(&mut stream, idle).await {
+                Arrival::Head(bytes) => {
+                    let Some(reused) = self.request(stream, bytes, shutdown).await else { return };
+                    stream = reused;
+                    idle = self.bounds.keep_alive;
+                }
+                Arrival::Http2 => return self.http2(stream, shutdown).await,
+                Arrival::Nothing => return,
+                Arrival::Refused(refusal) => {
+                    (self.on_refusal)(&refusal);
+                    return turn_away(stream, &refusal).await;
+                }
+            }
+        }
+    }
+
+    async fn http2(&self, stream: Stream, shutdown: &ShutdownWatch) {
+        // HTTP/2 never gives its connection back.
+        drop(self.inner.process_new(stream, shutdown).await);
+    }
+
     /// One request; gives the connection back if it can carry another.
     async fn request(
         &self,
@@ -131,40 +162,26 @@ impl<A: HttpServerApp + Send + Sync + 'static> Porch<A> {
         Some(reused.consume().0)
     }
 
-    async fn arrival(
-        &self,
-        stream: &mut Stream,
-        idle: Duration,
-        mut shutdown: ShutdownWatch,
-    ) -> Arrival {
-        let first = async {
-            tokio::select! {
-                biased;
-                first = first_bytes(stream) => first,
-                _ = shutdown.wait_for(|stop| *stop) => None,
+    async fn arrival(&self, stream: &mut Stream, idle: Duration) -> Arrival {
+        let mut first = BytesMut::new();
+        if !matches!(timeout(idle, wait(stream, &mut first)).await, Ok(true)) {
+            return Arrival::Nothing;
+        }
+        let whole = async {
+            match begins_http2(stream).await {
+                Some(true) if preface(stream).await => Arrival::Http2,
+                Some(false) => self.head(stream, first).await,
+                _ => Arrival::Nothing,
             }
         };
-        let Ok(Some(is_http2)) = timeout(idle, first).await else { return Arrival::Nothing };
-        if is_http2 {
-            return match timeout(self.bounds.head, preface(stream)).await {
-                Ok(true) => Arrival::Http2,
-                _ => Arrival::Nothing,
-            };
-        }
-        match timeout(self.bounds.head, self.head(stream)).await {
-            Ok(arrival) => arrival,
-            Err(_elapsed) => Arrival::Refused(Refuse::HeadTooSlow),
-        }
+        let whole = timeout(self.bounds.head, whole).await;
+        whole.unwrap_or(Arrival::Refused(Refuse::HeadTooSlow))
     }
 
-    async fn head(&self, stream: &mut Stream) -> Arrival {
-        let mut bytes = BytesMut::with_capacity(HEAD_BUFFER);
+    async fn head(&self, stream: &mut Stream, mut bytes: BytesMut) -> Arrival {
+        bytes.reserve(HEAD_BUFFER);
+        let mut scanned = 0;
         loop {
-            let scanned = bytes.len().saturating_sub(head::END.len());
-            match stream.read_buf(&mut bytes).await {
-                Ok(0) | Err(_) => return Arrival::Nothing,
-                Ok(_) => {}
-            }
             if let Some(at) = memchr::memmem::find(&bytes[scanned..], head::END) {
                 let end = scanned + at + head::END.len();
                 if end > self.bounds.head_bytes {
@@ -178,18 +195,36 @@ impl<A: HttpServerApp + Send + Sync + 'static> Porch<A> {
             if bytes.len() > self.bounds.head_bytes {
                 return Arrival::Refused(Refuse::HeadTooLarge);
             }
-            if head::cannot_end(&bytes) {
-                return Arrival::Refused(head::Fault::BareLineBreak.into());
+            if let Err(fault) = head::check_beginning(&bytes) {
+                return Arrival::Refused(fault.into());
+            }
+            scanned = bytes.len().saturating_sub(head::END.len());
+            match stream.read_buf(&mut bytes).await {
+                Ok(0) | Err(_) => return Arrival::Nothing,
+                Ok(_) => {}
             }
         }
     }
 }
 
-/// Waits for the first bytes and says whether they begin HTTP/2; none when the client closed.
-async fn first_bytes(stream: &mut Stream) -> Option<bool> {
+/// Waits for a first byte. A plain connection is peeked at; one under TLS cannot be, and what it
+/// sends goes to `first`.
+async fn wait(stream: &mut Stream, first: &mut BytesMut) -> bool {
+    if stream.get_ssl_digest().is_some() {
+        first.reserve(HEAD_BUFFER);
+        return matches!(stream.read_buf(first).await, Ok(1..));
+    }
+    stream.try_peek(&mut [0]).await.is_ok()
+}
+
+/// Says whether the first bytes begin HTTP/2; none when the client closed.
+async fn begins_http2(stream: &mut Stream) -> Option<bool> {
+    if stream.get_ssl_digest().is_some() {
+        return Some(false);
+    }
     let mut first = [0; TELLING];
     stream.try_peek(&mut first[..1]).await.ok()?;
-    if first[0] != PREFACE[0] || stream.get_ssl_digest().is_some() {
+    if first[0] != PREFACE[0] {
         return Some(false);
     }
     stream.try_peek(&mut first).await.ok()?;

@@ -22,10 +22,12 @@ use pingora_core::connectors::ConnectorOptions;
 use pingora_core::connectors::http::Connector;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{Error, ErrorSource, Result};
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use router::Router;
+use router::pool::Outcome;
+use tokio::runtime::RuntimeFlavor;
 use tower::retry::budget::TpsBudget;
 
 pub(crate) use body::BodyBudget;
@@ -35,7 +37,7 @@ use crate::config::Config;
 use crate::drain::Drain;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
-use refuse::{Refuse, Shape};
+use refuse::{CLIENT_GONE, Refuse};
 use relay::End;
 use route::Route;
 
@@ -109,43 +111,48 @@ impl Gateway {
         };
         let body = body::Body::read(session, bounds, &self.bodies).await?;
         let _held = self.metrics.hold_body(body.bytes.len());
-        let query = self.router.read(api, &session.req_header().headers, &body.bytes)?;
+        let headers = &session.req_header().headers;
+        let query = off_reactor(body.bytes.len(), || self.router.read(api, headers, &body.bytes))?;
         ctx.model.clone_from(&query.model);
         ctx.session.clone_from(&query.session);
         self.metrics.guarded_fields_removed.inc_by(query.guarded.len() as u64);
         self.relay(session, ctx, &query, &body.bytes).await
     }
 
-    /// Serves what is ours; says false if the request goes on to a pod as it is.
-    async fn serve(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool, Refuse> {
+    /// Serves what is ours; none if the request goes on to a pod as it is.
+    async fn serve(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Option<End>, Refuse> {
         let head = session.req_header();
+        ctx.shape = route::shape(head.uri.path());
+        headers::check_length(&head.headers)?;
         let route = route::route(&head.method, head.uri.path(), self.config.cors.enabled)?;
         ctx.route = route.label();
         if self.drain.is_closing() {
             return Err(Refuse::Draining);
         }
         let end = match route {
-            Route::Generate(api) => {
-                if api.is_anthropic() {
-                    ctx.shape = Shape::Anthropic;
-                }
-                self.generate(session, ctx, api).await?
-            }
+            Route::Generate(api) => self.generate(session, ctx, api).await?,
             Route::Models => self.models(session, ctx).await?,
             Route::Model(id) => self.model(session, ctx, id).await?,
             Route::Health => self.health(session, ctx).await?,
             Route::Preflight => self.preflight(session, ctx).await?,
-            Route::Native(_) => return Ok(false),
+            Route::Native(_) => return Ok(None),
         };
-        match end {
-            End::Answered => {}
-            End::ClientGone => {
-                self.metrics.client_gone.inc();
-                ctx.error = Some("client_gone");
-            }
-            End::Cut => ctx.error = Some("upstream_cut"),
+        Ok(Some(end))
+    }
+
+    /// Tells the pool what the native path saw of its pod.
+    fn tell_pool(&self, ctx: &Ctx, outcome: Outcome) {
+        if let Some(placement) = &ctx.native {
+            self.router.pool().report(placement.endpoint.slot, outcome);
         }
-        Ok(true)
+    }
+
+    /// Ends a request whose client is gone, or must not take what it got for a whole answer: an
+    /// error makes Pingora drop the connection (HTTP/2: reset the stream) where after success it
+    /// would flush what is left, and wait for that without end.
+    fn abandon(ctx: &mut Ctx) -> Result<bool> {
+        ctx.error.get_or_insert(CLIENT_GONE);
+        Err(Error::new_down(ErrorType::ConnectionClosed))
     }
 }
 
@@ -167,13 +174,16 @@ impl ProxyHttp for Gateway {
         ctx.request_id = headers::request_id(&session.req_header().headers, trust);
         session.set_write_timeout(Some(self.config.deadlines.client_write.get()));
         let keep_alive = self.config.deadlines.keep_alive.as_secs();
-        session.set_keepalive((!self.drain.is_draining()).then_some(keep_alive));
+        let may_stay = !self.drain.is_draining() && !headers::is_chunked(session.req_header());
+        session.set_keepalive(may_stay.then_some(keep_alive));
         Ok(())
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         match self.serve(session, ctx).await {
-            Ok(is_served) => Ok(is_served),
+            Ok(None) => Ok(false),
+            Ok(Some(End::Answered)) => Ok(true),
+            Ok(Some(End::ClientGone | End::Broken)) => Self::abandon(ctx),
             Err(refuse) => {
                 self.refuse(session, ctx, &refuse).await;
                 Ok(true)
@@ -183,8 +193,9 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let placement = self.router.place_any(&ctx.tried).map_err(|refusal| {
-            ctx.error = Some(refusal.reason());
-            Error::explain(pingora_core::ErrorType::HTTPStatus(503), refusal.to_string())
+            let error = Error::explain(ErrorType::InternalError, refusal.to_string());
+            ctx.refusal = Some(refusal);
+            error
         })?;
         let deadlines = &self.config.deadlines;
         let mut peer = upstream::peer(&placement.endpoint.pod, deadlines);
@@ -205,6 +216,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
         mut error: Box<Error>,
     ) -> Box<Error> {
+        self.tell_pool(ctx, Outcome::Failed);
         error.set_retry(ctx.attempts < self.config.retry.attempts);
         error
     }
@@ -227,6 +239,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
     ) -> Result<()> {
         ctx.upstream_head = Some(std::time::Instant::now());
+        self.tell_pool(ctx, Outcome::Answered);
         self.stamp_response(session, ctx, head);
         Ok(())
     }
@@ -237,20 +250,24 @@ impl ProxyHttp for Gateway {
         error: &Error,
         ctx: &mut Ctx,
     ) -> FailToProxy {
-        let refuse = match (error.esource(), error.etype()) {
-            (ErrorSource::Downstream, _) => None,
-            (_, pingora_core::ErrorType::HTTPStatus(503)) => {
-                Some(Refuse::Router(router::Refusal::NoReadyPod))
-            }
-            (ErrorSource::Internal, _) => Some(Refuse::Internal),
+        let refuse = match (ctx.refusal.take(), error.esource(), error.etype()) {
+            (Some(refusal), ..) => Some(Refuse::Router(refusal)),
+            (_, ErrorSource::Downstream, _) => None,
+            (_, ErrorSource::Internal, _) => Some(Refuse::Internal),
+            (_, _, ErrorType::ReadTimedout) => Some(Refuse::FirstByteTooLate),
             _ => Some(Refuse::AttemptsFailed { cause: "a pod did not answer" }),
         };
         let Some(refuse) = refuse else {
-            ctx.error = Some("client_gone");
+            ctx.error.get_or_insert(CLIENT_GONE);
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         };
         self.refuse(session, ctx, &refuse).await;
         FailToProxy { error_code: refuse.status().as_u16(), can_reuse_downstream: false }
+    }
+
+    /// The access log tells of clients that left; they are no errors of ours.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, error: &Error) -> bool {
+        *error.esource() == ErrorSource::Downstream
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Ctx) {
@@ -258,11 +275,26 @@ impl ProxyHttp for Gateway {
         let gone = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
         let status = session.response_written().map_or(gone, |head| head.status);
         ctx.native = None;
+        if ctx.error == Some(CLIENT_GONE) {
+            self.metrics.client_gone.inc();
+        }
         ctx.count(&self.metrics, status);
         if let Some(log) = &self.access_log {
             log.write(ctx.record(session, status));
         }
     }
+}
+
+/// Runs what takes long for long bodies so that this thread's other requests go on elsewhere
+/// meanwhile: parsing and tokenizing 1 MB takes milliseconds, and seconds where the slower
+/// tokenizer has to do.
+fn off_reactor<T>(body_bytes: usize, work: impl FnOnce() -> T) -> T {
+    const LONG: usize = 256 << 10;
+    let flavor = tokio::runtime::Handle::current().runtime_flavor();
+    if body_bytes < LONG || flavor != RuntimeFlavor::MultiThread {
+        return work();
+    }
+    tokio::task::block_in_place(work)
 }
 
 /// Sets a field whose name and value are ours and valid.

@@ -18,17 +18,24 @@ pub struct Settings {
 
 /// Remembers per pod which chains it was sent, and assumes that the pod evicts as vLLM does.
 ///
-/// Readers of one pod never wait for a writer of another.
+/// Each pod has a lock of its own: who looks at one pod never waits for a writer of another.
 #[derive(Debug)]
 pub struct ApproximateIndex {
     settings: Settings,
     cells: RwLock<Vec<Arc<Cell>>>,
 }
 
-/// One slot index: whose it is now, and what that pod was sent.
-#[derive(Debug)]
+/// One slot index.
+#[derive(Debug, Default)]
 struct Cell {
-    pod: RwLock<Option<(Slot, Recency)>>,
+    pod: RwLock<Tenant>,
+}
+
+/// Whose the index is now, and what that pod was sent; nothing once it was removed.
+#[derive(Debug, Default)]
+struct Tenant {
+    slot: Option<Slot>,
+    sent: Option<Recency>,
 }
 
 /// 64 pods share the budget; more than that and each pod's memory shrinks with the fleet.
@@ -53,22 +60,19 @@ impl ApproximateIndex {
         Self { settings, cells: RwLock::default() }
     }
 
-    /// The pod was sent this chain. `capacity` is how many blocks the pod can hold, if known.
+    /// The pod was sent this chain. `capacity` is how many blocks the pod can hold, if known. What
+    /// comes late for a pod that was removed is ignored.
     pub fn record(&self, slot: Slot, chain: &[BlockHash], capacity: Option<usize>, now_ms: u64) {
         let capacity = self.bounded(capacity);
         let cell = self.cell(slot);
-        let mut pod = cell.pod.write();
-        match pod.as_mut() {
-            Some((owner, recency)) if *owner == slot => {
-                recency.resize(capacity);
-                recency.touch(chain, now_ms);
-            }
-            Some((owner, _)) if owner.generation() > slot.generation() => {}
-            _ => {
-                let mut recency = Recency::new(capacity);
-                recency.touch(chain, now_ms);
-                *pod = Some((slot, recency));
-            }
+        let mut tenant = cell.pod.write();
+        let is_newer = tenant.slot.is_none_or(|known| known.generation() < slot.generation());
+        if is_newer {
+            *tenant = Tenant { slot: Some(slot), sent: Some(Recency::new(capacity)) };
+        }
+        if let Some(sent) = tenant.of(slot) {
+            sent.resize(capacity);
+            sent.touch(chain, now_ms);
         }
     }
 
@@ -86,45 +90,39 @@ impl ApproximateIndex {
         let cells = self.cells.read();
         for slot in slots {
             let Some(cell) = cells.get(slot.index()) else { continue };
-            if let Some((owner, recency)) = cell.pod.read().as_ref()
-                && *owner == slot
-            {
-                let (blocks, touched_ms) = recency.depth(chain, since_ms);
-                overlap.set(slot, blocks, touched_ms);
-            }
+            let tenant = cell.pod.read();
+            let Some(sent) = tenant.sent.as_ref().filter(|_| tenant.slot == Some(slot)) else {
+                continue;
+            };
+            let (blocks, touched_ms) = sent.depth(chain, since_ms);
+            let eviction_age_ms = sent.oldest_ms().map(|oldest| now_ms.saturating_sub(oldest));
+            overlap.set(slot, blocks, touched_ms, eviction_age_ms);
         }
     }
 
     /// The pod has shown that a block last used at `touched_ms` is gone.
     pub fn forget_until(&self, slot: Slot, touched_ms: u64) {
-        self.with(slot, |recency| recency.forget_until(touched_ms));
+        if let Some(cell) = self.cells.read().get(slot.index())
+            && let Some(sent) = cell.pod.write().of(slot)
+        {
+            sent.forget_until(touched_ms);
+        }
     }
 
     /// The pod is gone.
     pub fn remove(&self, slot: Slot) {
         if let Some(cell) = self.cells.read().get(slot.index()) {
-            let mut pod = cell.pod.write();
-            if pod.as_ref().is_some_and(|(owner, _)| *owner == slot) {
-                *pod = None;
+            let mut tenant = cell.pod.write();
+            if tenant.slot == Some(slot) {
+                tenant.sent = None;
             }
         }
-    }
-
-    /// How long ago the block that the pod would evict next was used, in milliseconds; none while
-    /// it has room.
-    #[must_use]
-    pub fn eviction_age_ms(&self, slot: Slot, now_ms: u64) -> Option<u64> {
-        let cells = self.cells.read();
-        let pod = cells.get(slot.index())?.pod.read();
-        let (owner, recency) = pod.as_ref()?;
-        let oldest_ms = recency.oldest_ms().filter(|_| *owner == slot)?;
-        Some(now_ms.saturating_sub(oldest_ms))
     }
 
     /// Blocks remembered for all pods.
     #[must_use]
     pub fn blocks(&self) -> usize {
-        let count = |cell: &Arc<Cell>| cell.pod.read().as_ref().map_or(0, |(_, r)| r.len());
+        let count = |cell: &Arc<Cell>| cell.pod.read().sent.as_ref().map_or(0, Recency::len);
         self.cells.read().iter().map(count).sum()
     }
 
@@ -146,17 +144,17 @@ impl ApproximateIndex {
         }
         let mut cells = self.cells.write();
         while cells.len() <= slot.index() {
-            cells.push(Arc::new(Cell { pod: RwLock::new(None) }));
+            cells.push(Arc::default());
         }
         Arc::clone(&cells[slot.index()])
     }
+}
 
-    fn with(&self, slot: Slot, change: impl FnOnce(&mut Recency)) {
-        if let Some(cell) = self.cells.read().get(slot.index())
-            && let Some((owner, recency)) = cell.pod.write().as_mut()
-            && *owner == slot
-        {
-            change(recency);
-        }
+// === impl Tenant ===
+
+impl Tenant {
+    /// What this pod was sent, unless the index is another's or the pod was removed.
+    fn of(&mut self, slot: Slot) -> Option<&mut Recency> {
+        self.sent.as_mut().filter(|_| self.slot == Some(slot))
     }
 }

@@ -18,16 +18,6 @@ pub struct ChainHasher {
     state: RandomState,
 }
 
-// === impl BlockHash ===
-
-impl BlockHash {
-    /// The bare number, for a caller that hashes further (rendezvous, sharding).
-    #[must_use]
-    pub fn get(self) -> u64 {
-        self.0
-    }
-}
-
 // === impl ChainHasher ===
 
 impl Default for ChainHasher {

@@ -93,6 +93,8 @@ fn a_pod_that_takes_over_a_slot_inherits_nothing_and_the_dead_one_cannot_speak_f
     index.remove(old);
     slots.release(old);
     let new = slots.acquire();
+    index.record(old, &chain(&[1, 2]), None, 1);
+    assert_eq!(index.blocks(), 0, "a late word about a removed pod is ignored");
     assert_eq!(depth(&index, new, &chain(&[1, 2]), 1), 0);
     index.record(new, &chain(&[3, 4]), None, 2);
     index.record(old, &chain(&[1, 2]), None, 3);
@@ -109,7 +111,9 @@ fn the_byte_budget_holds_and_eviction_age_appears_when_a_pod_is_full() {
         index.record(slot, &chain(&[i, i]), None, u64::from(i));
     }
     assert_eq!(index.blocks(), 8, "the budget of 64 pods, one share used");
-    assert_eq!(index.eviction_age_ms(slot, 99), Some(7));
+    let mut overlap = Overlap::default();
+    index.overlap(&chain(&[0, 0]), std::iter::once(slot), 99, &mut overlap);
+    assert_eq!(overlap.eviction_age_ms(slot), Some(7));
     index.record(slot, &chain(&[7, 7]), Some(3), 100);
     assert_eq!(index.blocks(), 3, "a pod's own capacity binds when it is smaller");
 }

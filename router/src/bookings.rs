@@ -1,11 +1,10 @@
 //! Load is what we booked: nobody polls a gauge to learn how busy a pod is.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use kv_index::Slot;
 use parking_lot::Mutex;
-
-use crate::policy::Candidate;
 
 /// What is booked on one pod, and what we learned of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,13 +27,10 @@ pub struct Bookings {
     desk: Mutex<Desk>,
 }
 
-/// What the lock guards: loads by slot index, and the scratch of the decision.
+/// What the lock guards: loads by slot index.
 #[derive(Debug, Default)]
 pub struct Desk {
     loads: Vec<(Option<Slot>, Load)>,
-    /// The table of the decision in progress; kept between requests so that deciding allocates
-    /// nothing.
-    pub candidates: Vec<Candidate>,
     tickets: u64,
 }
 
@@ -45,6 +41,7 @@ pub struct Booking {
     slot: Slot,
     cold_tokens: u32,
     queued_before: u64,
+    booked_at: Instant,
     prefilling: bool,
 }
 
@@ -89,10 +86,11 @@ impl Default for Bookings {
 }
 
 impl Bookings {
-    /// Runs one decision: `choose` fills the desk's table, picks a row and says how many cold
-    /// tokens it books there. Nothing else happens between the look at the loads and the booking.
+    /// Runs one decision: `choose` looks at the loads, picks a pod and says how many cold tokens it
+    /// books there. Nothing else happens between the look and the booking.
     pub fn book<R>(
         self: &Arc<Self>,
+        now: Instant,
         choose: impl FnOnce(&mut Desk) -> Option<(R, Slot, u32)>,
     ) -> Option<(R, Booking)> {
         let mut desk = self.desk.lock();
@@ -100,7 +98,19 @@ impl Bookings {
         let queued_before = desk.enter(slot, cold_tokens);
         drop(desk);
         let bookings = Arc::clone(self);
-        Some((result, Booking { bookings, slot, cold_tokens, queued_before, prefilling: true }))
+        let (booked_at, prefilling) = (now, true);
+        let booking = Booking { bookings, slot, cold_tokens, queued_before, booked_at, prefilling };
+        Some((result, booking))
+    }
+
+    /// The pod is gone: what is still booked on it is nobody's load.
+    pub fn forget(&self, slot: Slot) {
+        let mut desk = self.desk.lock();
+        if let Some((owner, load)) = desk.loads.get_mut(slot.index())
+            && *owner == Some(slot)
+        {
+            (*owner, *load) = (None, Load::default());
+        }
     }
 
     /// All bookings added up: zero when nothing is in flight.
@@ -116,7 +126,7 @@ impl Bookings {
     /// What is booked on one pod.
     #[must_use]
     pub fn load(&self, slot: Slot) -> Load {
-        self.desk.lock().admit(slot)
+        self.desk.lock().load(slot)
     }
 }
 
@@ -125,16 +135,24 @@ impl Bookings {
 impl Desk {
     /// What is booked on a pod; a pod seen for the first time is admitted.
     pub fn admit(&mut self, slot: Slot) -> Load {
+        let load = self.load(slot);
+        if self.loads.len() <= slot.index() {
+            self.loads.resize(slot.index() + 1, (None, Load::default()));
+        }
+        let owner = &mut self.loads[slot.index()];
+        // An old snapshot may still name the predecessor, which must not undo the successor.
+        let is_newer = owner.0.is_none_or(|known| known.generation() < slot.generation());
+        if is_newer {
+            *owner = (Some(slot), load);
+        }
+        load
+    }
+
+    /// What is booked on a pod, or what a newcomer would start with.
+    fn load(&self, slot: Slot) -> Load {
         match self.loads.get(slot.index()) {
             Some((Some(owner), load)) if *owner == slot => *load,
-            _ => {
-                let load = self.newcomer();
-                if self.loads.len() <= slot.index() {
-                    self.loads.resize(slot.index() + 1, (None, Load::default()));
-                }
-                self.loads[slot.index()] = (Some(slot), load);
-                load
-            }
+            _ => self.newcomer(),
         }
     }
 
@@ -163,16 +181,19 @@ impl Desk {
 
     fn enter(&mut self, slot: Slot, cold_tokens: u32) -> u64 {
         self.admit(slot);
-        let pods = u32::try_from(self.loads.len()).unwrap_or(u32::MAX);
+        let pods = self.loads.iter().filter(|(owner, _)| owner.is_some()).count();
+        let pods = u32::try_from(pods.max(1)).unwrap_or(u32::MAX);
         let fade = 1.0 - 1.0 / (RECENT_PLACEMENTS_PER_POD * f64::from(pods));
         for (_, load) in &mut self.loads {
             load.recent_tokens *= fade;
         }
-        let load = &mut self.loads[slot.index()].1;
-        let queued_before = load.prefill_tokens;
-        load.prefill_tokens += u64::from(cold_tokens);
-        load.requests += 1;
-        load.recent_tokens += f64::from(cold_tokens);
+        let mut queued_before = 0;
+        self.change(slot, |load| {
+            queued_before = load.prefill_tokens;
+            load.prefill_tokens += u64::from(cold_tokens);
+            load.requests += 1;
+            load.recent_tokens += f64::from(cold_tokens);
+        });
         queued_before
     }
 
@@ -194,13 +215,14 @@ impl Booking {
         self.slot
     }
 
-    /// The first token came after `ttft_ms`: the prefill is over, and the pod's rate is learned
-    /// from it.
-    pub fn first_token(&mut self, ttft_ms: f64) {
+    /// The first token came: the prefill is over, and the pod's rate is learned from it. Counted
+    /// from the booking, so that a slow upload or a failed attempt elsewhere is not the pod's.
+    pub fn first_token(&mut self, now: Instant) {
         if !std::mem::take(&mut self.prefilling) {
             return;
         }
         let cold_tokens = self.cold_tokens;
+        let ttft_ms = now.saturating_duration_since(self.booked_at).as_secs_f64() * 1e3;
         let ahead = self.queued_before + u64::from(cold_tokens);
         self.bookings.desk.lock().change(self.slot, |load| {
             load.prefill_tokens = load.prefill_tokens.saturating_sub(u64::from(cold_tokens));
@@ -227,9 +249,18 @@ impl Drop for Booking {
 mod tests {
     use super::*;
     use kv_index::Slots;
+    use std::time::Duration;
 
     fn book(bookings: &Arc<Bookings>, slot: Slot, cold: u32) -> Booking {
-        bookings.book(|_| Some(((), slot, cold))).unwrap().1
+        let choose = |desk: &mut Desk| {
+            desk.admit(slot);
+            Some(((), slot, cold))
+        };
+        bookings.book(Instant::now(), choose).unwrap().1
+    }
+
+    fn answer(booking: &mut Booking, after_ms: u64) {
+        booking.first_token(booking.booked_at + Duration::from_millis(after_ms));
     }
 
     #[test]
@@ -237,8 +268,8 @@ mod tests {
         let (bookings, slot) = (Arc::new(Bookings::default()), Slots::default().acquire());
         let (mut a, b) = (book(&bookings, slot, 100), book(&bookings, slot, 50));
         assert_eq!(bookings.totals(), Totals { prefill_tokens: 150, requests: 2 });
-        a.first_token(5.0);
-        a.first_token(5.0);
+        answer(&mut a, 5);
+        answer(&mut a, 5);
         assert_eq!(bookings.totals(), Totals { prefill_tokens: 50, requests: 2 });
         drop((a, b));
         assert_eq!(bookings.totals(), Totals::default());
@@ -254,6 +285,13 @@ mod tests {
         let current = book(&bookings, new, 7);
         drop(late);
         assert_eq!(bookings.totals(), Totals { prefill_tokens: 7, requests: 1 });
+        drop(book(&bookings, old, 3));
+        let sum = bookings.totals();
+        assert_eq!(
+            sum,
+            Totals { prefill_tokens: 7, requests: 1 },
+            "a stale snapshot books nothing"
+        );
         drop(current);
         assert_eq!(bookings.totals(), Totals::default());
     }
@@ -261,11 +299,11 @@ mod tests {
     #[test]
     fn rates_are_learned_from_long_prompts_only_and_count_the_queue() {
         let (bookings, slot) = (Arc::new(Bookings::default()), Slots::default().acquire());
-        book(&bookings, slot, 16).first_token(1_000.0);
+        answer(&mut book(&bookings, slot, 16), 1_000);
         assert!((bookings.load(slot).prefill_ms_per_token - 0.1).abs() < 1e-9);
         for _ in 0..100 {
             let _ahead = book(&bookings, slot, 1_000);
-            book(&bookings, slot, 1_000).first_token(4_000.0);
+            answer(&mut book(&bookings, slot, 1_000), 4_000);
         }
         assert!((bookings.load(slot).prefill_ms_per_token - 2.0).abs() < 0.01);
     }
@@ -275,8 +313,12 @@ mod tests {
         let (bookings, mut slots) = (Arc::new(Bookings::default()), Slots::default());
         let (a, b, c) = (slots.acquire(), slots.acquire(), slots.acquire());
         assert!(bookings.load(a).recent_tokens + bookings.load(b).recent_tokens < 1e-9);
+        drop((book(&bookings, a, 0), book(&bookings, b, 0)));
         drop((book(&bookings, a, 1_000), book(&bookings, b, 3_000)));
         let recent = bookings.load(c).recent_tokens;
         assert!((1_990.0..2_010.0).contains(&recent), "{recent}");
+        bookings.forget(b);
+        let recent = bookings.load(c).recent_tokens;
+        assert!((990.0..1_010.0).contains(&recent), "a pod that left does not count: {recent}");
     }
 }

@@ -1,10 +1,10 @@
 //! From a snapshot, an overlap and the bookings to a table of candidates, and a pick. Pure.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 use kv_index::{Overlap, Slot};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::bookings::Load;
+use crate::openai::Api;
 use crate::policy::{self, Ask, Candidate};
 use crate::pool::{Endpoint, Role, Snapshot};
 use crate::query::Query;
@@ -36,20 +36,18 @@ pub fn decide(
     settings: &policy::Settings,
     view: &View<'_>,
     ask: Ask,
-    load: impl FnMut(Slot) -> (Load, Option<u64>),
+    load: impl FnMut(Slot) -> Load,
     candidates: &mut Vec<Candidate>,
 ) -> Option<usize> {
     tabulate(view, load, candidates);
     policy::pick(settings, ask, candidates)
 }
 
-fn tabulate(
-    view: &View<'_>,
-    mut load: impl FnMut(Slot) -> (Load, Option<u64>),
-    candidates: &mut Vec<Candidate>,
-) {
+fn tabulate(view: &View<'_>, mut load: impl FnMut(Slot) -> Load, candidates: &mut Vec<Candidate>) {
     candidates.clear();
     let prompt = &view.query.prompt;
+    let prefills = view.query.api.is_some_and(Api::prefills);
+    let session = view.query.session.as_ref().map(|key| xxh3_64_with_seed(key.value.as_bytes(), 0));
     for (position, endpoint) in view.snapshot.endpoints.iter().enumerate() {
         if !is_eligible(endpoint, view.query, view.tried) {
             continue;
@@ -57,26 +55,22 @@ fn tabulate(
         let slot = endpoint.slot;
         let matched_tokens = prompt.matched_tokens(view.overlap.blocks(slot));
         let uncached_tokens = prompt.tokens.saturating_sub(matched_tokens).max(1);
-        let (load, eviction_age_ms) = load(slot);
         candidates.push(Candidate {
             slot,
             position,
             matched_tokens,
             uncached_tokens,
-            cold_tokens: prompt.cold_tokens(uncached_tokens),
-            load,
-            eviction_age_ms,
-            session_rank: view.query.session.as_deref().map_or(0, |key| rank(key, endpoint)),
+            cold_tokens: if prefills { prompt.cold_tokens(uncached_tokens) } else { 0 },
+            load: load(slot),
+            eviction_age_ms: view.overlap.eviction_age_ms(slot),
+            session_rank: session.map_or(0, |session| rank(session, endpoint)),
             cost_ms: 0.0,
         });
     }
 }
 
-/// The pod's place in the session's own order (rendezvous hashing). The hash has fixed keys, so
-/// that all replicas of the gateway agree.
-fn rank(session: &str, endpoint: &Endpoint) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    session.hash(&mut hasher);
-    endpoint.pod.uid.hash(&mut hasher);
-    hasher.finish()
+/// The pod's place in the session's own order (rendezvous hashing). The hash is fixed, so that all
+/// replicas of the gateway agree, whatever built them.
+fn rank(session: u64, endpoint: &Endpoint) -> u64 {
+    xxh3_64_with_seed(endpoint.pod.uid.as_bytes(), session)
 }

@@ -5,7 +5,7 @@ mod guard;
 mod members;
 mod request;
 
-pub use guard::{GUARDED_FIELDS, guarded_spans, without};
+pub use guard::{GUARDED_FIELDS, without};
 pub use request::{BadBody, Fields, Prompt, read};
 
 /// The generation APIs: POSTs whose body decides where they go.
@@ -89,15 +89,15 @@ impl Api {
         }
     }
 
+    /// Whether the engine computes the prompt at all.
+    #[must_use]
+    pub fn prefills(self) -> bool {
+        !matches!(self, Self::Tokenize | Self::Detokenize | Self::CountTokens)
+    }
+
     /// Whether the engine prefills the prompt into its KV cache, so that the next one can hit it.
     #[must_use]
     pub fn fills_cache(self) -> bool {
         matches!(self, Self::Chat | Self::Completions | Self::Responses | Self::Messages)
-    }
-
-    /// Whether errors take Anthropic's shape.
-    #[must_use]
-    pub fn is_anthropic(self) -> bool {
-        matches!(self, Self::Messages | Self::CountTokens)
     }
 }

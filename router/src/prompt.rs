@@ -51,11 +51,11 @@ pub(crate) fn tokens(
     now: Timestamp,
 ) -> Result<Option<Vec<u32>>, TokenizeError> {
     match &fields.prompt {
-        Prompt::Tokens(ids) => Ok(Some(ids.clone())),
         Prompt::Text(text) => tokenizer.encode_with_specials(text).map(Some),
         Prompt::Chat {
             messages,
             tools,
+            documents,
             template_kwargs,
             add_generation_prompt,
             continue_final_message,
@@ -64,9 +64,12 @@ pub(crate) fn tokens(
             let value = |json: &str| serde_json::from_str::<Value>(json).map_err(unreadable);
             let messages = value(messages.get())?;
             let tools = tools.map(|tools| value(tools.get())).transpose()?;
+            let documents = documents.map(|documents| value(documents.get())).transpose()?;
+            let list = |value: &&Value| value.as_array().is_some_and(|list| !list.is_empty());
             let kwargs = template_kwargs.map(|kwargs| value(kwargs.get())).transpose()?;
             let request = ChatRequest {
-                tools: tools.as_ref(),
+                tools: tools.as_ref().filter(list),
+                documents: documents.as_ref().filter(list),
                 chat_template_kwargs: kwargs.as_ref().and_then(Value::as_object),
                 add_generation_prompt: *add_generation_prompt,
                 continue_final_message: *continue_final_message,
@@ -74,6 +77,6 @@ pub(crate) fn tokens(
             };
             tokenizer.chat_tokens(&request).map(Some)
         }
-        Prompt::Chat { .. } | Prompt::Parts(_) => Ok(None),
+        Prompt::Chat { .. } | Prompt::Tokens(_) | Prompt::Parts(_) => Ok(None),
     }
 }

@@ -6,18 +6,17 @@ use std::sync::Arc;
 use kv_index::{BlockHash, ChainHasher};
 
 use crate::openai::{Api, BadBody, Fields};
+use crate::session::SessionKey;
 
 /// A request, ready to be placed.
 #[derive(Debug)]
 pub struct Query {
-    /// The API it calls.
-    pub api: Api,
+    /// The API it calls; none: it goes on unread.
+    pub api: Option<Api>,
     /// The model, by a name that a pod lists; none: any pod will do.
     pub model: Option<Arc<str>>,
-    /// Whether the client asked for server-sent events.
-    pub stream: bool,
     /// The session key, if it has one.
-    pub session: Option<Arc<str>>,
+    pub session: Option<SessionKey>,
     /// Members to cut out of the body before it goes on.
     pub guarded: Vec<Range<usize>>,
     /// The prompt.
@@ -45,9 +44,9 @@ const BLOCK_BYTES: usize = 64;
 impl Query {
     /// A request that any pod can take, and whose body nobody reads.
     #[must_use]
-    pub fn any(api: Api) -> Self {
+    pub fn any() -> Self {
         let prompt = PromptBlocks { block_tokens: 1, ..PromptBlocks::default() };
-        Self { api, model: None, stream: false, session: None, guarded: Vec::new(), prompt }
+        Self { api: None, model: None, session: None, guarded: Vec::new(), prompt }
     }
 }
 

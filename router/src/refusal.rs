@@ -2,8 +2,8 @@
 
 use crate::openai::BadBody;
 
-/// Why a request was not routed. Its [`Refusal::reason`] is the label in metrics; what the client
-/// sees is decided in the gateway's one table.
+/// Why a request was not routed. The metric's label and what the client sees are decided in the
+/// gateway's one table.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// The body cannot be read.
@@ -27,20 +27,4 @@ pub enum Refusal {
     /// Every pod that serves the model was tried already.
     #[error("every pod that serves this model was tried")]
     AllTried,
-}
-
-// === impl Refusal ===
-
-impl Refusal {
-    /// The label in metrics and in the access log.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Body(_) => "bad_body",
-            Self::NoSuchModel { .. } => "no_such_model",
-            Self::ModelMissing { .. } => "model_missing",
-            Self::NoReadyPod => "no_ready_pod",
-            Self::AllTried => "all_tried",
-        }
-    }
 }

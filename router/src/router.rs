@@ -11,8 +11,8 @@ use kv_index::{ApproximateIndex, ChainHasher, Overlap};
 
 use crate::bookings::{Booking, Bookings};
 use crate::decide::{self, View};
-use crate::openai::{self, Api, Fields};
-use crate::policy::{self, Ask, PolicyName, Table};
+use crate::openai::{self, Api, Fields, Prompt};
+use crate::policy::{self, Ask, Candidate, PolicyName, Table};
 use crate::pool::{Endpoint, Pool, Snapshot};
 use crate::prompt::{self, Tokenizers};
 use crate::query::{PromptBlocks, Query};
@@ -79,7 +79,8 @@ const SETTLED_MS: u64 = 5_000;
 const DEFAULT_BLOCK_TOKENS: u32 = 16;
 
 thread_local! {
-    static OVERLAP: RefCell<Overlap> = RefCell::default();
+    /// Scratch of the decision, kept so that deciding allocates nothing.
+    static SCRATCH: RefCell<(Overlap, Vec<Candidate>)> = RefCell::default();
 }
 
 // === impl Router ===
@@ -125,16 +126,10 @@ impl Router {
         let fields = openai::read(api, body)?;
         let snapshot = self.pool.snapshot();
         let model = resolve(&snapshot, fields.model.as_deref())?;
-        let session = session::key(headers).map(Arc::from);
+        let session = session::key(headers);
         let prompt = self.blocks(&snapshot, &model, &fields)?;
-        Ok(Query {
-            api,
-            model: Some(model),
-            stream: fields.stream,
-            session,
-            guarded: fields.guarded,
-            prompt,
-        })
+        let api = Some(api);
+        Ok(Query { api, model: Some(model), session, guarded: fields.guarded, prompt })
     }
 
     /// Chooses a pod that is not among `tried`, and books it.
@@ -151,7 +146,7 @@ impl Router {
     /// When no pod is left.
     pub fn place_any(&self, tried: &[kv_index::Slot]) -> Result<Placement, Refusal> {
         let settings = policy::Settings { policy: PolicyName::LeastRequest, ..self.settings };
-        self.place_by(&settings, &Query::any(Api::Detokenize), tried)
+        self.place_by(&settings, &Query::any(), tried)
     }
 
     fn place_by(
@@ -162,11 +157,11 @@ impl Router {
     ) -> Result<Placement, Refusal> {
         let snapshot = self.pool.snapshot();
         let now_ms = self.now_ms();
-        OVERLAP.with_borrow_mut(|overlap| {
+        SCRATCH.with_borrow_mut(|(overlap, candidates)| {
             let slots = snapshot.endpoints.iter().map(|endpoint| endpoint.slot);
             self.index.overlap(&query.prompt.chain, slots, now_ms, overlap);
             let view = View { snapshot: &snapshot, overlap, query, tried };
-            self.book(settings, &view, now_ms)
+            self.book(settings, &view, candidates, now_ms)
         })
     }
 
@@ -174,26 +169,24 @@ impl Router {
         &self,
         settings: &policy::Settings,
         view: &View<'_>,
+        candidates: &mut Vec<Candidate>,
         now_ms: u64,
     ) -> Result<Placement, Refusal> {
         let query = view.query;
-        let booked = self.bookings.book(|desk| {
+        let booked = self.bookings.book(Instant::now(), |desk| {
             let has_session = query.session.is_some();
             let ask = Ask { has_session, ticket: desk.ticket(), dice: rand::random() };
-            let mut candidates = std::mem::take(&mut desk.candidates);
-            let load = |slot| (desk.admit(slot), self.index.eviction_age_ms(slot, now_ms));
-            let row = decide::decide(settings, view, ask, load, &mut candidates);
-            tracing::trace!(target: "router::decide", table = %Table(&candidates), ?row);
-            let chosen = row.map(|row| candidates[row]);
-            desk.candidates = candidates;
-            chosen.map(|chosen| (chosen, chosen.slot, chosen.cold_tokens))
+            let row = decide::decide(settings, view, ask, |slot| desk.admit(slot), candidates)?;
+            let chosen = candidates[row];
+            Some((chosen, chosen.slot, chosen.cold_tokens))
         });
+        tracing::trace!(target: "router::decide", table = %Table(candidates), "decided");
         let Some((chosen, booking)) = booked else {
             let any = view.snapshot.endpoints.iter().any(|e| decide::is_eligible(e, query, &[]));
             return Err(if any { Refusal::AllTried } else { Refusal::NoReadyPod });
         };
         let endpoint = Arc::clone(&view.snapshot.endpoints[chosen.position]);
-        if query.api.fills_cache() {
+        if query.api.is_some_and(Api::fills_cache) {
             let capacity = capacity_blocks(&endpoint, query.prompt.block_tokens);
             self.index.record(chosen.slot, &query.prompt.chain, capacity, now_ms);
         }
@@ -227,6 +220,10 @@ impl Router {
         fields: &Fields<'_>,
     ) -> Result<PromptBlocks, Refusal> {
         let root = [model, fields.cache_salt.as_deref().unwrap_or_default()];
+        if let Prompt::Tokens(ids) = &fields.prompt {
+            let block_tokens = block_tokens(snapshot, model);
+            return Ok(PromptBlocks::of_tokens(&self.hasher, &root, ids, block_tokens));
+        }
         if let Some(tokenizer) = tokenizer(&self.tokenizers, snapshot, model) {
             match prompt::tokens(tokenizer, fields, Timestamp::now()) {
                 Ok(Some(tokens)) => {
@@ -300,9 +297,9 @@ fn capacity_blocks(endpoint: &Endpoint, block_tokens: u32) -> Option<usize> {
 // === impl Placement ===
 
 impl Placement {
-    /// The first token came after `ttft_ms`.
-    pub fn first_token(&mut self, ttft_ms: f64) {
-        self.booking.first_token(ttft_ms);
+    /// The first token came.
+    pub fn first_token(&mut self, now: Instant) {
+        self.booking.first_token(now);
     }
 
     /// The pod's own counts, from `usage`: prompt tokens, and those that it found in its cache.

@@ -1,15 +1,28 @@
 //! One session key out of the many ways in which clients send one.
 
+use std::fmt;
+use std::sync::Arc;
+
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The header under which the key goes on to the pod.
 pub const SESSION_HEADER: HeaderName = HeaderName::from_static("x-session-id");
 
-/// Headers that may carry the key, the first that is there wins.
-const HEADERS: [&str; 3] = ["x-session-id", "session-id", "x-session-token"];
+/// A request's session key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionKey {
+    /// The full value, as the client sent it.
+    pub value: Arc<str>,
+    /// Whether it came from where login tokens travel too, so that no log may show it.
+    pub is_secret: bool,
+}
 
-/// Cookies that may carry it, looked at when no header does.
+/// Headers that may carry the key, the first that is there wins.
+const HEADERS: [&str; 2] = ["x-session-id", "session-id"];
+
+/// Where it may be found when they are not there, beside what may be a credential.
+const TOKEN_HEADER: &str = "x-session-token";
 const COOKIES: [&str; 3] = ["session-id", "session_id", "session"];
 
 /// Longest key that is taken; a longer one is no key. It is hashed, logged and sent on.
@@ -17,14 +30,29 @@ pub const MAX_KEY_BYTES: usize = 256;
 
 /// The session key of a request: its full value, `=` included.
 #[must_use]
-pub fn key(headers: &HeaderMap) -> Option<&str> {
-    let header = |name: &&str| headers.get(*name).and_then(|value| value.to_str().ok());
-    HEADERS
-        .iter()
-        .find_map(header)
-        .or_else(|| COOKIES.iter().find_map(|name| cookie(headers, name)))
-        .map(str::trim)
-        .filter(|key| !key.is_empty() && key.len() <= MAX_KEY_BYTES)
+pub fn key(headers: &HeaderMap) -> Option<SessionKey> {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let open = HEADERS.iter().find_map(|name| header(name));
+    let secret = || {
+        let token = header(TOKEN_HEADER);
+        token.or_else(|| COOKIES.iter().find_map(|name| cookie(headers, name)))
+    };
+    let value = open.or_else(secret).map(str::trim)?;
+    let fits = !value.is_empty() && value.len() <= MAX_KEY_BYTES;
+    fits.then(|| SessionKey { value: value.into(), is_secret: open.is_none() })
+}
+
+// === impl SessionKey ===
+
+/// As logs may show it: a secret one as a fingerprint of 64 bits, which still tells sessions apart.
+impl fmt::Display for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_secret {
+            let fingerprint = xxhash_rust::xxh3::xxh3_64(self.value.as_bytes());
+            return write!(f, "fingerprint:{fingerprint:016x}");
+        }
+        f.write_str(&self.value)
+    }
 }
 
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -46,7 +74,7 @@ mod tests {
             .iter()
             .map(|(k, v)| (k.parse::<HeaderName>().unwrap(), v.parse::<HeaderValue>().unwrap()))
             .collect();
-        key(&map).map(str::to_owned)
+        key(&map).map(|key| key.value.to_string())
     }
 
     #[test]
@@ -65,5 +93,18 @@ mod tests {
         ] {
             assert_eq!(key_of(&headers).as_deref(), want, "{headers:?}");
         }
+    }
+
+    #[test]
+    fn what_may_be_a_credential_is_shown_as_a_fingerprint() {
+        let shown = |name: &'static str, value: &'static str| {
+            let value = HeaderValue::from_static(value);
+            key(&HeaderMap::from_iter([(HeaderName::from_static(name), value)]))
+                .unwrap()
+                .to_string()
+        };
+        assert_eq!(shown("x-session-id", "alice"), "alice");
+        assert_eq!(shown("cookie", "session=s3cret").len(), "fingerprint:".len() + 16);
+        assert!(!shown("x-session-token", "s3cret").contains("s3cret"));
     }
 }

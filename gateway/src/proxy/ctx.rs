@@ -8,6 +8,7 @@ use http::{StatusCode, header};
 use jiff::Timestamp;
 use kv_index::Slot;
 use pingora_proxy::Session;
+use router::session::SessionKey;
 use router::{Decision, Placement};
 
 use super::observe::Seen;
@@ -30,7 +31,7 @@ pub(crate) struct Ctx {
     /// Its model, once a pod is known to list it.
     pub model: Option<Arc<str>>,
     /// Its session key.
-    pub session: Option<Arc<str>>,
+    pub session: Option<SessionKey>,
     /// Why the pod that answers was chosen.
     pub decision: Option<Decision>,
     /// Time that choosing took, all attempts together.
@@ -49,6 +50,8 @@ pub(crate) struct Ctx {
     pub seen: Seen,
     /// Milliseconds per output token after the first.
     pub tpot_ms: Option<f64>,
+    /// Why the router found no pod for the native path.
+    pub refusal: Option<router::Refusal>,
     /// Why Hearth answered, or why the answer was cut.
     pub error: Option<&'static str>,
     /// Counts it as in flight.
@@ -80,6 +83,7 @@ impl Ctx {
             native: None,
             seen: Seen::default(),
             tpot_ms: None,
+            refusal: None,
             error: None,
             in_flight: None,
             drain: None,
@@ -148,7 +152,7 @@ impl Ctx {
                 .get(header::HOST)
                 .map(Into::into)
                 .or_else(|| head.uri.authority().map(|authority| authority.as_str().into())),
-            x_session_id: self.session.as_deref().map(Into::into),
+            x_session_id: self.session.as_ref().map(|key| key.to_string().as_str().into()),
             x_test_id: field("x-test-id"),
             user_agent: field("user-agent"),
             request_id: self.request_id.as_str().into(),

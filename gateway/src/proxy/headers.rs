@@ -3,6 +3,8 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora_http::{RequestHeader, ResponseHeader};
 
+use crate::porch::head::Fault;
+
 /// Fields between two neighbours only (RFC 9110 §7.6.1), and the old or dangerous ones around them.
 const HOP: [&str; 9] = [
     "connection",
@@ -82,6 +84,25 @@ pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
     headers
         .get(header::UPGRADE)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// Refuses a length that is said twice, which HTTP/2 libraries let pass where both are the same. (The
+/// porch reads the heads of HTTP/1 only.)
+///
+/// # Errors
+/// [`Fault::ContentLength`].
+pub(super) fn check_length(headers: &HeaderMap) -> Result<(), Fault> {
+    let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
+    if lengths > 1 { Err(Fault::ContentLength) } else { Ok(()) }
+}
+
+/// Whether the body comes in chunks. Such a request is the last of its connection: Pingora's parser
+/// takes an empty chunk size for the end of the body and lets a line feed stand in an extension, so
+/// a proxy in front may see another end of the body than we do, and what follows would be a request
+/// that it never let through.
+#[must_use]
+pub(super) fn is_chunked(head: &RequestHeader) -> bool {
+    head.headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 fn is_hop(name: &HeaderName) -> bool {

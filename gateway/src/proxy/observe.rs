@@ -22,9 +22,9 @@ pub(super) struct Observer {
 /// Facts about the answer, for the log, the metrics and the router.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Seen {
-    /// Milliseconds to the first content token; for a plain answer, to its first byte.
+    /// Milliseconds to the first content token; none for a plain answer, which does not tell.
     pub ttft_ms: Option<f64>,
-    /// Milliseconds to the last content token.
+    /// Milliseconds to the last content token of a stream.
     pub last_token_ms: Option<f64>,
     /// Content tokens: from `usage` if the answer has one, else one per event with content.
     pub output_tokens: u32,
@@ -75,7 +75,6 @@ impl Observer {
         if self.is_stream {
             self.lines(bytes);
         } else {
-            self.seen.ttft_ms.get_or_insert_with(|| ms_since(self.started));
             keep_tail(&mut self.tail, bytes);
         }
         !before && self.seen.ttft_ms.is_some()
@@ -86,8 +85,12 @@ impl Observer {
         if !self.is_stream {
             let tail = std::mem::take(&mut self.tail);
             self.usage(&tail);
-            self.seen.last_token_ms = Some(ms_since(self.started));
         }
+    }
+
+    /// Whether the stream stands in the middle of a line.
+    pub(crate) fn is_mid_line(&self) -> bool {
+        self.is_stream && (self.skipping || !self.tail.is_empty())
     }
 
     /// Milliseconds per output token after the first.

@@ -35,6 +35,10 @@ pub enum Refuse {
     /// The body ended early or its framing is broken.
     #[error("The request body is incomplete or its framing is malformed.")]
     BodyBroken,
+    /// As many connections as `limits.connections` allows are open: this one is closed without a
+    /// word.
+    #[error("The gateway has too many connections.")]
+    TooManyConnections,
     /// The bodies in flight fill `limits.bodies_held`.
     #[error("The gateway holds too many request bodies. Try again shortly.")]
     TooManyBodies,
@@ -59,6 +63,9 @@ pub enum Refuse {
     /// The pod did not send the first byte in time.
     #[error("The pod did not answer in time.")]
     FirstByteTooLate,
+    /// The pod failed when part of its answer had gone out.
+    #[error("The pod failed while answering.")]
+    Cut,
     /// The gateway is shutting down.
     #[error("The gateway is shutting down.")]
     Draining,
@@ -86,6 +93,11 @@ struct Row {
     param: Option<&'static str>,
 }
 
+/// How a request ends without an error of ours: the client left, or the pod itself ended its stream
+/// with an error event. In metrics and log these stand beside the reasons of the table.
+pub(crate) const CLIENT_GONE: &str = "client_gone";
+pub(crate) const ERROR_EVENT: &str = "error_event";
+
 /// Seconds after which a client may try again.
 const RETRY_AFTER: &str = "1";
 
@@ -107,16 +119,19 @@ impl Refuse {
             Self::Router(Refusal::AllTried) => row(S::BAD_GATEWAY, "all_tried", "server_error"),
             Self::Head(Fault::TooManyFields) |
             Self::HeadTooLarge => row(S::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", BAD),
+            Self::Head(Fault::Connect) |
+            Self::MethodNotAllowed { .. } => row(S::METHOD_NOT_ALLOWED, "method_not_allowed", BAD),
             Self::Head(_) => row(S::BAD_REQUEST, "bad_head", BAD),
             Self::HeadTooSlow => row(S::REQUEST_TIMEOUT, "head_too_slow", BAD),
             Self::BodyTooLarge { .. } => row(S::PAYLOAD_TOO_LARGE, "body_too_large", BAD),
             Self::BodyTooSlow => row(S::REQUEST_TIMEOUT, "body_too_slow", BAD),
             Self::BodyBroken => row(S::BAD_REQUEST, "body_broken", BAD),
+            Self::TooManyConnections => row(S::SERVICE_UNAVAILABLE, "too_many_connections", BUSY),
             Self::TooManyBodies => row(S::SERVICE_UNAVAILABLE, "too_many_bodies", BUSY),
             Self::NoSuchPath { .. } => row(S::NOT_FOUND, "unknown_url", BAD),
-            Self::MethodNotAllowed { .. } => row(S::METHOD_NOT_ALLOWED, "method_not_allowed", BAD),
             Self::AttemptsFailed { .. } => row(S::BAD_GATEWAY, "attempts_failed", "server_error"),
             Self::FirstByteTooLate => row(S::GATEWAY_TIMEOUT, "first_byte_too_late", "server_error"),
+            Self::Cut => row(S::BAD_GATEWAY, "upstream_cut", "server_error"),
             Self::Draining => row(S::SERVICE_UNAVAILABLE, "draining", BUSY),
             Self::Internal => row(S::INTERNAL_SERVER_ERROR, "internal", "server_error"),
         }
@@ -175,6 +190,15 @@ impl Refuse {
             }),
         };
         Bytes::from(value.to_string())
+    }
+
+    /// The error as the last event of a stream; `mid_line` if the stream stands inside one.
+    #[must_use]
+    pub(crate) fn event(&self, shape: Shape, mid_line: bool) -> Bytes {
+        let end = if mid_line { "\n\n" } else { "" };
+        let name = if shape == Shape::Anthropic { "event: error\n" } else { "" };
+        let body = self.body(shape);
+        Bytes::from(format!("{end}{name}data: {}\n\n", String::from_utf8_lossy(&body)))
     }
 
     /// A whole HTTP/1 answer, for a connection that never became a request.

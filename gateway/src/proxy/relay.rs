@@ -15,12 +15,13 @@ use pingora_proxy::Session;
 use router::openai::without;
 use router::query::Query;
 use router::{Placement, Refusal};
+use tokio::time::timeout;
 use tower::retry::budget::Budget;
 
 use super::Gateway;
 use super::ctx::Ctx;
 use super::observe::Observer;
-use super::refuse::Refuse;
+use super::refuse::{ERROR_EVENT, Refuse};
 use super::upstream::{Answer, Connection, Failure, blame, request_head};
 
 /// How a relay ended when no error is to be answered.
@@ -29,16 +30,12 @@ pub(super) enum End {
     Answered,
     /// The client hung up.
     ClientGone,
-    /// The pod failed when part of the answer had gone out.
-    Cut,
+    /// The pod failed when part of the answer had gone out, and nothing in what went out says so.
+    Broken,
 }
 
 /// Chunks that are ready are joined up to this size: one write instead of many.
 const JOIN_BYTES: usize = 64 << 10;
-
-/// A stream that cannot go on ends with this instead of a silent cut or a false `[DONE]`.
-const CUT_EVENT: &str = "data: {\"error\":{\"message\":\"The pod failed while answering.\",\
-     \"type\":\"server_error\",\"param\":null,\"code\":\"upstream_cut\"}}\n\n";
 
 impl Gateway {
     /// Relays one generation request.
@@ -119,10 +116,10 @@ impl Gateway {
         if ctx.attempts >= self.config.retry.attempts {
             return Err(refuse());
         }
-        let placement = self.place(ctx, query, tried).map_err(|_nobody| refuse())?;
         if !self.retries.withdraw() {
             return Err(refuse());
         }
+        let placement = self.place(ctx, query, tried).map_err(|_nobody| refuse())?;
         self.metrics.retry(failure.reason);
         Ok(placement)
     }
@@ -147,7 +144,7 @@ impl Gateway {
         let mut observer = Observer::new(ctx.started, is_stream);
         let end = self.stream(session, first, connection, |bytes| {
             if observer.look(bytes) && is_success {
-                placement.first_token(observer.seen.ttft_ms.unwrap_or_default());
+                placement.first_token(Instant::now());
             }
         });
         let end = end.await;
@@ -158,11 +155,16 @@ impl Gateway {
         }
         placement.usage(ctx.seen.prompt_tokens, ctx.seen.cached_tokens);
         match end {
-            End::Cut => {
+            End::Broken => {
                 blame(self.router.pool(), placement.endpoint.slot, Some(Failure::CUT));
-                cut(session, is_stream).await;
+                ctx.error = Some(Refuse::Cut.reason());
+                session.set_keepalive(None);
+                if is_stream {
+                    let event = Refuse::Cut.event(ctx.shape, observer.is_mid_line());
+                    return Ok(self.last_words(session, event).await);
+                }
             }
-            End::Answered if observer.seen.has_error => ctx.error = Some("error_event"),
+            End::Answered if observer.seen.has_error => ctx.error = Some(ERROR_EVENT),
             End::Answered | End::ClientGone => {}
         }
         Ok(end)
@@ -181,7 +183,7 @@ impl Gateway {
             let (bytes, after) = match next {
                 Ok(Some(bytes)) => joined(&mut connection, bytes),
                 Ok(None) => break,
-                Err(_failed) => return End::Cut,
+                Err(_failed) => return End::Broken,
             };
             look(&bytes);
             if session.write_response_body(Some(bytes), false).await.is_err() {
@@ -201,9 +203,24 @@ impl Gateway {
             };
         }
         connection.release(&self.connector, self.config.deadlines.upstream_idle.get()).await;
-        match session.write_response_body(None, true).await {
-            Ok(()) => End::Answered,
+        self.finish(session).await
+    }
+
+    /// Ends a stream that cannot be completed with an error event, instead of a silent cut or a
+    /// false `[DONE]`.
+    async fn last_words(&self, session: &mut Session, event: Bytes) -> End {
+        match session.write_response_body(Some(event), false).await {
+            Ok(()) => self.finish(session).await,
             Err(_gone) => End::ClientGone,
+        }
+    }
+
+    /// Ends an answer. Pingora's deadline for writing does not cover the last flush.
+    async fn finish(&self, session: &mut Session) -> End {
+        let last = session.write_response_body(None, true);
+        match timeout(self.config.deadlines.client_write.get(), last).await {
+            Ok(Ok(())) => End::Answered,
+            _ => End::ClientGone,
         }
     }
 
@@ -254,21 +271,5 @@ async fn gone(session: &mut Session) {
             std::future::pending::<()>().await;
         }
         _ => {}
-    }
-}
-
-/// Ends an answer that cannot be completed: a stream with an error event, anything else by closing
-/// the connection short of its length, so that nobody takes it for whole.
-async fn cut(session: &mut Session, is_stream: bool) {
-    session.set_keepalive(None);
-    if !is_stream {
-        session.shutdown().await;
-        return;
-    }
-    let event = Bytes::from_static(CUT_EVENT.as_bytes());
-    if session.write_response_body(Some(event), false).await.is_ok()
-        && session.write_response_body(None, true).await.is_err()
-    {
-        tracing::debug!("a client left while its stream was cut");
     }
 }

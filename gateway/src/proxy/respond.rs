@@ -3,13 +3,16 @@
 use bytes::Bytes;
 use http::{HeaderName, StatusCode, header};
 use pingora_core::Error;
+use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use router::session::SESSION_HEADER;
+use tokio::time::timeout;
 
 use super::refuse::Refuse;
 use super::relay::End;
 use super::{Ctx, Gateway, set};
+use crate::porch::LINGER;
 
 impl Gateway {
     /// Answers an error; if part of an answer has gone out already, there is nothing to say.
@@ -26,8 +29,9 @@ impl Gateway {
         let (fields, body) = (refuse.headers(), refuse.body(ctx.shape));
         let status = refuse.status();
         let written = self.write(session, ctx, status, "application/json", &fields, body).await;
-        if let Err(error) = written {
-            tracing::debug!(%error, "a client left before its error");
+        match written {
+            Ok(()) => linger(session).await,
+            Err(error) => tracing::debug!(%error, "a client left before its error"),
         }
     }
 
@@ -92,22 +96,43 @@ impl Gateway {
 
     /// What a pod is told of a request beyond what the client said.
     pub(super) fn stamp_request(&self, session: &Session, head: &mut RequestHeader, ctx: &Ctx) {
-        let client = session.client_addr().and_then(|addr| addr.as_inet()).map(|addr| addr.ip());
         let mut fields = vec![(HeaderName::from_static("x-request-id"), ctx.request_id.clone())];
-        if let Some(client) = client {
-            let known = head.headers.get("x-forwarded-for").and_then(|v| v.to_str().ok());
-            let known = known.filter(|_| self.config.forwarded.trust_addresses);
-            let chain = known.map_or_else(|| client.to_string(), |k| format!("{k}, {client}"));
-            fields.push((HeaderName::from_static("x-forwarded-for"), chain));
-        }
+        fields.extend(self.forwarded(session));
         if let Some(key) = &ctx.session {
-            fields.push((SESSION_HEADER, key.to_string()));
+            fields.push((SESSION_HEADER, key.value.to_string()));
         }
         for (name, value) in fields {
             if let Err(error) = head.insert_header(&name, value) {
                 tracing::debug!(%error, %name, "a value is not fit for a header");
             }
         }
+    }
+
+    /// Where the request came from: what a proxy in front says, if it is believed, else what we see.
+    fn forwarded(&self, session: &Session) -> Vec<(HeaderName, String)> {
+        let headers = &session.req_header().headers;
+        let trusted = |name: &str| {
+            let value = headers.get(name).and_then(|value| value.to_str().ok());
+            value.filter(|_| self.config.forwarded.trust_addresses).map(str::to_owned)
+        };
+        let inet = |addr: &SocketAddr| addr.as_inet().map(|addr| addr.ip().to_string());
+        let hops = [trusted("x-forwarded-for"), session.client_addr().and_then(inet)];
+        let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        let proto = trusted("x-forwarded-proto")
+            .unwrap_or_else(|| if is_tls { "https" } else { "http" }.to_owned());
+        let host = trusted("x-forwarded-host").or_else(|| {
+            let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+            let authority = session.req_header().uri.authority().map(|it| it.as_str());
+            host.or(authority).map(str::to_owned)
+        });
+        vec![
+            (
+                HeaderName::from_static("x-forwarded-for"),
+                hops.into_iter().flatten().collect::<Vec<_>>().join(", "),
+            ),
+            (HeaderName::from_static("x-forwarded-proto"), proto),
+            (HeaderName::from_static("x-forwarded-host"), host.unwrap_or_default()),
+        ]
     }
 
     /// CORS, where it is switched on.
@@ -135,6 +160,20 @@ impl Gateway {
             Ok(()) => Ok(End::Answered),
             Err(_gone) => Ok(End::ClientGone),
         }
+    }
+}
+
+/// Reads on for a while what is left of a refused request. A client that sends its whole body before
+/// it looks for an answer would find a reset instead: a socket that is closed with unread bytes
+/// resets. HTTP/2 closes the stream, not the connection.
+async fn linger(session: &mut Session) {
+    if session.is_http2() {
+        return;
+    }
+    let rest =
+        async { while let Ok(Some(_)) = session.downstream_session.read_request_body().await {} };
+    if timeout(LINGER, rest).await.is_err() {
+        tracing::debug!("a refused client went on sending");
     }
 }
 

@@ -28,10 +28,10 @@ pub async fn run(options: &Options, out: Out<'_>) -> Result<Outcome, JobError> {
     run_at(options, epoch_s(), out).await
 }
 
-/// [`run`], with sessions named after the given second.
+/// [`run()`], with sessions named after the given second.
 ///
 /// # Errors
-/// As [`run`].
+/// As [`run()`].
 pub async fn run_at(options: &Options, epoch_s: u64, out: Out<'_>) -> Result<Outcome, JobError> {
     options.check()?;
     let runs = if options.runs == 1 {

@@ -19,8 +19,8 @@ use crate::units::HumanDuration;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineMetricsSettings {
-    /// Whether they are polled at all. Without, the block size is taken from the configuration and
-    /// the load from our own bookings alone.
+    /// Whether they are polled at all. Without, blocks are taken to be of 16 tokens and a pod's
+    /// capacity is not known.
     pub enabled: bool,
     /// Time between two reads of a pod.
     pub interval: HumanDuration,

@@ -37,8 +37,6 @@ pub enum BadBody {
 pub struct Fields<'a> {
     /// The model's name, if the body names one.
     pub model: Option<Cow<'a, str>>,
-    /// Whether the client asked for server-sent events.
-    pub stream: bool,
     /// vLLM's per-tenant salt: prompts under different salts share no block.
     pub cache_salt: Option<Cow<'a, str>>,
     /// The prompt.
@@ -56,6 +54,8 @@ pub enum Prompt<'a> {
         messages: &'a RawValue,
         /// `tools`
         tools: Option<&'a RawValue>,
+        /// `documents`
+        documents: Option<&'a RawValue>,
         /// `chat_template_kwargs`
         template_kwargs: Option<&'a RawValue>,
         /// `add_generation_prompt`, true unless the body says false.
@@ -85,7 +85,7 @@ pub fn read(api: Api, body: &[u8]) -> Result<Fields<'_>, BadBody> {
     let model = string(&members, "model")?;
     let cache_salt = string(&members, "cache_salt")?;
     let prompt = prompt(api, &members)?;
-    Ok(Fields { model, stream: flag(&members, "stream", false), cache_salt, prompt, guarded })
+    Ok(Fields { model, cache_salt, prompt, guarded })
 }
 
 // === impl Prompt ===
@@ -144,13 +144,15 @@ fn chat<'a>(messages: &'a RawValue, members: &Members<'a>) -> Prompt<'a> {
     Prompt::Chat {
         messages,
         tools: last(members, "tools").filter(|tools| tools.get() != "null"),
+        documents: last(members, "documents").filter(|documents| documents.get() != "null"),
         template_kwargs: last(members, "chat_template_kwargs"),
         add_generation_prompt: flag(members, "add_generation_prompt", true),
         continue_final_message: flag(members, "continue_final_message", false),
     }
 }
 
-/// `prompt` is a text, a list of ids, or a list of either: the first of a batch stands for all.
+/// `prompt` is a text, a list of ids, or a list of either: of lists of ids the first stands for
+/// all; a list of texts is read whole.
 fn completion(prompt: &RawValue) -> Result<Prompt<'_>, BadBody> {
     #[derive(Deserialize)]
     #[serde(untagged)]

@@ -65,7 +65,7 @@ fn a_plain_answer_gives_its_usage_from_the_tail() {
     }
     observer.finish();
     assert_eq!((observer.seen.prompt_tokens, observer.seen.output_tokens), (Some(5), 7));
-    assert_eq!((observer.seen.cached_tokens, observer.tpot_ms()), (None, None));
+    assert_eq!((observer.seen.cached_tokens, observer.seen.ttft_ms), (None, None));
 }
 
 #[test]
@@ -75,6 +75,7 @@ fn an_endless_line_is_not_kept() {
         observer.look(&Bytes::from(vec![b'x'; 10_000]));
         assert!(observer.tail.len() <= MAX_LINE);
     }
+    assert!(observer.is_mid_line());
     observer.look(&Bytes::from_static(b"\ndata: {\"choices\":[{\"text\":\"hi\"}]}\n"));
-    assert_eq!(observer.seen.output_tokens, 1);
+    assert_eq!((observer.seen.output_tokens, observer.is_mid_line()), (1, false));
 }

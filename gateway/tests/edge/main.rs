@@ -1,0 +1,13 @@
+//! The gateway's edge as clients and pods meet it: a whole gateway on a free port, in front of
+//! pods that echo, that follow a script, or that are simulated.
+#![expect(clippy::panic, reason = "a test that cannot go on says why")]
+
+mod cancel;
+mod drain;
+mod hostile;
+mod models;
+mod native;
+mod relay;
+mod retry;
+mod support;
+mod tls;

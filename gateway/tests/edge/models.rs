@@ -1,0 +1,176 @@
+//! What the fleet as a whole says: models, health, browsers on other origins, unknown paths.
+
+use http::header::{HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::client::{post, whole};
+use crate::support::{House, config, fast_pod, simulate};
+
+#[tokio::test]
+async fn the_list_is_the_union_over_pods_and_each_model_can_be_asked_for() {
+    let both = simulate(fast_pod()).await;
+    let adapted = simulate({
+        let mut config = fast_pod();
+        config.loras = vec!["org/lora".to_owned()];
+        config
+    })
+    .await;
+    let other = simulate({
+        let mut config = fast_pod();
+        (config.model, config.max_model_len) = ("other".to_owned(), 512);
+        config
+    })
+    .await;
+    let house = House::over(&[both.addr(), adapted.addr(), other.addr()]).await;
+    let list = house.get("/v1/models").await.json();
+    let cards = list["data"].as_array().expect("a list");
+    let seen: Vec<(&str, &Value, &Value)> = cards
+        .iter()
+        .map(|card| (card["id"].as_str().expect("a name"), &card["parent"], &card["max_model_len"]))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            ("org/lora", &json!("tiny"), &json!(null)),
+            ("other", &json!(null), &json!(512)),
+            ("tiny", &json!(null), &json!(32_768)),
+        ]
+    );
+    for (path, id) in [
+        ("/v1/models/tiny", "tiny"),
+        ("/v1/models/org/lora", "org/lora"),
+        ("/v1/models/org%2Flora", "org/lora"),
+    ] {
+        assert_eq!(house.get(path).await.json()["id"], id);
+    }
+    let none = house.get("/v1/models/gpt-9").await;
+    assert_eq!(none.refusal(), (404, "model_not_found".to_owned()));
+    for (model, pod) in [("other", &other), ("org/lora", &adapted)] {
+        let body = json!({"model": model, "prompt": "a", "max_tokens": 1});
+        let reply = house.post("/v1/completions", &body.to_string()).await;
+        assert_eq!(reply.header("x-upstream-host"), pod.addr().to_string(), "{}", reply.text());
+    }
+    house.end().await;
+}
+
+#[tokio::test]
+async fn an_unknown_model_is_404_and_a_missing_one_goes_to_the_only_one() {
+    let pod = simulate(fast_pod()).await;
+    let house = House::over(&[pod.addr()]).await;
+    let unknown = house.post("/v1/chat/completions", r#"{"model":"gpt-9","messages":[]}"#).await;
+    assert_eq!(unknown.refusal(), (404, "model_not_found".to_owned()));
+    assert_eq!(unknown.json()["error"]["param"], "model");
+    let anthropic = house.post("/v1/messages", r#"{"model":"gpt-9","messages":[]}"#).await;
+    assert_eq!(anthropic.status, StatusCode::NOT_FOUND);
+    assert_eq!(anthropic.json()["type"], "error");
+    assert_eq!(anthropic.json()["error"]["type"], "not_found_error");
+    let missing = house.post("/v1/completions", r#"{"prompt":"a","max_tokens":1}"#).await;
+    assert_eq!(missing.status, StatusCode::OK, "{}", missing.text());
+    house.end().await;
+}
+
+#[tokio::test]
+async fn a_missing_model_among_several_is_400_and_names_them() {
+    let pod = simulate({
+        let mut config = fast_pod();
+        config.loras = vec!["lora".to_owned()];
+        config
+    })
+    .await;
+    let house = House::over(&[pod.addr()]).await;
+    let reply = house.post("/v1/completions", r#"{"prompt":"a"}"#).await;
+    assert_eq!(reply.refusal(), (400, "model_missing".to_owned()));
+    let message = reply.json()["error"]["message"].as_str().map(str::to_owned);
+    let message = message.expect("a text");
+    assert!(message.contains("lora") && message.contains("tiny"), "{message}");
+    house.end().await;
+}
+
+#[tokio::test]
+async fn without_a_ready_pod_the_answer_is_503_with_retry_after() {
+    let nobody = "127.0.0.1:1".parse().expect("an address");
+    let house = House::start_unready(config(&[nobody])).await;
+    for path in ["/v1/completions", "/v1/chat/completions"] {
+        let reply = house.post(path, r#"{"model":"tiny"}"#).await;
+        assert_eq!(reply.refusal(), (503, "no_ready_pod".to_owned()));
+        assert_eq!(reply.header("retry-after"), "1");
+    }
+    assert_eq!(house.get("/health").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(house.get("/version").await.refusal(), (503, "no_ready_pod".to_owned()));
+    house.end().await;
+}
+
+#[tokio::test]
+async fn users_paths_pass_and_administrative_ones_never_do() {
+    let pod = simulate(fast_pod()).await;
+    let house = House::over(&[pod.addr()]).await;
+    for path in ["/health", "/ping", "/version"] {
+        assert_eq!(house.get(path).await.status, StatusCode::OK, "{path}");
+    }
+    for path in [
+        "/metrics",
+        "/load",
+        "/sleep",
+        "/wake_up",
+        "/reset_prefix_cache",
+        "/collective_rpc",
+        "/pause",
+        "/v1/load_lora_adapter",
+        "/v1/%6coad_lora_adapter",
+        "/v1/../sleep",
+        "/v1/models/../../sleep",
+        "//sleep",
+        "/v1//chat/completions",
+        "/SLEEP",
+        "/docs",
+        "/openapi.json",
+        "/sim/fault",
+        "/",
+        "/v1/responses/../../sleep",
+        "/v1/responses/%2e%2e/%2e%2e/sleep",
+        "/v1/responses/a%2fb",
+    ] {
+        for method in [Method::GET, Method::POST] {
+            let reply = house.client.send(house.addr, method, path, "").await;
+            // Ids of models and responses may hold anything; a POST to one is 405.
+            assert!(matches!(reply.status.as_u16(), 404 | 405), "{path}: {}", reply.text());
+            assert!(reply.json()["error"]["message"].is_string(), "{path}");
+        }
+    }
+    let seen = pod.requests().into_iter().map(|request| request.path);
+    let strange: Vec<String> = seen.filter(|it| it != "/v1/models" && it != "/version").collect();
+    assert!(strange.is_empty(), "the pod was asked for {strange:?}");
+    house.end().await;
+}
+
+#[tokio::test]
+async fn browsers_are_answered_where_that_is_switched_on() {
+    let pod = simulate(fast_pod()).await;
+    let origin = (HeaderName::from_static("origin"), HeaderValue::from_static("https://a.b"));
+    for enabled in [false, true] {
+        let mut config = config(&[pod.addr()]);
+        config.cors.enabled = enabled;
+        let house = House::start(config).await;
+        let mut preflight = post(house.addr, "/v1/chat/completions", whole(""));
+        *preflight.method_mut() = Method::OPTIONS;
+        preflight.headers_mut().insert(origin.0.clone(), origin.1.clone());
+        let preflight = house.client.request(preflight).await;
+        let mut plain = post(house.addr, "/v1/nowhere", whole("{}"));
+        plain.headers_mut().insert(origin.0.clone(), origin.1.clone());
+        let plain = house.client.request(plain).await;
+        let allowed = |reply: &crate::support::client::Reply| {
+            reply.headers.get("access-control-allow-origin").cloned()
+        };
+        if enabled {
+            assert_eq!(preflight.status, StatusCode::NO_CONTENT);
+            for reply in [&preflight, &plain] {
+                assert_eq!(allowed(reply), Some(HeaderValue::from_static("*")));
+            }
+        } else {
+            assert_eq!(preflight.status, StatusCode::METHOD_NOT_ALLOWED);
+            assert_eq!((allowed(&preflight), allowed(&plain)), (None, None));
+        }
+        house.end().await;
+    }
+}

@@ -1,0 +1,178 @@
+//! A gateway over given pods, and the promise that every test ends with: nothing is held any more.
+
+pub(crate) mod client;
+pub(crate) mod echo;
+pub(crate) mod frames;
+pub(crate) mod process;
+pub(crate) mod raw_pod;
+pub(crate) mod siege;
+pub(crate) mod wire;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use gateway::app::App;
+use gateway::config::{Config, Loaded, Log};
+use http::Method;
+use loadtest::simulator;
+use router::units::HumanDuration;
+use tokio::time::timeout;
+
+use self::client::{Client, Reply};
+
+/// The one model that the pods of these tests serve.
+pub(crate) const MODEL: &str = "tiny";
+
+/// Longest wait for a condition. Only a test that fails waits so long.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running gateway, whose every pod is ready.
+pub(crate) struct House {
+    pub(crate) app: App,
+    pub(crate) addr: SocketAddr,
+    pub(crate) client: Client,
+}
+
+/// Everything that must be nothing when no request runs.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Held {
+    pub(crate) requests: i64,
+    pub(crate) body_bytes: i64,
+    pub(crate) bookings: i64,
+}
+
+/// Settings for a gateway on free ports before these pods.
+pub(crate) fn config(pods: &[SocketAddr]) -> Config {
+    Config {
+        listen: (Ipv4Addr::LOCALHOST, 0).into(),
+        admin_listen: (Ipv4Addr::LOCALHOST, 0).into(),
+        endpoints: pods.iter().map(|pod| (*pod).into()).collect(),
+        log: Log { access: false, ..Log::default() },
+        ..Config::default()
+    }
+}
+
+pub(crate) fn ms(millis: u64) -> HumanDuration {
+    HumanDuration::from_millis(millis)
+}
+
+/// A simulated pod so fast that nobody waits.
+pub(crate) fn fast_pod() -> simulator::Config {
+    let engine = simulator::EngineConfig {
+        prefill_tokens_per_s: 1e9,
+        decode_ms: 0.0,
+        decode_ms_per_seq: 0.001,
+        ..simulator::EngineConfig::default()
+    };
+    simulator::Config { model: MODEL.to_owned(), engine, ..simulator::Config::default() }
+}
+
+/// A simulated pod whose prefill takes for ever.
+pub(crate) fn frozen_pod() -> simulator::Config {
+    let mut config = fast_pod();
+    config.engine.prefill_tokens_per_s = 0.001;
+    config
+}
+
+pub(crate) async fn simulate(config: simulator::Config) -> simulator::Simulator {
+    simulator::Simulator::start(config).await.expect("a free port exists")
+}
+
+/// Waits for a condition that another task brings about.
+pub(crate) async fn within<T>(what: &str, condition: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, condition).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
+}
+
+// === impl House ===
+
+impl House {
+    /// A gateway with the usual settings.
+    pub(crate) async fn over(pods: &[SocketAddr]) -> Self {
+        Self::start(config(pods)).await
+    }
+
+    /// A gateway; returns when all its pods are ready.
+    pub(crate) async fn start(config: Config) -> Self {
+        let pods = config.endpoints.len();
+        let house = Self::start_unready(config).await;
+        let pool = house.app.router.pool();
+        let mut changed = pool.changed();
+        let ready = async {
+            loop {
+                let ready = pool.snapshot().endpoints.iter().filter(|pod| pod.is_ready()).count();
+                if ready == pods {
+                    return;
+                }
+                changed.changed().await.expect("the pool lives as long as the gateway");
+            }
+        };
+        within("every pod is ready", ready).await;
+        house
+    }
+
+    /// A gateway; its pods may never be ready.
+    pub(crate) async fn start_unready(config: Config) -> Self {
+        let loaded = Loaded { hash: config.hash(), config, origins: BTreeMap::new() };
+        let app = App::start(loaded).await.expect("the settings are good");
+        Self { addr: app.addr, app, client: Client::default() }
+    }
+
+    /// Sends JSON to a path.
+    pub(crate) async fn post(&self, path: &str, body: &str) -> Reply {
+        self.client.send(self.addr, Method::POST, path, body.to_owned()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Reply {
+        self.client.send(self.addr, Method::GET, path, "").await
+    }
+
+    /// A metric's samples, added up.
+    pub(crate) async fn metric(&self, name: &str) -> i64 {
+        metric(&self.client, self.app.admin_addr, name).await
+    }
+
+    /// Waits until nothing is held.
+    pub(crate) async fn at_rest(&self) {
+        at_rest(&self.client, self.app.admin_addr).await;
+    }
+
+    /// Waits until nothing is held, and stops.
+    pub(crate) async fn end(self) {
+        self.at_rest().await;
+        let booked = self.app.router.bookings().totals();
+        assert_eq!((booked.requests, booked.prefill_tokens), (0, 0), "bookings are given back");
+        self.app.stop().await.expect("no task panicked");
+    }
+}
+
+/// A metric's samples, added up; `name` may hold the beginning of its labels.
+pub(crate) async fn metric(client: &Client, admin: SocketAddr, name: &str) -> i64 {
+    let page = client.send(admin, Method::GET, "/metrics", "").await;
+    let samples = page.text().lines().filter(|line| line.starts_with(name)).map(value);
+    samples.sum()
+}
+
+/// Waits until the gateway with this admin address holds nothing.
+pub(crate) async fn at_rest(client: &Client, admin: SocketAddr) {
+    let resting = async {
+        // Each round is a real round trip to the admin listener: no clock, no busy loop.
+        while held(client, admin).await != Held::default() {}
+    };
+    if timeout(PATIENCE, resting).await.is_err() {
+        panic!("still held: {:?}", held(client, admin).await);
+    }
+}
+
+async fn held(client: &Client, admin: SocketAddr) -> Held {
+    Held {
+        requests: metric(client, admin, "hearth_requests_in_flight").await,
+        body_bytes: metric(client, admin, "hearth_request_body_bytes_held").await,
+        bookings: metric(client, admin, "hearth_bookings").await,
+    }
+}
+
+fn value(sample: &str) -> i64 {
+    let value = sample.rsplit(' ').next().unwrap_or_default();
+    value.parse().unwrap_or_else(|_| panic!("a sample without a value: {sample}"))
+}
