@@ -146,6 +146,7 @@ main() {
       *) say "unknown part: $part"; exit 2 ;;
     esac
   done
+  rm -rf "$UV_CACHE_DIR" # what is installed holds links to its files; the rest is only in the way
 }
 
 main "$@"
