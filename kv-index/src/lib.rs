@@ -9,12 +9,14 @@
 //! counts from a moment of its choice.
 
 mod approximate;
+mod event;
 mod hash;
 mod overlap;
 mod recency;
 mod slots;
 
 pub use approximate::{ApproximateIndex, Settings};
+pub use event::{EngineHash, Event, ExtraKey, Medium, Removed, Stored};
 pub use hash::{BlockHash, ChainHasher};
 pub use overlap::Overlap;
 pub use recency::{BYTES_PER_BLOCK, Recency};
