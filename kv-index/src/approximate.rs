@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::{BYTES_PER_BLOCK, BlockHash, Overlap, Recency, Slot};
+use crate::{BYTES_PER_ENTRY, Capacity, Milestones, Overlap, Recency, Slot};
 
 /// Bounds of the [`ApproximateIndex`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ const MAX_SHARE: usize = 64;
 
 impl Default for Settings {
     fn default() -> Self {
-        // 256 MiB: about 3 million blocks of 16 tokens. 30 minutes: vLLM pods at work turn their
+        // 256 MiB: about 3 million milestones, of one block of 16 tokens or more. 30 minutes: vLLM pods at work turn their
         // cache over in minutes; an idle one keeps it, but then nobody asks.
         Self { bytes: 256 << 20, max_age_ms: 30 * 60 * 1000 }
     }
@@ -62,7 +62,7 @@ impl ApproximateIndex {
 
     /// The pod was sent this chain. `capacity` is how many blocks the pod can hold, if known. What
     /// comes late for a pod that was removed is ignored.
-    pub fn record(&self, slot: Slot, chain: &[BlockHash], capacity: Option<usize>, now_ms: u64) {
+    pub fn record(&self, slot: Slot, chain: &Milestones, capacity: Option<usize>, now_ms: u64) {
         let capacity = self.bounded(capacity);
         let cell = self.cell(slot);
         let mut tenant = cell.pod.write();
@@ -80,7 +80,7 @@ impl ApproximateIndex {
     /// `overlap` has grown to the fleet's size.
     pub fn overlap(
         &self,
-        chain: &[BlockHash],
+        chain: &Milestones,
         slots: impl Iterator<Item = Slot>,
         now_ms: u64,
         overlap: &mut Overlap,
@@ -122,20 +122,24 @@ impl ApproximateIndex {
     /// Blocks remembered for all pods.
     #[must_use]
     pub fn blocks(&self) -> usize {
-        let count = |cell: &Arc<Cell>| cell.pod.read().sent.as_ref().map_or(0, Recency::len);
-        self.cells.read().iter().map(count).sum()
+        self.sum(Recency::blocks)
     }
 
     /// About how many bytes that takes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.blocks() * BYTES_PER_BLOCK
+        self.sum(Recency::entries) * BYTES_PER_ENTRY
     }
 
-    fn bounded(&self, capacity: Option<usize>) -> usize {
+    fn sum(&self, of: impl Fn(&Recency) -> usize) -> usize {
+        self.cells.read().iter().map(|cell| cell.pod.read().sent.as_ref().map_or(0, &of)).sum()
+    }
+
+    /// A pod of unknown size is taken to hold every block that we can remember.
+    fn bounded(&self, capacity: Option<usize>) -> Capacity {
         let pods = self.cells.read().len().max(MAX_SHARE);
-        let share = self.settings.bytes / BYTES_PER_BLOCK / pods;
-        capacity.unwrap_or(share).min(share)
+        let entries = self.settings.bytes / BYTES_PER_ENTRY / pods;
+        Capacity { blocks: capacity.unwrap_or(usize::MAX), entries }
     }
 
     fn cell(&self, slot: Slot) -> Arc<Cell> {

@@ -4,6 +4,8 @@ use std::hash::{BuildHasher, Hash, Hasher};
 
 use ahash::RandomState;
 
+use crate::Milestones;
+
 /// The identity of a block: its content and everything before it.
 ///
 /// 64 bits, keyed with secrets of this process, so that no client can craft two prompts that
@@ -49,35 +51,35 @@ impl ChainHasher {
         block_tokens: usize,
         chain: &mut Vec<BlockHash>,
     ) {
-        self.extend(root, tokens.chunks_exact(block_tokens.max(1)), chain);
-    }
-
-    /// The same over bytes, for prompts that we cannot tokenize.
-    pub fn chain_bytes(
-        &self,
-        root: BlockHash,
-        bytes: &[u8],
-        block_bytes: usize,
-        chain: &mut Vec<BlockHash>,
-    ) {
-        self.extend(root, bytes.chunks_exact(block_bytes.max(1)), chain);
-    }
-
-    fn extend<'a, T: Hash + 'a>(
-        &self,
-        root: BlockHash,
-        blocks: impl ExactSizeIterator<Item = &'a [T]>,
-        chain: &mut Vec<BlockHash>,
-    ) {
+        let blocks = tokens.chunks_exact(block_tokens.max(1));
         chain.reserve(blocks.len());
         let mut parent = root;
         for block in blocks {
-            let mut hasher = self.state.build_hasher();
-            hasher.write_u64(parent.0);
-            Hash::hash_slice(block, &mut hasher);
-            parent = BlockHash(hasher.finish());
+            parent = self.block(parent, block);
             chain.push(parent);
         }
+    }
+
+    /// The milestones of a prompt that we cannot tokenize, in blocks of `block_bytes`; what comes
+    /// after the last milestone has no hash.
+    #[must_use]
+    pub fn milestones(&self, root: BlockHash, bytes: &[u8], block_bytes: usize) -> Milestones {
+        let (mut parent, mut rest, mut hashes) = (root, bytes, Vec::new());
+        loop {
+            let step = Milestones::stride(hashes.len() + 1).saturating_mul(block_bytes.max(1));
+            let Some((run, after)) = rest.split_at_checked(step) else { break };
+            parent = self.block(parent, run);
+            hashes.push(parent);
+            rest = after;
+        }
+        Milestones::hashed(hashes)
+    }
+
+    fn block<T: Hash>(&self, parent: BlockHash, content: &[T]) -> BlockHash {
+        let mut hasher = self.state.build_hasher();
+        hasher.write_u64(parent.0);
+        Hash::hash_slice(content, &mut hasher);
+        BlockHash(hasher.finish())
     }
 }
 
@@ -100,6 +102,18 @@ mod tests {
         assert_ne!(a[0], b[0]);
         assert_ne!(a[1], b[1], "same block content after another prefix is another block");
         assert_eq!(a, chain(&["m"], &[1, 2, 3, 4]));
+    }
+
+    #[test]
+    fn a_longer_text_keeps_the_milestones_of_what_it_continues() {
+        let hasher = ChainHasher::with_seed(7);
+        let text: Vec<u8> = (0..60_000_u32).map(|i| (i % 251) as u8).collect();
+        let of = |bytes: usize| hasher.milestones(hasher.root(&["m"]), &text[..bytes], 4);
+        let (whole, part) = (of(60_000), of(30_000));
+        let depth = part.hashes().len();
+        assert_eq!(&whole.hashes()[..depth], part.hashes());
+        assert!(Milestones::position(depth) <= 7_500 && 7_500 < Milestones::position(depth + 1));
+        assert_ne!(hasher.milestones(hasher.root(&["n"]), &text, 4).hashes()[0], whole.hashes()[0]);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 mod approximate;
 mod event;
 mod hash;
+mod milestones;
 mod overlap;
 mod recency;
 mod slots;
@@ -18,6 +19,7 @@ mod slots;
 pub use approximate::{ApproximateIndex, Settings};
 pub use event::{EngineHash, Event, ExtraKey, Medium, Removed, Stored};
 pub use hash::{BlockHash, ChainHasher};
+pub use milestones::Milestones;
 pub use overlap::Overlap;
-pub use recency::{BYTES_PER_BLOCK, Recency};
+pub use recency::{BYTES_PER_ENTRY, Capacity, Recency};
 pub use slots::{Slot, Slots};

@@ -2,62 +2,82 @@
 
 use std::collections::HashMap;
 
-use kv_index::{ApproximateIndex, BlockHash, ChainHasher, Overlap, Recency, Settings, Slot, Slots};
+use kv_index::{
+    ApproximateIndex, BlockHash, Capacity, ChainHasher, Milestones, Overlap, Recency, Settings,
+    Slot, Slots,
+};
 use proptest::prelude::*;
 
 const BLOCK: usize = 2;
 
 /// A chain over a tiny alphabet, so that prefixes meet.
-fn chain(tokens: &[u32]) -> Vec<BlockHash> {
+fn chain(tokens: &[u32]) -> Milestones {
     let hasher = ChainHasher::with_seed(1);
     let mut chain = Vec::new();
     hasher.chain_tokens(hasher.root(&["m"]), tokens, BLOCK, &mut chain);
-    chain
+    Milestones::of(&chain)
 }
 
-fn depth(index: &ApproximateIndex, slot: Slot, chain: &[BlockHash], now_ms: u64) -> u32 {
+fn depth(index: &ApproximateIndex, slot: Slot, chain: &Milestones, now_ms: u64) -> u32 {
     let mut overlap = Overlap::default();
     index.overlap(chain, std::iter::once(slot), now_ms, &mut overlap);
     overlap.blocks(slot)
 }
 
-/// The slow truth: every block with a recency stamp, the smallest stamp evicted first.
+/// The slow truth: every milestone with a recency stamp and its blocks, the smallest stamp evicted
+/// first.
 #[derive(Default)]
 struct Naive {
-    stamps: HashMap<BlockHash, (u64, u64)>,
+    stamps: HashMap<BlockHash, (u64, u64, usize)>,
     clock: u64,
 }
 
 impl Naive {
-    fn touch(&mut self, chain: &[BlockHash], now_ms: u64, capacity: usize) {
-        for block in chain[..chain.len().min(capacity)].iter().rev() {
+    fn blocks(&self) -> usize {
+        self.stamps.values().map(|stamp| stamp.2).sum()
+    }
+
+    fn touch(&mut self, chain: &Milestones, now_ms: u64, capacity: Capacity) {
+        let fits =
+            |n: &usize| Milestones::position(*n) <= capacity.blocks && *n <= capacity.entries;
+        let kept = (1..=chain.hashes().len()).take_while(fits).count();
+        for number in (1..=kept).rev() {
             self.clock += 1;
-            self.stamps.insert(*block, (self.clock, now_ms));
-            while self.stamps.len() > capacity {
+            let stamp = (self.clock, now_ms, Milestones::stride(number));
+            self.stamps.insert(chain.hashes()[number - 1], stamp);
+            while self.blocks() > capacity.blocks || self.stamps.len() > capacity.entries {
                 let oldest = *self.stamps.iter().min_by_key(|(_, stamp)| stamp.0).expect("full").0;
                 self.stamps.remove(&oldest);
             }
         }
     }
 
-    fn depth(&self, chain: &[BlockHash], since_ms: u64) -> usize {
+    fn depth(&self, chain: &Milestones, since_ms: u64) -> usize {
         let held = |b: &&BlockHash| self.stamps.get(b).is_some_and(|s| s.1 >= since_ms);
-        chain.iter().take_while(held).count()
+        Milestones::position(chain.hashes().iter().take_while(held).count())
     }
+}
+
+/// Runs of one token, so that chains are short to write, meet, and are longer than the first
+/// stretch of milestones that stand at every block.
+fn tokens(runs: &[(u32, usize)]) -> Vec<u32> {
+    runs.iter().flat_map(|(token, length)| std::iter::repeat_n(*token, *length)).collect()
 }
 
 proptest! {
     #[test]
     fn recency_equals_the_naive_model(
-        capacity in 1_usize..12,
+        capacity in (1_usize..900, prop_oneof![1_usize..12, Just(usize::MAX)])
+            .prop_map(|(blocks, entries)| Capacity { blocks, entries }),
         prompts in prop::collection::vec(
-            (prop::collection::vec(0_u32..3, 0..16), 0_u64..5, prop::bool::weighted(0.1)), 1..60),
+            (prop::collection::vec((0_u32..3, prop_oneof![1_usize..6, 200_usize..400]), 0..4),
+             0_u64..5, prop::bool::weighted(0.1)), 1..30),
     ) {
         let (mut clever, mut naive) = (Recency::new(capacity), Naive::default());
         let mut now_ms = 10;
-        for (tokens, step_ms, forget) in prompts {
+        for (runs, step_ms, forget) in prompts {
             now_ms += step_ms;
-            let chain = chain(&tokens);
+            let chain = chain(&tokens(&runs));
             if forget {
                 clever.forget_until(now_ms - 3);
                 naive.stamps.retain(|_, stamp| stamp.1 > now_ms - 3);
@@ -67,7 +87,8 @@ proptest! {
             }
             clever.touch(&chain, now_ms);
             naive.touch(&chain, now_ms, capacity);
-            prop_assert_eq!(clever.len(), naive.stamps.len());
+            prop_assert_eq!(clever.entries(), naive.stamps.len());
+            prop_assert_eq!(clever.blocks(), naive.blocks());
         }
     }
 }

@@ -1,12 +1,14 @@
 //! What a request says: the API it calls and the few fields that routing reads.
 
-mod canonical;
 mod guard;
 mod members;
 mod request;
+mod scan;
+mod text;
 
 pub use guard::{GUARDED_FIELDS, without};
 pub use request::{BadBody, Fields, Prompt, read};
+pub use scan::BadJson;
 
 /// The generation APIs: POSTs whose body decides where they go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -51,7 +51,7 @@ pub(crate) fn tokens(
     now: Timestamp,
 ) -> Result<Option<Vec<u32>>, TokenizeError> {
     match &fields.prompt {
-        Prompt::Text(text) => tokenizer.encode_with_specials(text).map(Some),
+        Prompt::Text => tokenizer.encode_with_specials(fields.text).map(Some),
         Prompt::Chat {
             messages,
             tools,
@@ -62,11 +62,11 @@ pub(crate) fn tokens(
         } if tokenizer.has_template() => {
             let unreadable = |_error| TokenizeError::Messages("not readable");
             let value = |json: &str| serde_json::from_str::<Value>(json).map_err(unreadable);
-            let messages = value(messages.get())?;
-            let tools = tools.map(|tools| value(tools.get())).transpose()?;
-            let documents = documents.map(|documents| value(documents.get())).transpose()?;
+            let messages = value(messages)?;
+            let tools = tools.map(value).transpose()?;
+            let documents = documents.map(value).transpose()?;
             let list = |value: &&Value| value.as_array().is_some_and(|list| !list.is_empty());
-            let kwargs = template_kwargs.map(|kwargs| value(kwargs.get())).transpose()?;
+            let kwargs = template_kwargs.map(value).transpose()?;
             let request = ChatRequest {
                 tools: tools.as_ref().filter(list),
                 documents: documents.as_ref().filter(list),
@@ -77,6 +77,6 @@ pub(crate) fn tokens(
             };
             tokenizer.chat_tokens(&request).map(Some)
         }
-        Prompt::Chat { .. } | Prompt::Tokens(_) | Prompt::Parts(_) => Ok(None),
+        Prompt::Chat { .. } | Prompt::Tokens(_) | Prompt::Other => Ok(None),
     }
 }

@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use kv_index::{BlockHash, ChainHasher};
+use kv_index::{BlockHash, ChainHasher, Milestones};
 
-use crate::openai::{Api, BadBody, Fields};
+use crate::openai::Api;
 use crate::session::SessionKey;
 
 /// A request, ready to be placed.
@@ -26,8 +26,10 @@ pub struct Query {
 /// A prompt as a chain of blocks.
 #[derive(Debug, Default)]
 pub struct PromptBlocks {
-    /// Its full blocks.
+    /// Its full blocks, if it was tokenized.
     pub chain: Vec<BlockHash>,
+    /// Its full blocks at the milestones, by which we remember what was sent where.
+    pub milestones: Milestones,
     /// Its length in tokens, partial last block included; about, unless it was tokenized.
     pub tokens: u32,
     /// Tokens per block; about, unless it was tokenized.
@@ -63,28 +65,19 @@ impl PromptBlocks {
     ) -> Self {
         let mut chain = Vec::new();
         hasher.chain_tokens(hasher.root(root), tokens, block_tokens as usize, &mut chain);
-        Self { chain, tokens: saturated(tokens.len()), block_tokens, text_bytes: None }
+        let milestones = Milestones::of(&chain);
+        Self { chain, milestones, tokens: saturated(tokens.len()), block_tokens, text_bytes: None }
     }
 
     /// The blocks of a prompt that we cannot tokenize: 64 bytes each of its text, which at four
     /// bytes per token stand for 16 tokens, the size of vLLM's block on a GPU.
-    ///
-    /// # Errors
-    /// When the prompt is not readable JSON.
-    pub fn of_text(
-        hasher: &ChainHasher,
-        root: &[&str],
-        fields: &Fields<'_>,
-        bytes_per_token: f64,
-    ) -> Result<Self, BadBody> {
-        let mut text = Vec::new();
-        fields.prompt.canonical(&mut text)?;
-        let mut chain = Vec::new();
-        hasher.chain_bytes(hasher.root(root), &text, BLOCK_BYTES, &mut chain);
+    pub fn of_text(hasher: &ChainHasher, root: &[&str], text: &str, bytes_per_token: f64) -> Self {
+        let milestones = hasher.milestones(hasher.root(root), text.as_bytes(), BLOCK_BYTES);
         let text_bytes = saturated(text.len());
         let tokens = estimated(text_bytes, bytes_per_token);
         let block_tokens = estimated(saturated(BLOCK_BYTES), bytes_per_token);
-        Ok(Self { chain, tokens, block_tokens, text_bytes: Some(text_bytes) })
+        let chain = Vec::new();
+        Self { chain, milestones, tokens, block_tokens, text_bytes: Some(text_bytes) }
     }
 
     /// Prompt tokens that a pod can reuse if it holds the first `blocks` blocks: whole blocks, and

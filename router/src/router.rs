@@ -1,5 +1,6 @@
 //! Reads a request, looks up who holds its prompt, chooses a pod and books it.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
@@ -78,9 +79,15 @@ const SETTLED_MS: u64 = 5_000;
 /// vLLM's block on a GPU, until a pod has told its own.
 const DEFAULT_BLOCK_TOKENS: u32 = 16;
 
+/// What a thread keeps of [`TEXT`] between requests.
+const KEPT_TEXT_BYTES: usize = 1 << 20;
+
 thread_local! {
     /// Scratch of the decision, kept so that deciding allocates nothing.
     static SCRATCH: RefCell<(Overlap, Vec<Candidate>)> = RefCell::default();
+    /// The text of the prompt that is being read, kept so that reading does not ask the kernel for
+    /// pages.
+    static TEXT: RefCell<String> = RefCell::default();
 }
 
 // === impl Router ===
@@ -123,11 +130,25 @@ impl Router {
     /// # Errors
     /// When the body cannot be read or no pod lists its model.
     pub fn read(&self, api: Api, headers: &HeaderMap, body: &[u8]) -> Result<Query, Refusal> {
-        let fields = openai::read(api, body)?;
+        TEXT.with_borrow_mut(|text| {
+            let query = self.read_into(api, headers, body, text);
+            text.shrink_to(KEPT_TEXT_BYTES);
+            query
+        })
+    }
+
+    fn read_into(
+        &self,
+        api: Api,
+        headers: &HeaderMap,
+        body: &[u8],
+        text: &mut String,
+    ) -> Result<Query, Refusal> {
+        let fields = openai::read(api, body, text)?;
         let snapshot = self.pool.snapshot();
         let model = resolve(&snapshot, fields.model.as_deref())?;
         let session = session::key(headers);
-        let prompt = self.blocks(&snapshot, &model, &fields)?;
+        let prompt = self.blocks(&snapshot, &model, &fields);
         let api = Some(api);
         Ok(Query { api, model: Some(model), session, guarded: fields.guarded, prompt })
     }
@@ -159,7 +180,7 @@ impl Router {
         let now_ms = self.now_ms();
         SCRATCH.with_borrow_mut(|(overlap, candidates)| {
             let slots = snapshot.endpoints.iter().map(|endpoint| endpoint.slot);
-            self.index.overlap(&query.prompt.chain, slots, now_ms, overlap);
+            self.index.overlap(&query.prompt.milestones, slots, now_ms, overlap);
             let view = View { snapshot: &snapshot, overlap, query, tried };
             self.book(settings, &view, candidates, now_ms)
         })
@@ -188,7 +209,7 @@ impl Router {
         let endpoint = Arc::clone(&view.snapshot.endpoints[chosen.position]);
         if query.api.is_some_and(Api::fills_cache) {
             let capacity = capacity_blocks(&endpoint, query.prompt.block_tokens);
-            self.index.record(chosen.slot, &query.prompt.chain, capacity, now_ms);
+            self.index.record(chosen.slot, &query.prompt.milestones, capacity, now_ms);
         }
         Ok(Placement {
             decision: Decision {
@@ -213,30 +234,39 @@ impl Router {
     }
 
     /// The prompt's blocks: of its tokens, or else of its text.
-    fn blocks(
+    fn blocks(&self, snapshot: &Snapshot, model: &str, fields: &Fields<'_>) -> PromptBlocks {
+        let root = [model, fields.cache_salt.as_deref().unwrap_or_default()];
+        match self.tokens(snapshot, model, fields) {
+            Some(tokens) => {
+                let block_tokens = block_tokens(snapshot, model);
+                PromptBlocks::of_tokens(&self.hasher, &root, &tokens, block_tokens)
+            }
+            None => {
+                let rate = self.text_rates.get(model);
+                PromptBlocks::of_text(&self.hasher, &root, fields.text, rate)
+            }
+        }
+    }
+
+    /// The prompt's token ids, if the client sent them or we can make them.
+    fn tokens<'a>(
         &self,
         snapshot: &Snapshot,
         model: &str,
-        fields: &Fields<'_>,
-    ) -> Result<PromptBlocks, Refusal> {
-        let root = [model, fields.cache_salt.as_deref().unwrap_or_default()];
+        fields: &'a Fields<'_>,
+    ) -> Option<Cow<'a, [u32]>> {
         if let Prompt::Tokens(ids) = &fields.prompt {
-            let block_tokens = block_tokens(snapshot, model);
-            return Ok(PromptBlocks::of_tokens(&self.hasher, &root, ids, block_tokens));
+            return Some(Cow::Borrowed(ids));
         }
-        if let Some(tokenizer) = tokenizer(&self.tokenizers, snapshot, model) {
-            match prompt::tokens(tokenizer, fields, Timestamp::now()) {
-                Ok(Some(tokens)) => {
-                    let block_tokens = block_tokens(snapshot, model);
-                    return Ok(PromptBlocks::of_tokens(&self.hasher, &root, &tokens, block_tokens));
-                }
-                Ok(None) => {}
+        let tokenizer = tokenizer(&self.tokenizers, snapshot, model)?;
+        match prompt::tokens(tokenizer, fields, Timestamp::now()) {
+            Ok(tokens) => tokens.map(Cow::Owned),
+            Err(error) => {
                 // The pod will say what is wrong with it; until then its text is as good.
-                Err(error) => tracing::debug!(%error, model, "a prompt could not be tokenized"),
+                tracing::debug!(%error, model, "a prompt could not be tokenized");
+                None
             }
         }
-        let rate = self.text_rates.get(model);
-        Ok(PromptBlocks::of_text(&self.hasher, &root, fields, rate)?)
     }
 
     fn now_ms(&self) -> u64 {

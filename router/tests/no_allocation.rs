@@ -3,7 +3,7 @@
 use std::alloc::System;
 use std::sync::Arc;
 
-use kv_index::{ApproximateIndex, ChainHasher, Overlap, Settings, Slots};
+use kv_index::{ApproximateIndex, ChainHasher, Milestones, Overlap, Settings, Slots};
 use router::bookings::Load;
 use router::decide::{View, decide};
 use router::openai::Api;
@@ -43,7 +43,7 @@ fn overlap_and_choice_allocate_nothing() {
     assert_eq!(prompt.chain.len(), BLOCKS as usize);
     let index = ApproximateIndex::new(Settings::default());
     for (depth, endpoint) in snapshot.endpoints.iter().enumerate() {
-        index.record(endpoint.slot, &prompt.chain[..depth * 7], None, 1);
+        index.record(endpoint.slot, &Milestones::of(&prompt.chain[..depth * 7]), None, 1);
     }
     let model = Some(Arc::from("m"));
     let session = Some(SessionKey { value: "s".into(), is_secret: false });
@@ -52,7 +52,7 @@ fn overlap_and_choice_allocate_nothing() {
     let mut round = |policy, dice| {
         let settings = policy::Settings { policy, ..policy::Settings::default() };
         let pods = snapshot.endpoints.iter().map(|endpoint| endpoint.slot);
-        index.overlap(&query.prompt.chain, pods, 2, &mut overlap);
+        index.overlap(&query.prompt.milestones, pods, 2, &mut overlap);
         let view = View { snapshot: &snapshot, overlap: &overlap, query: &query, tried: &[] };
         let ask = Ask { has_session: true, ticket: dice, dice };
         decide(&settings, &view, ask, |_| Load::default(), &mut candidates)

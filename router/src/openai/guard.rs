@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::members::Members;
-use super::request::BadBody;
+use super::members::{Member, Members};
+use super::scan::BadJson;
 
 /// What clients may not send.
 pub const GUARDED_FIELDS: [&str; 2] = ["kv_transfer_params", "ec_transfer_params"];
@@ -22,12 +22,11 @@ const NESTS: [&str; 2] = ["vllm_xargs", "extra_args"];
 ///
 /// # Errors
 /// When a nest is not JSON; `body` itself must have been read already.
-pub(super) fn spans(body: &str, members: &Members<'_>) -> Result<Vec<Range<usize>>, BadBody> {
+pub(super) fn spans(body: &str, members: &Members<'_>) -> Result<Vec<Range<usize>>, BadJson> {
     let mut found = cut(body, body, members);
-    for (key, value) in &members.0 {
-        if NESTS.contains(&&**key) && value.get().starts_with('{') {
-            let nest: Members<'_> = serde_json::from_str(value.get()).map_err(BadBody::from)?;
-            found.extend(cut(body, value.get(), &nest));
+    for Member { key, value, .. } in &members.0 {
+        if NESTS.contains(&&**key) && value.starts_with('{') {
+            found.extend(cut(body, value, &Members::read(value)?));
         }
     }
     found.sort_unstable_by_key(|span| span.start);
@@ -58,9 +57,9 @@ fn cut(body: &str, object: &str, members: &Members<'_>) -> Vec<Range<usize>> {
     let mut spans = Vec::new();
     let mut end = offset(object) + object.find('{').unwrap_or(0) + 1;
     let mut anything_kept = false;
-    for (key, value) in &members.0 {
+    for Member { key, value, .. } in &members.0 {
         let before = end;
-        end = offset(value.get()) + value.get().len();
+        end = offset(value) + value.len();
         let guarded = GUARDED_FIELDS.contains(&&**key);
         anything_kept |= !guarded;
         if !guarded {
@@ -83,7 +82,7 @@ mod tests {
     use super::*;
 
     fn cleaned(body: &str) -> String {
-        let spans = spans(body, &serde_json::from_str(body).unwrap()).unwrap();
+        let spans = spans(body, &Members::read(body).unwrap()).unwrap();
         let rest = without(&Bytes::copy_from_slice(body.as_bytes()), &spans);
         String::from_utf8(rest.to_vec()).unwrap()
     }
@@ -124,10 +123,10 @@ mod tests {
                 keys.iter().enumerate().map(|(i, k)| format!("{space}\"{k}\"{space}:{i}{space}")).collect();
             let body = format!("{{{}}}", members.join(","));
             let rest = cleaned(&body);
-            let left: Members<'_> = serde_json::from_str(&rest).unwrap();
+            let left = Members::read(&rest).unwrap();
             let want: Vec<&String> =
                 keys.iter().filter(|k| !GUARDED_FIELDS.contains(&k.as_str())).collect();
-            let got: Vec<String> = left.0.iter().map(|(k, _)| k.to_string()).collect();
+            let got: Vec<String> = left.0.iter().map(|member| member.key.to_string()).collect();
             proptest::prop_assert_eq!(want, got.iter().collect::<Vec<_>>());
         }
     }

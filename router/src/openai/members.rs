@@ -1,61 +1,71 @@
 //! A JSON object as written: members in order, duplicates included.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::ops::Range;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
+use super::scan::{BadJson, Deaf, Scanner};
+use super::text::{Text, meaning};
 
-/// The members of a JSON object in order, duplicates included, keys unescaped, values as written.
-pub(super) struct Members<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
+/// The members of a JSON object in order, duplicates included.
+pub(super) struct Members<'a>(pub(super) Vec<Member<'a>>);
 
-/// A key, borrowed unless it has escapes (serde's `Cow` always copies).
-struct Key<'a>(Cow<'a, str>);
-
-// === impl Key ===
-
-impl<'de> Deserialize<'de> for Key<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct KeyVisitor;
-        impl<'de> Visitor<'de> for KeyVisitor {
-            type Value = Key<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a key")
-            }
-
-            fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Key<'de>, E> {
-                Ok(Key(v.into()))
-            }
-
-            fn visit_str<E>(self, v: &str) -> Result<Key<'de>, E> {
-                Ok(Key(v.to_owned().into()))
-            }
-        }
-        deserializer.deserialize_str(KeyVisitor)
-    }
+/// One of them.
+pub(super) struct Member<'a> {
+    /// Its key, unescaped.
+    pub(super) key: Cow<'a, str>,
+    /// Its value as written.
+    pub(super) value: &'a str,
+    /// Where its text stands, if it was wanted.
+    pub(super) text: Option<Range<usize>>,
 }
 
 // === impl Members ===
 
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MembersVisitor;
-        impl<'de> Visitor<'de> for MembersVisitor {
-            type Value = Members<'de>;
+impl<'a> Members<'a> {
+    /// Reads a text that is one object.
+    pub(super) fn read(text: &'a str) -> Result<Self, BadJson> {
+        Self::read_with_text(text, |_, _| false, &mut String::new())
+    }
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                let mut members = Vec::with_capacity(16);
-                while let Some((key, value)) = map.next_entry::<Key<'de>, _>()? {
-                    members.push((key.0, value));
+    /// The same, appending to `out` on the way the text of the values that are wanted, by their key
+    /// and first byte.
+    pub(super) fn read_with_text(
+        text: &'a str,
+        is_wanted: impl Fn(&str, Option<u8>) -> bool,
+        out: &mut String,
+    ) -> Result<Self, BadJson> {
+        let mut scanner = Scanner::new(text);
+        let mut members = Vec::with_capacity(16);
+        scanner.expect(b'{', "expected value")?;
+        if !scanner.take(b'}') {
+            loop {
+                scanner.peek();
+                let key = meaning(scanner.spelled(|scanner| scanner.string(&mut Deaf))?)?;
+                scanner.expect(b':', "expected `:`")?;
+                let is_wanted = is_wanted(&key, scanner.peek());
+                let began = out.len();
+                let value = scanner.spelled(|scanner| match is_wanted {
+                    true => scanner.value(&mut Text(out)),
+                    false => scanner.value(&mut Deaf),
+                })?;
+                members.push(Member { key, value, text: is_wanted.then(|| began..out.len()) });
+                if !scanner.take(b',') {
+                    break;
                 }
-                Ok(Members(members))
             }
+            scanner.expect(b'}', "expected `,` or `}`")?;
         }
-        deserializer.deserialize_map(MembersVisitor)
+        scanner.end()?;
+        Ok(Self(members))
+    }
+
+    /// The member of a key: the last one, as in the pod's own parser.
+    pub(super) fn member(&self, key: &str) -> Option<&Member<'a>> {
+        self.0.iter().rev().find(|member| member.key == key)
+    }
+
+    /// Its value.
+    pub(super) fn last(&self, key: &str) -> Option<&'a str> {
+        self.member(key).map(|member| member.value)
     }
 }

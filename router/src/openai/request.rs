@@ -3,12 +3,11 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
 use super::Api;
+use super::guard;
 use super::members::Members;
-use super::{canonical, guard};
+use super::scan::{self, BadJson, Scanner};
+use super::text::{self, Text};
 
 /// Why a body cannot be routed: it is refused, since bytes that we cannot read are bytes that we
 /// cannot guard.
@@ -19,7 +18,7 @@ pub enum BadBody {
     NotUtf8,
     /// Not JSON, or nested deeper than 128 levels where routing must look.
     #[error("the request body is not valid JSON: {0}")]
-    NotJson(#[from] serde_json::Error),
+    NotJson(#[from] BadJson),
     /// Well-formed, but a field has another type than the API says.
     #[error("`{param}` must be {expected}")]
     Field {
@@ -41,6 +40,8 @@ pub struct Fields<'a> {
     pub cache_salt: Option<Cow<'a, str>>,
     /// The prompt.
     pub prompt: Prompt<'a>,
+    /// The prompt's text without its JSON spelling, in the order in which the engine sees it.
+    pub text: &'a str,
     /// Guarded members to cut out before the body goes on.
     pub guarded: Vec<Range<usize>>,
 }
@@ -51,132 +52,140 @@ pub enum Prompt<'a> {
     /// Messages, to be rendered by the model's chat template.
     Chat {
         /// `messages`
-        messages: &'a RawValue,
+        messages: &'a str,
         /// `tools`
-        tools: Option<&'a RawValue>,
+        tools: Option<&'a str>,
         /// `documents`
-        documents: Option<&'a RawValue>,
+        documents: Option<&'a str>,
         /// `chat_template_kwargs`
-        template_kwargs: Option<&'a RawValue>,
+        template_kwargs: Option<&'a str>,
         /// `add_generation_prompt`, true unless the body says false.
         add_generation_prompt: bool,
         /// `continue_final_message`
         continue_final_message: bool,
     },
-    /// One text, as `/v1/completions` takes it.
-    Text(Cow<'a, str>),
+    /// One text, as `/v1/completions` takes it: [`Fields::text`].
+    Text,
     /// One prompt of token ids.
     Tokens(Vec<u32>),
-    /// Anything else, in the order in which the engine sees it: read as text.
-    Parts(Vec<&'a RawValue>),
+    /// Anything else.
+    Other,
 }
 
-/// Reads a body.
+/// Reads a body; `text` is where the prompt's text is put.
 ///
 /// # Errors
 /// See [`BadBody`].
-pub fn read(api: Api, body: &[u8]) -> Result<Fields<'_>, BadBody> {
-    let text = std::str::from_utf8(body).map_err(|_not_utf8| BadBody::NotUtf8)?;
-    if !text.trim_start().starts_with('{') && serde_json::from_str::<&RawValue>(text).is_ok() {
+pub fn read<'a>(api: Api, body: &'a [u8], text: &'a mut String) -> Result<Fields<'a>, BadBody> {
+    let json = simdutf8::basic::from_utf8(body).map_err(|_not_utf8| BadBody::NotUtf8)?;
+    if !json.trim_start().starts_with('{') && scan::is_json(json) {
         return Err(BadBody::Field { param: "body", expected: "a JSON object" });
     }
-    let members: Members<'_> = serde_json::from_str(text)?;
-    let guarded = guard::spans(text, &members)?;
+    text.clear();
+    let members = Members::read_with_text(json, |key, first| is_text(api, key, first), text)?;
+    let guarded = guard::spans(json, &members)?;
     let model = string(&members, "model")?;
     let cache_salt = string(&members, "cache_salt")?;
-    let prompt = prompt(api, &members)?;
-    Ok(Fields { model, cache_salt, prompt, guarded })
+    let prompt = prompt(api, &members);
+    arrange(parts(api, &members), &members, text)?;
+    // The last zero would end a text that another request goes on with.
+    let text = text.strip_suffix('\0').unwrap_or(text);
+    Ok(Fields { model, cache_salt, prompt, text, guarded })
 }
 
-// === impl Prompt ===
-
-impl Prompt<'_> {
-    /// Appends the prompt's text without its JSON spelling, for hashing without a tokenizer.
-    ///
-    /// # Errors
-    /// When a part is not readable JSON (lone surrogates, nesting beyond 128).
-    pub fn canonical(&self, out: &mut Vec<u8>) -> Result<(), BadBody> {
-        match self {
-            Self::Chat { messages, tools, .. } => {
-                for part in tools.iter().chain([messages]) {
-                    canonical::append(part.get(), out)?;
-                }
-            }
-            Self::Text(text) => out.extend_from_slice(text.as_bytes()),
-            Self::Tokens(ids) => out.extend(ids.iter().flat_map(|id| id.to_le_bytes())),
-            Self::Parts(parts) => {
-                for part in parts {
-                    canonical::append(part.get(), out)?;
-                }
-            }
-        }
-        Ok(())
+/// The members that make the prompt, in the order in which the engine sees them.
+fn parts(api: Api, members: &Members<'_>) -> &'static [&'static str] {
+    match api {
+        Api::Chat => &["tools", "messages"],
+        Api::Tokenize if members.last("messages").is_some() => &["tools", "messages"],
+        Api::Tokenize | Api::Completions => &["prompt"],
+        Api::Responses => &["tools", "instructions", "input"],
+        Api::Messages | Api::CountTokens => &["tools", "system", "messages"],
+        Api::Embeddings | Api::Pooling => &["input", "messages"],
+        Api::Rerank => &["query", "documents"],
+        Api::Score => &["text_1", "text_2", "queries", "documents"],
+        Api::Detokenize => &[],
     }
 }
 
-fn prompt<'a>(api: Api, members: &Members<'a>) -> Result<Prompt<'a>, BadBody> {
-    let get = |key: &str| last(members, key);
-    let parts = |keys: &'static [&str]| Prompt::Parts(keys.iter().filter_map(|k| get(k)).collect());
-    Ok(match api {
-        Api::Chat => match get("messages") {
-            Some(messages) => chat(messages, members),
-            None => parts(&[]),
-        },
-        Api::Tokenize => match (get("messages"), get("prompt")) {
-            (Some(messages), _) => chat(messages, members),
-            (None, Some(prompt)) => completion(prompt)?,
-            (None, None) => parts(&[]),
-        },
-        Api::Completions => match get("prompt") {
-            Some(prompt) => completion(prompt)?,
-            None => parts(&[]),
-        },
-        Api::Responses => parts(&["tools", "instructions", "input"]),
-        Api::Messages | Api::CountTokens => parts(&["tools", "system", "messages"]),
-        Api::Embeddings | Api::Pooling => parts(&["input", "messages"]),
-        Api::Rerank => parts(&["query", "documents"]),
-        Api::Score => parts(&["text_1", "text_2", "queries", "documents"]),
-        Api::Detokenize => parts(&[]),
-    })
+/// Whether a member's text is taken as the body is read. A list under `prompt` is mostly token
+/// ids, of which no text is wanted: [`arrange`] looks at it again if it is not.
+fn is_text(api: Api, key: &str, first: Option<u8>) -> bool {
+    match key {
+        "prompt" => matches!(api, Api::Completions | Api::Tokenize) && first != Some(b'['),
+        "tools" | "messages" => true,
+        "query" | "documents" | "text_1" | "text_2" | "queries" => {
+            matches!(api, Api::Rerank | Api::Score)
+        }
+        "system" => matches!(api, Api::Messages | Api::CountTokens),
+        "instructions" => api == Api::Responses,
+        "input" => matches!(api, Api::Responses | Api::Embeddings | Api::Pooling),
+        _ => false,
+    }
 }
 
-fn chat<'a>(messages: &'a RawValue, members: &Members<'a>) -> Prompt<'a> {
+/// Puts the parts' texts in the engine's order, if they are not: nearly always they are.
+fn arrange(parts: &[&str], members: &Members<'_>, text: &mut String) -> Result<(), BadBody> {
+    let texts = || parts.iter().filter_map(|part| members.member(part));
+    let mut end = 0;
+    let in_order = texts().all(|member| match &member.text {
+        Some(range) => std::mem::replace(&mut end, range.end) == range.start,
+        None => false,
+    });
+    if in_order && end == text.len() {
+        return Ok(());
+    }
+    let mut arranged = String::with_capacity(text.len());
+    for member in texts() {
+        match &member.text {
+            Some(range) => arranged.push_str(&text[range.clone()]),
+            None if token_ids(member.value).is_none() => {
+                Scanner::new(member.value).value(&mut Text(&mut arranged))?;
+            }
+            None => {}
+        }
+    }
+    *text = arranged;
+    Ok(())
+}
+
+fn prompt<'a>(api: Api, members: &Members<'a>) -> Prompt<'a> {
+    let messages = members.last("messages").filter(|_| matches!(api, Api::Chat | Api::Tokenize));
+    if let Some(messages) = messages {
+        return chat(messages, members);
+    }
+    match members.last("prompt") {
+        Some(prompt) if matches!(api, Api::Completions | Api::Tokenize) => match prompt {
+            text if text.starts_with('"') => Prompt::Text,
+            list => token_ids(list).map_or(Prompt::Other, Prompt::Tokens),
+        },
+        _ => Prompt::Other,
+    }
+}
+
+/// A list of ids, or the first of a list of such lists, which stands for all.
+fn token_ids(list: &str) -> Option<Vec<u32>> {
+    // One after the other: serde's untagged enum would copy each id twice.
+    if let Ok(ids) = serde_json::from_str(list) {
+        return Some(ids);
+    }
+    let batch: Vec<Vec<u32>> = serde_json::from_str(list).ok()?;
+    Some(batch.into_iter().next().unwrap_or_default())
+}
+
+fn chat<'a>(messages: &'a str, members: &Members<'a>) -> Prompt<'a> {
     Prompt::Chat {
         messages,
-        tools: last(members, "tools").filter(|tools| tools.get() != "null"),
-        documents: last(members, "documents").filter(|documents| documents.get() != "null"),
-        template_kwargs: last(members, "chat_template_kwargs"),
+        tools: members.last("tools").filter(|tools| *tools != "null"),
+        documents: members.last("documents").filter(|documents| *documents != "null"),
+        template_kwargs: members.last("chat_template_kwargs"),
         add_generation_prompt: flag(members, "add_generation_prompt", true),
         continue_final_message: flag(members, "continue_final_message", false),
     }
 }
 
-/// `prompt` is a text, a list of ids, or a list of either: of lists of ids the first stands for
-/// all; a list of texts is read whole.
-fn completion(prompt: &RawValue) -> Result<Prompt<'_>, BadBody> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Ids {
-        One(Vec<u32>),
-        Many(Vec<Vec<u32>>),
-    }
-    let text = prompt.get();
-    if text.starts_with('"') {
-        return Ok(Prompt::Text(unescaped(text)?));
-    }
-    match serde_json::from_str(text) {
-        Ok(Ids::One(ids)) => Ok(Prompt::Tokens(ids)),
-        Ok(Ids::Many(batch)) => Ok(Prompt::Tokens(batch.into_iter().next().unwrap_or_default())),
-        Err(_) => Ok(Prompt::Parts(vec![prompt])),
-    }
-}
-
-fn last<'a>(members: &Members<'a>, key: &str) -> Option<&'a RawValue> {
-    members.0.iter().rev().find(|(name, _)| name == key).map(|(_, value)| *value)
-}
-
 fn flag(members: &Members<'_>, key: &str, default: bool) -> bool {
-    match last(members, key).map(RawValue::get) {
+    match members.last(key) {
         Some("true") => true,
         Some("false") => false,
         _ => default,
@@ -184,19 +193,11 @@ fn flag(members: &Members<'_>, key: &str, default: bool) -> bool {
 }
 
 fn string<'a>(members: &Members<'a>, key: &'static str) -> Result<Option<Cow<'a, str>>, BadBody> {
-    match last(members, key).map(RawValue::get) {
+    match members.last(key) {
         None | Some("null") => Ok(None),
-        Some(text) if text.starts_with('"') => unescaped(text).map(Some),
+        Some(json) if json.starts_with('"') => Ok(Some(text::meaning(json)?)),
         Some(_) => Err(BadBody::Field { param: key, expected: "a string" }),
     }
-}
-
-/// A JSON string's value, borrowed when it has no escapes.
-fn unescaped(json: &str) -> Result<Cow<'_, str>, BadBody> {
-    if json.contains('\\') {
-        return Ok(Cow::Owned(serde_json::from_str(json)?));
-    }
-    Ok(Cow::Borrowed(&json[1..json.len() - 1]))
 }
 
 #[cfg(test)]

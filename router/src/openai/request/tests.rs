@@ -1,36 +1,38 @@
 use super::*;
 
-fn fields(api: Api, body: &str) -> Fields<'_> {
-    read(api, body.as_bytes()).unwrap()
+fn prompt_of(api: Api, body: &str) -> Prompt<'_> {
+    // The text is not looked at, so it may live on.
+    read(api, body.as_bytes(), Box::leak(Box::default())).unwrap().prompt
 }
 
-fn canonical(api: Api, body: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    fields(api, body).prompt.canonical(&mut out).unwrap();
-    out
+fn text(api: Api, body: &str) -> String {
+    let mut text = String::new();
+    read(api, body.as_bytes(), &mut text).unwrap().text.to_owned()
 }
 
 #[test]
 fn the_last_of_duplicate_keys_counts_as_it_does_in_the_pod() {
-    let read = fields(Api::Chat, r#"{"model":"a","\u006dodel":"b"}"#);
-    assert_eq!(read.model.as_deref(), Some("b"));
+    let body = r#"{"model":"a","prompt":"x","\u006dodel":"b","prompt":"y"}"#;
+    let mut text = String::new();
+    let read = read(Api::Completions, body.as_bytes(), &mut text).unwrap();
+    assert_eq!((read.model.as_deref(), read.text), (Some("b"), "y"));
 }
 
 #[test]
 fn broken_bodies_are_refused_with_the_reason() {
     for (body, want) in [
         (&b"\xff\xfe{\x00"[..], "not valid UTF-8"),
-        (b"", "EOF while parsing"),
-        (b"{\"model\":", "EOF while parsing"),
+        (b"", "EOF inside a value at byte 0"),
+        (b"{\"model\":", "EOF inside a value at byte 9"),
         (b"{\"a\":NaN}", "expected"),
         (b"{\"a\":1} x", "trailing characters"),
         (b"\xef\xbb\xbf{}", "expected value"),
         (b"[1,2]", "must be a JSON object"),
         (b"null", "must be a JSON object"),
         (b"{\"model\":7}", "`model` must be a string"),
-        (b"{\"model\":\"\\ud800\"}", "hex escape"),
+        (b"{\"model\":\"\\ud800\"}", "a lone surrogate"),
     ] {
-        let error = read(Api::Chat, body).unwrap_err().to_string();
+        let error = read(Api::Chat, body, &mut String::new()).unwrap_err().to_string();
         assert!(error.contains(want), "{body:?}: {error}");
     }
 }
@@ -39,34 +41,48 @@ fn broken_bodies_are_refused_with_the_reason() {
 fn nesting_is_bounded_where_we_look_and_free_where_we_do_not() {
     let deep = "[".repeat(10_000) + &"]".repeat(10_000);
     let body = format!(r#"{{"messages":{deep}}}"#);
-    let prompt = fields(Api::Chat, &body).prompt;
-    assert!(prompt.canonical(&mut Vec::new()).is_err());
-    fields(Api::Chat, &format!(r#"{{"unknown":{deep},"model":"m"}}"#));
+    assert!(read(Api::Chat, body.as_bytes(), &mut String::new()).is_err());
+    text(Api::Chat, &format!(r#"{{"unknown":{deep},"model":"m"}}"#));
 }
 
 #[test]
 fn prompts_of_every_api_are_found() {
-    let ids = |body| match fields(Api::Completions, body).prompt {
+    let ids = |body| match prompt_of(Api::Completions, body) {
         Prompt::Tokens(ids) => ids,
         other => panic!("{other:?}"),
     };
     assert_eq!(ids(r#"{"prompt":[1,2,3]}"#), [1, 2, 3]);
     assert_eq!(ids(r#"{"prompt":[[4,5],[6]]}"#), [4, 5]);
-    let text = fields(Api::Completions, r#"{"prompt":"a\nb"}"#).prompt;
-    assert!(matches!(text, Prompt::Text(text) if text == "a\nb"));
-    assert_eq!(canonical(Api::Completions, r#"{"prompt":["x","y"]}"#), b"x\0y\0");
-    assert_eq!(canonical(Api::Responses, r#"{"input":"hi","instructions":"be"}"#), b"be\0hi\0");
-    assert_eq!(
-        canonical(Api::Messages, r#"{"messages":[{"role":"user"}],"system":"s"}"#),
-        b"s\0role\0user\0"
-    );
-    assert_eq!(canonical(Api::Chat, "{}"), b"");
+    assert!(matches!(prompt_of(Api::Completions, r#"{"prompt":"a"}"#), Prompt::Text));
+    for (api, body, want) in [
+        (Api::Completions, r#"{"prompt":"a\nb"}"#, "a\nb"),
+        (Api::Completions, r#"{"prompt":[1,2],"n":3}"#, ""),
+        (Api::Completions, r#"{"prompt":["x","y"]}"#, "x\0y"),
+        (Api::Tokenize, r#"{"prompt":"x","messages":[{"content":"y"}]}"#, "content\0y"),
+        (Api::Responses, r#"{"input":"hi","instructions":"be"}"#, "be\0hi"),
+        (Api::Messages, r#"{"messages":[{"role":"user"}],"system":"s"}"#, "s\0role\0user"),
+        (Api::Score, r#"{"text_2":["b",null,1.50],"text_1":"a"}"#, "a\0b\01.50"),
+        (Api::Chat, r#"{"input":"not a chat's"}"#, ""),
+        (Api::Chat, "{}", ""),
+    ] {
+        assert_eq!(text(api, body), want, "{body}");
+    }
 }
 
 #[test]
-fn a_conversation_that_goes_on_starts_with_the_bytes_of_what_it_continues() {
-    let one = canonical(Api::Chat, r#"{"messages":[{"role":"user","content":"caf\u00e9"}]}"#);
-    let two = canonical(
+fn what_makes_a_prompt_is_read_as_text() {
+    for api in Api::ALL {
+        let members = Members::read("{}").unwrap();
+        for key in parts(api, &members) {
+            assert!(is_text(api, key, Some(b'"')), "{api:?} {key}");
+        }
+    }
+}
+
+#[test]
+fn a_conversation_that_goes_on_starts_with_the_text_of_what_it_continues() {
+    let one = text(Api::Chat, r#"{"messages":[{"role":"user","content":"caf\u00e9"}]}"#);
+    let two = text(
         Api::Chat,
         r#"{"messages": [ {"role":"user","content":"café"}, {"role":"assistant","content":"x"}]}"#,
     );
