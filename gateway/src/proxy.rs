@@ -289,7 +289,7 @@ impl ProxyHttp for Gateway {
 /// meanwhile: parsing and tokenizing 1 MB takes milliseconds, and seconds where the slower
 /// tokenizer has to do.
 fn off_reactor<T>(body_bytes: usize, work: impl FnOnce() -> T) -> T {
-    const LONG: usize = 256 << 10;
+    const LONG: usize = 1 << 20;
     let flavor = tokio::runtime::Handle::current().runtime_flavor();
     if body_bytes < LONG || flavor != RuntimeFlavor::MultiThread {
         return work();

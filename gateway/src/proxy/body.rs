@@ -1,10 +1,12 @@
 //! A request's body, read once: under a cap, a deadline and a budget over all requests.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header;
+use parking_lot::Mutex;
 use pingora_proxy::Session;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -16,6 +18,7 @@ use super::refuse::Refuse;
 #[derive(Clone, Debug)]
 pub(crate) struct BodyBudget {
     kib: Arc<Semaphore>,
+    spare: Spare,
 }
 
 /// A body in memory, with its share of the budget.
@@ -24,6 +27,7 @@ pub(super) struct Body {
     /// The whole body.
     pub bytes: Bytes,
     _share: Option<OwnedSemaphorePermit>,
+    spare: Spare,
 }
 
 /// Bounds of one body.
@@ -35,6 +39,15 @@ pub(super) struct Bounds {
     pub deadline: Duration,
 }
 
+/// Buffers of long bodies, used again: a fresh one of this size comes from the kernel page by page,
+/// each cleared, which costs more than filling it.
+#[derive(Clone, Debug, Default)]
+struct Spare(Arc<Mutex<Vec<BytesMut>>>);
+
+/// So many buffers are kept, of so many bytes: 16 MiB at the most.
+const SPARE_BUFFERS: usize = 16;
+const SPARE_BYTES: RangeInclusive<usize> = (64 << 10)..=(1 << 20);
+
 /// What a chunked body is expected to be before it is read.
 const FIRST_GUESS: usize = 16 << 10;
 
@@ -45,7 +58,7 @@ impl BodyBudget {
     #[must_use]
     pub(crate) fn new(bytes: usize) -> Self {
         let kib = (bytes >> 10).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
-        Self { kib: Arc::new(Semaphore::new(kib)) }
+        Self { kib: Arc::new(Semaphore::new(kib)), spare: Spare::default() }
     }
 
     fn take(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, Refuse> {
@@ -98,13 +111,13 @@ impl Body {
             let piece = session.downstream_session.read_request_body().await;
             let Some(piece) = piece.map_err(|_broken| Refuse::BodyBroken)? else { break };
             if bytes.is_empty() && declared == Some(piece.len()) {
-                return Ok(Self { bytes: piece, _share: share });
+                return Ok(Self { bytes: piece, _share: share, spare: budget.spare.clone() });
             }
             if bytes.len() + piece.len() > bounds.bytes {
                 return Err(Refuse::BodyTooLarge { limit: bounds.bytes });
             }
-            if bytes.is_empty() {
-                bytes.reserve(declared.unwrap_or(FIRST_GUESS));
+            if bytes.capacity() == 0 {
+                bytes = budget.spare.take(declared.unwrap_or(FIRST_GUESS));
             }
             if declared.is_none() {
                 grow(&mut share, budget, bytes.len() + piece.len())?;
@@ -114,7 +127,37 @@ impl Body {
         if declared.is_some_and(|length| length != bytes.len()) {
             return Err(Refuse::BodyBroken);
         }
-        Ok(Self { bytes: bytes.freeze(), _share: share })
+        Ok(Self { bytes: bytes.freeze(), _share: share, spare: budget.spare.clone() })
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.spare.give(std::mem::take(&mut self.bytes));
+    }
+}
+
+// === impl Spare ===
+
+impl Spare {
+    fn take(&self, bytes: usize) -> BytesMut {
+        let spare = SPARE_BYTES.contains(&bytes).then(|| self.0.lock().pop()).flatten();
+        let mut buffer = spare.unwrap_or_default();
+        buffer.reserve(bytes);
+        buffer
+    }
+
+    /// Keeps a buffer that nobody else reads any more.
+    fn give(&self, bytes: Bytes) {
+        if let Ok(mut buffer) = bytes.try_into_mut()
+            && SPARE_BYTES.contains(&buffer.capacity())
+        {
+            let mut spare = self.0.lock();
+            if spare.len() < SPARE_BUFFERS {
+                buffer.clear();
+                spare.push(buffer);
+            }
+        }
     }
 }
 
