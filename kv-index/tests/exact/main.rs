@@ -1,0 +1,6 @@
+//! The exact index against a naive model: never above it, and equal when nothing was lost.
+
+mod oracle;
+mod world;
+
+mod interleavings;
