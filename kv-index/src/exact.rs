@@ -9,7 +9,7 @@
 //! each store is checked against our own keys, so that no pod can speak for another.
 //!
 //! Readers take no lock: runs lie in memory that never moves and change under a version
-//! (`seqlock.rs`); a reader that meets a change reads again, and after 256 times says that nothing
+//! (`seqlock.rs`); a reader that meets a change reads again, and after 1024 times says that nothing
 //! more is held. Each run is read as it was at one moment, the walk over several runs is not.
 //! Writers take turns under one lock, for one event (removing a pod: for 32 runs) at a time.
 //!

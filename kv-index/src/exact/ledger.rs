@@ -102,7 +102,6 @@ impl Ledger {
         let x = mixed >> 40 & 0xff_ffff;
         let scaled = (x << 25) + x * x;
         let shard = scaled * SHARDS as u64 / (3 << 48);
-        #[expect(clippy::cast_possible_truncation, reason = "fewer than 128")]
         let shard = shard as usize;
         (shard.min(SHARDS - 1), mixed & ((1 << (64 - PLACE_BITS)) - 1))
     }

@@ -9,7 +9,7 @@ use crate::BlockHash;
 use crate::overlap::Depths;
 
 /// How often a run in change is looked at again before the lookup says that nothing more is held.
-const TRIES: usize = 256;
+const TRIES: usize = 1024;
 /// Keys compared one after the other; above it, the stretch is probed in eight places at once.
 const FEW: usize = 8;
 

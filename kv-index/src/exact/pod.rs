@@ -16,6 +16,8 @@ pub(super) struct Pod {
     pub(super) blocks: usize,
     /// Every run that it holds a part of, and some that it no longer does.
     pub(super) runs: Vec<u32>,
+    /// When to strike the latter out.
+    pub(super) sort_at: usize,
     /// Names that mean another block to this pod than to the ledger, or that the ledger lacks.
     pub(super) names: AHashMap<u64, Named>,
     /// Blocks, by the ledger's name, that it holds under names of its own only.
@@ -47,6 +49,7 @@ impl Pod {
             slot,
             blocks: 0,
             runs: Vec::new(),
+            sort_at: 64,
             names: AHashMap::new(),
             aliased: AHashSet::new(),
             spare: AHashMap::new(),

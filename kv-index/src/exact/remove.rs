@@ -83,11 +83,10 @@ impl Writer {
                 .zip(&chain[depth..])
                 .take_while(|(word, key)| word.load(Ordering::Relaxed) == key.get());
             let count = same.count();
-            if depth + count > from {
-                for medium in 0..MEDIA {
-                    if self.runs.is_live(run) && memory.header(run).head() == key.get() {
-                        self.lower(memory, (seat, medium), run, from.saturating_sub(depth));
-                    }
+            let kept = from.saturating_sub(depth);
+            for medium in (0..MEDIA).filter(|_| kept < count) {
+                if self.runs.starting_with(memory, key.get()) == Some(run) {
+                    self.lower(memory, (seat, medium), run, kept);
                 }
             }
             depth += count;

@@ -173,7 +173,6 @@ impl Partial {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the upper half is 32 bits")]
 fn upper(word: u64) -> u32 {
     (word >> 32) as u32
 }

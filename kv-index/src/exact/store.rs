@@ -21,6 +21,7 @@ struct Walk<'a> {
     /// The last block placed.
     last: Option<Place>,
     tick: u64,
+    applied: Applied,
     /// Names that meant another block to this pod until now: that block's name and key.
     displaced: Vec<Named>,
 }
@@ -92,34 +93,34 @@ impl Writer {
         names.clear();
         names.extend(stored.blocks.iter().map(|EngineHash(name)| name));
         let is_announcement = stored.is_announcement;
-        let mut walk = Walk { memory, holder, is_announcement, last, tick, displaced: Vec::new() };
-        let applied = self.walk(&mut walk, &keys, &names);
+        let (applied, displaced) = (Applied::default(), Vec::new());
+        let mut walk = Walk { memory, holder, is_announcement, last, tick, applied, displaced };
+        self.walk(&mut walk, &keys, &names);
         self.touch_above(&walk);
         self.unchecked += names.len();
         (self.keys, self.names) = (keys, names);
-        applied
+        walk.applied
     }
 
     /// Places blocks one stretch after the other: where they already are, at the end of the run
     /// that they continue, or in a run of their own.
-    fn walk(&mut self, walk: &mut Walk<'_>, keys: &[u64], names: &[u64]) -> Applied {
-        let mut applied = Applied::default();
+    fn walk(&mut self, walk: &mut Walk<'_>, keys: &[u64], names: &[u64]) {
         let mut done = 0;
         while done < keys.len() {
             let placed = match self.next_place(walk, keys[done]) {
-                Some(at) => self.hold(walk, at, &keys[done..], &names[done..], &mut applied),
-                None => self.add(walk, &keys[done..], &names[done..], &mut applied),
+                Some(at) => self.hold(walk, at, &keys[done..], &names[done..]),
+                None => self.add(walk, &keys[done..], &names[done..]),
             };
             if placed == 0 {
-                applied.lost += keys.len() - done;
+                walk.applied.lost += keys.len() - done;
                 break;
             }
             done += placed;
         }
         for other in std::mem::take(&mut walk.displaced) {
-            applied.renamed += usize::from(self.lose(walk, other));
+            let was_held = self.lose(walk, other);
+            walk.applied.renamed += usize::from(was_held);
         }
-        applied
     }
 
     /// The pod has given this block's name to another one. Whether it still held it.
@@ -148,14 +149,7 @@ impl Writer {
     }
 
     /// The pod holds blocks that the index has from `at` on. Returns how many of `keys` these are.
-    fn hold(
-        &mut self,
-        walk: &mut Walk<'_>,
-        at: Place,
-        keys: &[u64],
-        names: &[u64],
-        applied: &mut Applied,
-    ) -> usize {
+    fn hold(&mut self, walk: &mut Walk<'_>, at: Place, keys: &[u64], names: &[u64]) -> usize {
         let Walk { memory, holder, .. } = *walk;
         if let Some(last) = walk.last
             && at.offset == 0
@@ -179,8 +173,8 @@ impl Writer {
         let start = at.offset as usize;
         self.note_names(walk, at, &names[..count]);
         let again = held.saturating_sub(start).min(count);
-        applied.stored += count - again;
-        applied.duplicate += again;
+        walk.applied.stored += count - again;
+        walk.applied.duplicate += again;
         if !walk.is_announcement {
             for offset in start..start + again {
                 let at = Place { offset: u32::try_from(offset).unwrap_or(u32::MAX), ..at };
@@ -190,7 +184,7 @@ impl Writer {
         }
         let raised = self.raise(memory, holder, at.run, start + count);
         if !raised.is_done {
-            applied.stored -= count - again;
+            walk.applied.stored -= count - again;
             return 0;
         }
         memory.header(at.run).touch(walk.tick);
@@ -203,13 +197,7 @@ impl Writer {
     }
 
     /// Adds blocks that the index does not have. Returns how many of `keys` these are.
-    fn add(
-        &mut self,
-        walk: &mut Walk<'_>,
-        keys: &[u64],
-        names: &[u64],
-        applied: &mut Applied,
-    ) -> usize {
+    fn add(&mut self, walk: &mut Walk<'_>, keys: &[u64], names: &[u64]) -> usize {
         let Walk { memory, holder, .. } = *walk;
         // Behind a new block there can only be known ones if some lost what was before them.
         let mut count = keys.len();
@@ -242,7 +230,7 @@ impl Writer {
         for ((key, name), offset) in keys.iter().zip(names).zip(first..) {
             self.enter(walk, Place { run, offset }, *key, *name);
         }
-        applied.stored += count;
+        walk.applied.stored += count;
         let offset = first + u32::try_from(count).unwrap_or(u32::MAX) - 1;
         walk.last = Some(Place { run, offset });
         count
@@ -335,11 +323,12 @@ impl Writer {
                 is_announcement: stored.is_announcement,
                 last: None,
                 tick: memory.header(at.run).touched(),
+                applied: Applied::default(),
                 displaced: Vec::new(),
             };
             let key = Runs::key(memory, at);
-            applied.lost +=
-                usize::from(self.hold(&mut walk, at, &[key], &[*name], &mut applied) == 0);
+            applied.lost += usize::from(self.hold(&mut walk, at, &[key], &[*name]) == 0);
+            applied += walk.applied;
         }
         applied
     }

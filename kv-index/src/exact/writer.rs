@@ -115,9 +115,8 @@ impl Writer {
 
     /// Whether the pod holds the block, in any medium.
     pub(super) fn holds(&mut self, memory: &Memory, seat: usize, at: Place) -> bool {
-        let len = memory.header(at.run).keys().len;
-        self.holders.load(memory.header(at.run), &memory.words);
-        (0..MEDIA).any(|medium| self.holders.get(seat, medium, len) > at.offset as usize)
+        let Place { run, offset } = at;
+        (0..MEDIA).any(|medium| self.held_in(memory, seat, medium, run) > offset as usize)
     }
 
     /// The pod holds at least the first `to` blocks of the run from now on.
@@ -141,7 +140,7 @@ impl Writer {
             if is_done {
                 self.count(seat, from, to);
                 if is_new {
-                    self.pod(seat).runs.push(run);
+                    self.note(memory, seat, run);
                 }
             }
         }
@@ -239,7 +238,7 @@ impl Writer {
         slots.sort_unstable();
         slots.dedup();
         for seat in slots {
-            self.pod(seat).runs.push(new);
+            self.note(memory, seat, new);
         }
         front.resize(len, at);
         if !self.runs.shorten(memory, run, at, &front) {
@@ -330,6 +329,24 @@ impl Writer {
         }
     }
 
+    /// The pod holds something of this run. Now and then those are struck out that it has lost.
+    fn note(&mut self, memory: &Memory, seat: usize, run: u32) {
+        let pod = self.pod(seat);
+        pod.runs.push(run);
+        if pod.runs.len() < pod.sort_at {
+            return;
+        }
+        let mut runs = std::mem::take(&mut pod.runs);
+        runs.sort_unstable();
+        runs.dedup();
+        runs.retain(|run| {
+            self.runs.is_live(*run) && self.holds(memory, seat, Place { run: *run, offset: 0 })
+        });
+        let pod = self.pod(seat);
+        pod.sort_at = runs.len() * 2 + 64;
+        pod.runs = runs;
+    }
+
     fn count(&mut self, seat: usize, from: usize, to: usize) {
         self.held = self.held + to - from;
         let pod = self.pod(seat);
@@ -358,7 +375,7 @@ impl Writer {
         if is_done {
             self.count(seat, old, new);
             if is_new {
-                self.pod(seat).runs.push(run);
+                self.note(memory, seat, run);
             }
         }
         is_done

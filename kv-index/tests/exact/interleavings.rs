@@ -61,6 +61,7 @@ fn play(world: &mut World, ops: &[Op]) {
         world.run(op);
     }
     world.check();
+    world.end();
 }
 
 proptest! {
@@ -74,6 +75,7 @@ proptest! {
             world.check_last();
         }
         world.check();
+        world.end();
     }
 }
 

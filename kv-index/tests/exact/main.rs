@@ -3,4 +3,9 @@
 mod oracle;
 mod world;
 
+mod corpus;
+mod groups;
 mod interleavings;
+mod quiet;
+mod rules;
+mod threads;

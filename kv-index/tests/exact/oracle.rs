@@ -126,7 +126,7 @@ impl Oracle {
         let on_gpu = |prefix: &&Prefix| self.copies.contains_key(&(**prefix, Medium::Gpu));
         let in_any = prompt.iter().take_while(|prefix| self.holds(**prefix)).count();
         let on_gpu = prompt.iter().take_while(on_gpu).count();
-        (u32::try_from(in_any).unwrap(), u32::try_from(on_gpu).unwrap())
+        [in_any, on_gpu].map(|n| u32::try_from(n).expect("a few thousand blocks")).into()
     }
 
     fn named(&self, name: EngineHash) -> Option<Prefix> {

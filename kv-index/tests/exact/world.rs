@@ -147,6 +147,14 @@ impl World {
         }
     }
 
+    /// All pods go, and nothing is left.
+    pub(crate) fn end(&mut self) {
+        for (slot, ..) in &self.pods {
+            self.index.remove(*slot);
+        }
+        assert_eq!((self.index.blocks(), self.index.holder_blocks()), (0, 0));
+    }
+
     fn tell(&mut self, pod: usize, event: &Event) {
         let (slot, oracle, is_lossy) = &mut self.pods[pod];
         if let Event::Removed(removed) = event {
@@ -177,7 +185,7 @@ impl World {
     fn check_path(&mut self, path: &[u8]) {
         let is_evicted = self.applied.evicted > 0;
         let mut turned = path.to_vec();
-        *turned.last_mut().unwrap() ^= 1;
+        *turned.last_mut().expect("a path has a first step") ^= 1;
         for path in [path.to_vec(), turned] {
             let chain = self.chain(&path);
             let prompt = self.prompt(&path);
@@ -199,7 +207,8 @@ impl World {
     }
 
     fn tokens(&self, path: &[u8]) -> Vec<u32> {
-        let block = |step: u8, at: usize| [u32::from(step), u32::try_from(at).unwrap()];
+        let block =
+            |step: u8, at: usize| [u32::from(step), u32::try_from(at).expect("a few blocks")];
         path.iter().flat_map(|step| (0..self.scale).flat_map(move |at| block(*step, at))).collect()
     }
 
