@@ -7,10 +7,8 @@ use super::pod::Pod;
 use super::runs::{Memory, NONE};
 use super::writer::Writer;
 
-/// What a block of its own costs at most: 16 bytes in its run with an eighth of slack, 21 in the
-/// ledger just after it has grown.
-const BLOCK_BYTES: usize = 39;
-const LEDGER_BYTES: usize = 21;
+/// What a block of its own costs: 16 bytes in its run with an eighth of slack, 9 in the ledger.
+const BLOCK_BYTES: usize = 27;
 /// Stored blocks between two looks at the budget.
 const BETWEEN: usize = 1024;
 /// Runs among which the coldest is found.
@@ -46,7 +44,7 @@ impl Writer {
 
     /// Bytes that what we know needs, free pieces aside.
     pub(super) fn used_bytes(&self) -> usize {
-        self.runs.used_bytes() + self.ledger.len() * LEDGER_BYTES + self.pods_bytes()
+        self.runs.used_bytes() + self.ledger.bytes() + self.pods_bytes()
     }
 
     /// Bytes that the pods' own entries take.

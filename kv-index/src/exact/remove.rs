@@ -18,6 +18,8 @@ impl Writer {
         let mut applied = Applied::default();
         let medium = plane(removed.medium);
         let mut places: Vec<(Place, u64)> = Vec::new();
+        let names: Vec<u64> = removed.blocks.iter().map(|EngineHash(name)| *name).collect();
+        self.ledger.fetch(&names);
         for EngineHash(name) in &removed.blocks {
             applied.lost += self.pod(seat).unwait(EngineHash(*name));
             let at = self.place(memory, seat, *name);

@@ -227,6 +227,7 @@ impl Writer {
             self.runs.publish(memory, run);
         }
         let first = u32::try_from(start).unwrap_or(u32::MAX);
+        self.ledger.fetch(names);
         for ((key, name), offset) in keys.iter().zip(names).zip(first..) {
             self.enter(walk, Place { run, offset }, *key, *name);
         }

@@ -1,6 +1,7 @@
 //! The exact KV index beside its peers: speed, memory and truth, in one run.
 //!
-//! `kv-index-bench [HOLDER_BLOCKS]`; `TRACE=path` adds the Mooncake conversation trace.
+//! `kv-index-bench [HOLDER_BLOCKS] [SHAPE...]` with the shapes `rss`, `a`, `b` and `trace` (all of
+//! them unless some are named); `TRACE=path` is the Mooncake conversation trace.
 
 mod arms;
 mod fleet;
@@ -14,12 +15,23 @@ use measure::{Figures, measure};
 static MEMORY: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::INSTRUMENTED_SYSTEM;
 
 fn main() {
-    let holder_blocks = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(12_000_000);
-    // First, while the process has nothing to reuse.
-    rss(holder_blocks.min(4_000_000));
-    compare("a", &Fleet::shared_prompts(holder_blocks, 64, 4));
-    compare("b", &Fleet::shared_prompts(holder_blocks, 256, 32));
-    if let Ok(path) = std::env::var("TRACE") {
+    let mut args = std::env::args().skip(1);
+    let holder_blocks = args.next().and_then(|n| n.parse().ok()).unwrap_or(12_000_000);
+    let shapes: Vec<String> = args.collect();
+    let wants = |shape: &str| shapes.is_empty() || shapes.iter().any(|wanted| wanted == shape);
+    if wants("rss") {
+        // First, while the process has nothing to reuse.
+        rss(holder_blocks.min(4_000_000));
+    }
+    if wants("a") {
+        compare("a", &Fleet::shared_prompts(holder_blocks, 64, 4));
+    }
+    if wants("b") {
+        compare("b", &Fleet::shared_prompts(holder_blocks, 256, 32));
+    }
+    if let Ok(path) = std::env::var("TRACE")
+        && wants("trace")
+    {
         match Fleet::trace(&path, 16) {
             Ok(fleet) => compare("trace", &fleet),
             Err(error) => println!("TRACE={path}: {error}"),
