@@ -14,6 +14,7 @@ mod hash;
 mod overlap;
 mod recency;
 mod slots;
+pub mod wire;
 
 pub use approximate::{ApproximateIndex, Settings};
 pub use event::{EngineHash, Event, ExtraKey, Medium, Removed, Stored};
