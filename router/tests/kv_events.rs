@@ -31,7 +31,7 @@ struct Recorder {
 
 /// One engine, its pool and the sink.
 struct World {
-    engine: FakeEngine,
+    _engine: FakeEngine,
     pool: Pool,
     sink: Arc<Recorder>,
     _guard: PoolGuard,
@@ -77,7 +77,7 @@ impl World {
             pool::start_with_events(PoolSettings::default(), discovery, settings, shared)
                 .expect("the ports are free");
         pool.wait_for(|snapshot| !snapshot.endpoints.is_empty()).await.expect("it is running");
-        Self { engine, pool, sink, _guard: guard }
+        Self { _engine: engine, pool, sink, _guard: guard }
     }
 
     fn report(&self) -> KvReport {
@@ -207,18 +207,15 @@ async fn a_pod_that_dials_us_is_heard_and_its_history_asked_for() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("there are free ports");
         free.local_addr().expect("it is bound")
     };
-    let engine_word = |replay: u16| {
-        serde_json::json!({"0": {
-            "enable_kv_cache_events": true, "publisher": "zmq",
-            "endpoint": "tcp://192.0.2.1:5557", "replay_endpoint": format!("tcp://*:{replay}"),
-        }})
-    };
+    let mut publisher = FakePublisher::start().await;
+    let mut sources = publisher.sources();
+    // A concrete address that is not the pod's own: it dials.
+    sources["0"]["endpoint"] = "tcp://192.0.2.1:5557".into();
     let settings = KvEventsSettings { mode: Mode::Auto, bind: Some(bind), ..settings() };
-    let world = World::start_with(settings, serde_json::json!({})).await;
-    let mut publisher = FakePublisher::dial(bind, "kv@somebody@tiny").await;
-    *world.engine.says.kv_event_sources.lock() = engine_word(publisher.replay);
+    let world = World::start_with(settings, sources).await;
+    publisher.dial(bind).await;
     publisher.whisper(&stored([1]));
-    // Its first batches may go before the gateway has asked where its history is.
+    // Its first batches may go before the gateway has subscribed.
     let mut blocks = vec![1];
     while world.report().trust == Trust::Approximate {
         let next = blocks.len() as u64 + 1;

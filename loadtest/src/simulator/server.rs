@@ -47,6 +47,8 @@ pub(super) fn router(pod: Arc<Pod>) -> Router {
         .route("/load", get(meta::load))
         .route("/metrics", get(meta::metrics))
         .route("/kv_event_sources", get(meta::kv_event_sources))
+        .route("/reset_prefix_cache", post(admin::reset_prefix_cache))
+        .route("/sim/kv_events", post(admin::kv_events))
         .route("/sim/fault", post(admin::set_fault).delete(admin::clear_fault))
         .route("/sim/requests", get(admin::requests))
         .route("/sim/reset_cache", post(admin::reset_cache))

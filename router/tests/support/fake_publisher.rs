@@ -39,21 +39,15 @@ impl FakePublisher {
         Self::start_on(0, 0, 1000.0).await
     }
 
+    /// Dials a gateway besides.
+    pub(crate) async fn dial(&mut self, gateway: SocketAddr) {
+        self.socket.connect(&format!("tcp://{gateway}")).await.expect("the gateway listens");
+    }
+
     /// Listens on these ports; 0 is a free one.
     pub(crate) async fn start_on(publish: u16, replay: u16, clock_s: f64) -> Self {
         let mut socket = PubSocket::new();
         let publish = bind(&mut socket, publish).await;
-        Self::with(socket, publish, replay, clock_s).await
-    }
-
-    /// Dials a gateway; its replay listens on a free port.
-    pub(crate) async fn dial(gateway: SocketAddr, topic: &str) -> Self {
-        let mut socket = PubSocket::new();
-        socket.connect(&format!("tcp://{gateway}")).await.expect("the gateway listens");
-        Self { topic: topic.to_owned(), ..Self::with(socket, 0, 0, 1000.0).await }
-    }
-
-    async fn with(socket: PubSocket, publish: u16, replay: u16, clock_s: f64) -> Self {
         let mut router = RouterSocket::new();
         let replay = bind(&mut router, replay).await;
         let buffer = Arc::<Mutex<Vec<_>>>::default();
