@@ -27,7 +27,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kv_index::{Event, Slot};
+use kv_index::{ApproximateIndex, Event, Slot};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -139,6 +139,20 @@ impl KvEventsSettings {
     fn ports(&self) -> Option<KvPorts> {
         let publish = self.port?;
         Some(KvPorts { publish, replay: self.replay_port, ranks: self.ranks.max(1) })
+    }
+}
+
+/// What was sent where is all that this index knows, so all that it takes from events is that a
+/// cache is empty.
+impl KvSink for ApproximateIndex {
+    fn apply(&self, holder: KvHolder, event: &Event) {
+        if *event == Event::Cleared {
+            self.remove(holder.slot);
+        }
+    }
+
+    fn clear(&self, holder: KvHolder) {
+        self.remove(holder.slot);
     }
 }
 

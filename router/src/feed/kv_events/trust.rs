@@ -128,6 +128,35 @@ pub(crate) struct Orders {
     pub(crate) replay_from: Option<u64>,
 }
 
+// === impl Trust ===
+
+impl Trust {
+    /// The state's word, without its reason: for headers, labels and logs.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Approximate => "approximate",
+            Self::CatchingUp => "catching-up",
+            Self::Exact => "exact",
+            Self::Uncertain(_) => "uncertain",
+        }
+    }
+
+    /// Why it is uncertain, if it is.
+    #[must_use]
+    pub fn doubt(self) -> Option<&'static str> {
+        match self {
+            Self::Uncertain(doubt) => Some(match doubt {
+                Doubt::Gap => "gap",
+                Doubt::LateStart => "late-start",
+                Doubt::Silent => "silent",
+                Doubt::SelfCheck => "self-check",
+            }),
+            _ => None,
+        }
+    }
+}
+
 // === impl Arrival ===
 
 impl Arrival {

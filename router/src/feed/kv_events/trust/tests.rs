@@ -95,14 +95,8 @@ fn a_first_batch_that_clears_makes_exact() {
 #[test]
 fn a_pod_that_tells_nothing_stays_approximate_whatever_time_brings() {
     let mut machine = Machine::new(false);
-    for input in [
-        Input::Idle,
-        Input::Silent,
-        Input::Retry,
-        Input::SelfCheckFailed,
-        Input::Reconciled,
-        Input::Disconnected,
-    ] {
+    let whatever = [Input::Idle, Input::Silent, Input::Retry, Input::SelfCheckFailed];
+    for input in whatever.into_iter().chain([Input::Reconciled, Input::Disconnected]) {
         step(&mut machine, input, NOTHING, Trust::Approximate);
     }
 }
@@ -137,16 +131,16 @@ fn a_history_without_its_beginning_is_a_late_start() {
 
 #[test]
 fn a_clear_within_a_late_history_makes_exact() {
-    let mut machine = after(Machine::new(true), &[Input::Connected]);
-    let batches = [batch(40), clearing(batch(41)), batch(42)].map(Input::Replayed);
-    let mut machine = after(std::mem::replace(&mut machine, Machine::new(true)), &batches);
+    let machine = after(Machine::new(true), &[Input::Connected]);
+    let mut machine =
+        after(machine, &[batch(40), clearing(batch(41)), batch(42)].map(Input::Replayed));
     step(&mut machine, Input::ReplayEnded, NOTHING, Trust::Exact);
 }
 
 #[test]
 fn a_hole_in_the_history_is_a_gap() {
     let mut machine = exact(3, true);
-    step(&mut machine, Input::Live(batch(9)), Orders { ..HOLD.and(replay(3)) }, Trust::CatchingUp);
+    step(&mut machine, Input::Live(batch(9)), HOLD.and(replay(3)), Trust::CatchingUp);
     step(&mut machine, Input::Replayed(batch(3)), NOTHING, Trust::CatchingUp);
     step(&mut machine, Input::Replayed(batch(7)), DROP_AND_APPLY, Trust::CatchingUp);
     step(&mut machine, Input::ReplayEnded, NOTHING, uncertain(Doubt::Gap));
