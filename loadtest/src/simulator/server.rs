@@ -28,7 +28,7 @@ use super::{
 const MAX_BODY_BYTES: usize = 256 << 20;
 
 /// Paths that pollers ask all the time and the record would drown in.
-const NOT_RECORDED: &[&str] = &["/metrics", "/health", "/ping", "/load"];
+const NOT_RECORDED: &[&str] = &["/metrics", "/health", "/ping", "/load", "/kv_event_sources"];
 
 pub(super) fn router(pod: Arc<Pod>) -> Router {
     Router::new()

@@ -38,6 +38,7 @@ pub use sources::{KvPorts, PortsError};
 pub use status::{KvReport, KvStatus, Verdict};
 pub use trust::{Doubt, Trust};
 
+use self::sources::SourcesError;
 use super::Voice;
 use crate::pool::EngineHints;
 use crate::units::HumanDuration;
@@ -159,15 +160,19 @@ impl KvSink for ApproximateIndex {
 /// Hears one pod until the task is aborted. The ranks' tasks are its own and end with it.
 pub(super) async fn run(pod: PodEvents) {
     let targets = loop {
-        let wait = match sources::find(&pod.voice, &pod.client, &pod.settings).await {
+        let found = sources::find(&pod.voice, &pod.client, &pod.settings).await;
+        let wait = match &found {
+            Err(SourcesError::NoAnswer(_)) => RETRY,
+            _ => pod.settings.refresh.get().max(RETRY),
+        };
+        match found {
             Ok(targets) if !targets.is_empty() => break targets,
-            Ok(_) => pod.settings.refresh.get().max(RETRY),
+            Ok(_) => {}
             Err(error) => {
                 let name = &pod.voice.pod.name;
                 tracing::debug!(pod = %name, %error, "the pod does not say where its KV events are");
-                RETRY
             }
-        };
+        }
         tokio::time::sleep(wait).await;
     };
     pod.status.set_ranks(targets.len());
