@@ -20,14 +20,16 @@ struct Families {
     trust: IntGaugeVec,
     last_sequence: IntGaugeVec,
     age: GaugeVec,
-    counters: Vec<(IntCounterVec, fn(&KvReport) -> u64)>,
+    counters: Vec<(IntCounterVec, Reads)>,
 }
 
 /// The trust's words, all of which are always there.
 const WORDS: [&str; 4] = ["approximate", "catching-up", "exact", "uncertain"];
 
-/// A counter's name, its help and what it counts.
-type Counted = (&'static str, &'static str, fn(&KvReport) -> u64);
+/// Takes a counter's value out of a report.
+type Reads = fn(&KvReport) -> u64;
+/// A counter's name, its help and its value.
+type Counted = (&'static str, &'static str, Reads);
 
 const COUNTERS: [Counted; 9] = [
     ("batches", "Batches applied.", |it| it.batches),

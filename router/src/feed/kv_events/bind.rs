@@ -1,7 +1,8 @@
 //! The gateway's own port for publishers that dial: one listener, batches routed to their pod.
 //!
-//! A publisher is its pod by its topic, `kv@POD@MODEL` (POD: name, address, IP or uid), else by the
-//! IP that it dials from, if one pod alone has it.
+//! A publisher is the pod that has the IP it dials from, so that no pod can speak for another. Where
+//! several pods have it, or none (address translation), its topic says which: `kv@POD@MODEL`, with
+//! POD its name, address, IP or uid.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -9,10 +10,11 @@ use std::sync::Arc;
 use kv_index::Slot;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::frame::Frame;
+use super::replay::HELD_BYTES;
 use super::status::{KvStatus, count};
 use super::stream::{Lane, News};
 use super::zmtp::{Connection, Role, ZmtpError};
@@ -28,7 +30,15 @@ struct Entry {
     pod: Pod,
     status: Arc<KvStatus>,
     /// By data-parallel rank.
-    ranks: Vec<mpsc::Sender<News>>,
+    ranks: Vec<Way>,
+}
+
+/// The way to one rank's task.
+#[derive(Clone, Debug)]
+struct Way {
+    news: mpsc::Sender<News>,
+    /// Bytes that may still wait for it.
+    room: Arc<Semaphore>,
 }
 
 /// A pod's place among the lanes; dropping it takes it out.
@@ -73,13 +83,13 @@ async fn serve(stream: TcpStream, peer: SocketAddr, number: u64, lanes: Arc<Lane
     let mut lane = None;
     let ended = listen(stream, number, &lanes, &mut lane).await;
     tracing::debug!(%peer, ?ended, "a publisher of KV events is gone");
-    if let Some((_, news)) = lane {
-        // The rank's task is gone: it need not hear.
-        drop(news.send(News::Closed(number)).await);
+    if let Some((_, way)) = lane {
+        // An error is a rank's task that is gone: it need not hear.
+        drop(way.news.send(News::Closed(number)).await);
     }
 }
 
-type Found = (Arc<KvStatus>, mpsc::Sender<News>);
+type Found = (Arc<KvStatus>, Way);
 
 async fn listen(
     stream: TcpStream,
@@ -97,18 +107,18 @@ async fn listen(
     loop {
         let message = connection.recv().await?;
         let Some(frame) = Frame::published(&message) else { continue };
-        if lane.as_ref().is_none_or(|(_, news)| news.is_closed()) {
+        if lane.as_ref().is_none_or(|(_, way)| way.news.is_closed()) {
             let topic = String::from_utf8_lossy(&message[0]);
             let rank = frame.batch.as_ref().ok().and_then(|batch| batch.rank).unwrap_or(0);
             *lane = lanes.find(&topic, connection.peer().ip(), rank);
-            let Some((_, news)) = lane else {
+            let Some((_, way)) = lane else {
                 tracing::debug!(%topic, peer = %connection.peer(), rank, "KV events of no pod");
                 continue;
             };
-            drop(news.send(News::Opened(number)).await);
+            drop(way.news.send(News::Opened(number)).await);
         }
-        if let Some((status, news)) = lane
-            && news.try_send(News::Frame(frame)).is_err()
+        if let Some((status, way)) = lane
+            && !way.pass(frame)
         {
             // Its task will find the gap, and ask.
             count(&status.counts.dropped, 1);
@@ -131,7 +141,8 @@ impl Lanes {
         let (senders, lanes) = (0..ranks)
             .map(|_| {
                 let (sender, news) = mpsc::channel(room.max(1));
-                (sender, Lane::new(news))
+                let room = Arc::new(Semaphore::new(HELD_BYTES));
+                (Way { news: sender, room }, Lane::new(news))
             })
             .unzip();
         let entry = Entry { slot, pod: pod.clone(), status: Arc::clone(status), ranks: senders };
@@ -142,16 +153,26 @@ impl Lanes {
     fn find(&self, topic: &str, peer: IpAddr, rank: u32) -> Option<Found> {
         let named = topic.strip_prefix("kv@").and_then(|rest| rest.split('@').next());
         let entries = self.0.lock();
-        let by_name = entries.iter().find(|it| named.is_some_and(|name| is_named(&it.pod, name)));
-        let entry = match by_name {
-            Some(entry) => entry,
-            None => {
-                let mut here = entries.iter().filter(|it| it.pod.addr.ip() == peer);
-                here.next().filter(|_| here.next().is_none())?
-            }
+        let is_it = |it: &&Entry| named.is_some_and(|name| is_named(&it.pod, name));
+        let here: Vec<_> = entries.iter().filter(|it| it.pod.addr.ip() == peer).collect();
+        let entry = match &here[..] {
+            [] => entries.iter().find(is_it)?,
+            [only] => only,
+            several => several.iter().copied().find(is_it)?,
         };
-        let news = entry.ranks.get(usize::try_from(rank).ok()?)?;
-        Some((Arc::clone(&entry.status), news.clone()))
+        let way = entry.ranks.get(usize::try_from(rank).ok()?)?;
+        Some((Arc::clone(&entry.status), way.clone()))
+    }
+}
+
+// === impl Way ===
+
+impl Way {
+    /// Passes a batch on; false: there was no room, or nobody to hear.
+    fn pass(&self, frame: Frame) -> bool {
+        let bytes = u32::try_from(frame.len).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.room).try_acquire_many_owned(bytes);
+        permit.is_ok_and(|permit| self.news.try_send(News::Frame(frame, permit)).is_ok())
     }
 }
 
@@ -167,3 +188,6 @@ impl Drop for Registered {
         self.lanes.0.lock().retain(|entry| entry.slot != self.slot);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,7 +31,7 @@ pub(super) enum ReplayError {
 }
 
 /// Batches between the socket and the index: enough to keep both busy.
-const QUEUE: usize = 16;
+const QUEUE: usize = 4;
 
 // === impl Replay ===
 
@@ -87,7 +87,7 @@ pub(super) struct Held {
 }
 
 /// 16 MiB of payload for one rank.
-const HELD_BYTES: usize = 16 << 20;
+pub(super) const HELD_BYTES: usize = 16 << 20;
 
 // === impl Held ===
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::frame::Frame;
 use super::zmtp::{Connection, Role, ZmtpError};
@@ -31,8 +31,8 @@ pub(super) struct Lane {
 pub(super) enum News {
     /// The rank's publisher speaks on this connection from now on.
     Opened(u64),
-    /// It published something.
-    Frame(Frame),
+    /// It published something; the permit is its share of the bytes that may wait.
+    Frame(Frame, OwnedSemaphorePermit),
     /// This connection has ended.
     Closed(u64),
 }
@@ -74,7 +74,7 @@ impl Stream<'_> {
             Self::Dialled(connection) => Ok(Frame::published(&connection.recv().await?)),
             Self::Lane(lane, current) => loop {
                 match lane.news.recv().await.ok_or(StreamError::NoListener)? {
-                    News::Frame(frame) => return Ok(Some(frame)),
+                    News::Frame(frame, _permit) => return Ok(Some(frame)),
                     News::Closed(closed) if closed == *current => return Err(StreamError::HungUp),
                     News::Closed(_) => {}
                     News::Opened(other) => {
@@ -102,7 +102,7 @@ impl Lane {
             }
             match self.news.recv().await.ok_or(StreamError::NoListener)? {
                 News::Opened(connection) => self.opened = Some(connection),
-                News::Frame(_) | News::Closed(_) => {}
+                News::Frame(..) | News::Closed(_) => {}
             }
         };
         Ok(Stream::Lane(self, connection))

@@ -33,6 +33,8 @@
 
 mod machine;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use machine::Machine;

@@ -48,8 +48,8 @@ pub(super) enum ZmtpError {
     TooLong,
 }
 
-/// 64 MiB: a batch that stores 100,000 blocks of 128 tokens.
-const MESSAGE_LIMIT: usize = 64 << 20;
+/// 16 MiB: a step of three million tokens. vLLM computes some ten thousand in one.
+const MESSAGE_LIMIT: usize = 16 << 20;
 /// Signature, version 3.0, mechanism NULL, not a server, filler.
 const GREETING_LEN: usize = 64;
 const MORE: u8 = 1;

@@ -210,7 +210,9 @@ impl Machine {
                 Place::Backwards => return self.rebuild(None),
                 Place::First if arrival.mark.seq == 0 => catch_up.doubt = None,
                 Place::First => {
-                    catch_up.doubt.get_or_insert(Doubt::LateStart);
+                    // It explains a silence, and is one more.
+                    let other = catch_up.doubt.filter(|doubt| *doubt != Doubt::Silent);
+                    catch_up.doubt = Some(other.unwrap_or(Doubt::LateStart));
                 }
                 Place::Next => {}
                 Place::Ahead => {
@@ -268,8 +270,9 @@ impl Machine {
     fn idle(&mut self) -> Orders {
         match self.state {
             State::Exact if self.can_replay() => self.ask(Why::Check, None),
-            State::CatchingUp(_) if !self.connected => {
-                self.state = State::Uncertain(Doubt::Silent);
+            State::CatchingUp(catch_up) if !self.connected => {
+                // What was doubted before is not explained by whatever ends the silence.
+                self.settle(Some(catch_up.doubt.unwrap_or(Doubt::Silent)));
                 Orders::default()
             }
             _ => Orders::default(),
@@ -280,6 +283,9 @@ impl Machine {
         match self.state {
             State::Uncertain(doubt) if self.connected && self.replays && self.replay_failed => {
                 self.replay_failed = false;
+                if doubt == Doubt::Silent {
+                    return self.ask(Why::Check, Some(doubt));
+                }
                 self.catch_up(Why::Retry, Some(doubt));
                 Orders { replay_from: Some(0), ..Orders::default() }
             }

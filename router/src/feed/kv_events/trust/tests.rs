@@ -349,6 +349,17 @@ fn a_stream_that_stays_broken_is_uncertain_until_it_is_whole() {
 }
 
 #[test]
+fn a_silence_hides_no_earlier_doubt() {
+    let inputs = [Input::Connected, Input::Replayed(batch(40)), Input::ReplayEnded];
+    let mut machine = after(after(Machine::new(true), &inputs), &[Input::Disconnected]);
+    step(&mut machine, Input::Idle, NOTHING, uncertain(Doubt::LateStart));
+    // Nor one that is found while it is asked about.
+    let mut machine = after(Machine::new(true), &[Input::Connected, Input::Disconnected]);
+    machine = after(machine, &[Input::Idle, Input::Connected, Input::Replayed(batch(40))]);
+    step(&mut machine, Input::ReplayEnded, NOTHING, uncertain(Doubt::LateStart));
+}
+
+#[test]
 fn a_failed_self_check_drops_all_and_asks_for_all() {
     let mut machine = exact(3, true);
     let orders = Orders { drop_blocks: true, ..replay(0) };
