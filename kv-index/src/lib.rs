@@ -16,6 +16,7 @@ mod milestones;
 mod overlap;
 mod recency;
 mod slots;
+pub mod wire;
 
 pub use approximate::{ApproximateIndex, Settings};
 pub use event::{EngineHash, Event, ExtraKey, Medium, Removed, Stored};

@@ -24,11 +24,12 @@ fn endpoint(slots: &mut Slots, n: u16) -> Arc<Endpoint> {
     let name: Arc<str> = format!("pod-{n}").into();
     let addr = ([127, 0, 0, 1], 1000 + n).into();
     Arc::new(Endpoint {
-        pod: Pod { uid: Arc::clone(&name), name, addr, role: Role::Both },
+        pod: Pod { uid: Arc::clone(&name), name, addr, role: Role::Both, kv_ports: None },
         slot: slots.acquire(),
         health: Health::Ready,
         models: [card].into(),
         engine: EngineHints::default(),
+        kv_events: Arc::default(),
     })
 }
 
