@@ -132,9 +132,13 @@ impl Gateway {
         answer: Answer,
         mut placement: Placement,
     ) -> Result<End, Refuse> {
-        ctx.upstream_head = Some(Instant::now());
+        let now = Instant::now();
+        ctx.upstream_head = Some(now);
         let is_stream = answer.is_event_stream();
         let is_success = answer.head.status.is_success();
+        if is_success {
+            placement.began(now);
+        }
         let Answer { head, first, connection } = answer;
         let head = self.response_head(session, ctx, head);
         if session.write_response_header(Box::new(head), false).await.is_err() {
