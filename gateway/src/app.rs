@@ -4,13 +4,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _, future};
 use kv_index::ApproximateIndex;
 use pingora_core::services::Service as _;
 use prometheus::Registry;
 use router::pool::{self, PoolGuard};
 use router::{Router, Tokenizers};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::admin::{AdminServer, Pages};
@@ -35,6 +35,8 @@ pub struct App {
     pub router: Arc<Router>,
     drain: Drain,
     drain_settings: crate::config::Drain,
+    /// Has the certificate's files looked at.
+    reload: Arc<Notify>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
     admin: AdminServer,
@@ -102,11 +104,13 @@ impl App {
         let mut listen =
             |addr| sockets.bind(addr).map_err(|source| StartError::Listen { addr, source });
         let addr = listen(config.listen)?;
+        let reload = Arc::<Notify>::default();
         let mut secure = None;
         if let Some((addr, reloader)) = reloader(&config, &metrics)? {
             let settings = reloader.certificate().settings().map_err(StartError::TlsSettings)?;
             secure = Some((listen(addr)?, settings));
-            tasks.spawn(until(stopped.clone(), reloader.run(config.tls.reload_interval.get())));
+            let reloading = reloader.run(config.tls.reload_interval.get(), Arc::clone(&reload));
+            tasks.spawn(until(stopped.clone(), reloading));
         }
         let tls_addr = secure.as_ref().map(|(addr, _)| *addr);
 
@@ -118,7 +122,10 @@ impl App {
             metrics: Arc::clone(&metrics),
             access_log,
             drain: drain.clone(),
-            bodies: BodyBudget::new(config.limits.bodies_held_bytes()),
+            bodies: BodyBudget::new(
+                config.limits.bodies_held_bytes(),
+                metrics.body_bytes_held.clone(),
+            ),
         });
         let mut traffic = listener::traffic(&config, &metrics, gateway, addr, secure);
         let (fds, shutdown) = (sockets.into_fds(), stopped.clone());
@@ -131,7 +138,8 @@ impl App {
             .map_err(|source| StartError::Listen { addr: config.admin_listen, source })?;
         let admin_addr = admin.local_addr();
 
-        tracing::info!(%addr, ?tls_addr, %admin_addr, config = %loaded.hash, "listening");
+        let tls = tls_addr.map(tracing::field::display);
+        tracing::info!(%addr, tls_addr = tls, %admin_addr, config = %loaded.hash, "listening");
         Ok(Self {
             addr,
             tls_addr,
@@ -139,6 +147,7 @@ impl App {
             router,
             drain,
             drain_settings: config.drain,
+            reload,
             stop,
             tasks,
             admin,
@@ -154,6 +163,15 @@ impl App {
     /// A task that panicked.
     pub async fn run(mut self, signals: impl Stream<Item = Signal> + Unpin) -> io::Result<Outcome> {
         let drain = self.drain.clone();
+        let reload = Arc::clone(&self.reload);
+        let signals = signals.filter(|signal| {
+            let ends = *signal != Signal::Hangup;
+            if !ends {
+                tracing::info!("SIGHUP: looking at the certificate's files");
+                reload.notify_one();
+            }
+            future::ready(ends)
+        });
         let outcome = tokio::select! {
             outcome = drain.run(signals, self.drain_settings) => Ok(outcome),
             // None of them ends by itself: without it we would serve half, and say that all is well.

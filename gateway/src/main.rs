@@ -66,8 +66,8 @@ fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
     runtime(&loaded.config)?.block_on(async {
         let signals = drain::signals().context("no signal handler")?;
         let app = App::start(loaded).await?;
-        app.run(signals).await.context("serving")?;
-        Ok(ExitCode::SUCCESS)
+        let outcome = app.run(signals).await.context("serving")?;
+        Ok(if outcome.cut() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
 }
 

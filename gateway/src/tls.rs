@@ -17,6 +17,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use thiserror::Error;
+use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::telemetry::Metrics;
@@ -161,15 +162,21 @@ impl Reloader {
         }
     }
 
-    /// Looks at the files at every interval, until dropped.
-    pub async fn run(mut self, every: Duration) {
+    /// Looks at the files at every interval and whenever `asked`, until dropped.
+    pub async fn run(mut self, every: Duration, asked: Arc<Notify>) {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
-            match self.look() {
+            let is_asked = tokio::select! {
+                _ = ticks.tick() => false,
+                () = asked.notified() => true,
+            };
+            let look = self.look();
+            let cert = self.files.cert.display();
+            match look {
+                Look::Unchanged if is_asked => tracing::info!(%cert, "the certificate is the same"),
                 Look::Unchanged => {}
-                Look::Replaced => tracing::info!(cert = ?self.files.cert, "new certificate in use"),
+                Look::Replaced => tracing::info!(%cert, "new certificate in use"),
                 Look::Refused(error) => {
                     tracing::error!(%error, "the new certificate cannot be used; the old one stays");
                 }

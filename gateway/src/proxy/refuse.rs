@@ -69,6 +69,9 @@ pub enum Refuse {
     /// The gateway is shutting down.
     #[error("The gateway is shutting down.")]
     Draining,
+    /// The gateway ended when part of the answer had gone out.
+    #[error("The gateway was shut down while answering.")]
+    Ended,
     /// A fault of our own.
     #[error("Internal error.")]
     Internal,
@@ -93,10 +96,12 @@ struct Row {
     param: Option<&'static str>,
 }
 
-/// How a request ends without an error of ours: the client left, or the pod itself ended its stream
-/// with an error event. In metrics and log these stand beside the reasons of the table.
+/// How a request ends without an error of ours: the client left, the pod itself ended its stream
+/// with an error event, or it answered with a 5xx. In metrics and log these stand beside the reasons
+/// of the table.
 pub(crate) const CLIENT_GONE: &str = "client_gone";
 pub(crate) const ERROR_EVENT: &str = "error_event";
+pub(crate) const POD_ERROR: &str = "pod_error";
 
 /// Seconds after which a client may try again.
 const RETRY_AFTER: &str = "1";
@@ -133,6 +138,7 @@ impl Refuse {
             Self::FirstByteTooLate => row(S::GATEWAY_TIMEOUT, "first_byte_too_late", "server_error"),
             Self::Cut => row(S::BAD_GATEWAY, "upstream_cut", "server_error"),
             Self::Draining => row(S::SERVICE_UNAVAILABLE, "draining", BUSY),
+            Self::Ended => row(S::SERVICE_UNAVAILABLE, "drain_cut", BUSY),
             Self::Internal => row(S::INTERNAL_SERVER_ERROR, "internal", "server_error"),
         }
     }

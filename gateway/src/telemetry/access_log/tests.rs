@@ -34,6 +34,7 @@ const KEYS: [&str; 28] = [
     "tpot_ms",
     "total_ms",
     "attempts",
+    "attempts_failed",
     "error",
     "decision",
 ];
