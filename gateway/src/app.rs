@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt as _, future};
@@ -16,7 +17,7 @@ use tokio::task::{JoinError, JoinSet};
 use crate::admin::{AdminServer, Pages};
 use crate::config::{Config, Loaded};
 use crate::drain::{Drain, Outcome, Signal};
-use crate::listener::{self, Sockets};
+use crate::listener::{self, Ledger, Sockets};
 use crate::proxy::{BodyBudget, Gateway, Parts};
 use crate::telemetry;
 use crate::telemetry::{AccessLog, AccessLogWriter, Metrics, Readings, RouterCollector};
@@ -48,8 +49,10 @@ pub struct App {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be listened on.
-    #[error("cannot listen on {addr}: {source}")]
+    #[error("{key}: cannot listen on {addr}: {source}")]
     Listen {
+        /// Its setting.
+        key: &'static str,
         /// Which.
         addr: SocketAddr,
         /// Why.
@@ -62,10 +65,12 @@ pub enum StartError {
     #[error(transparent)]
     Pool(#[from] pool::StartError),
     /// A tokenizer.
-    #[error("the tokenizer of {model}: {source}")]
+    #[error("tokenizers: {model}: {}: {source}", dir.display())]
     Tokenizer {
         /// Of which model.
         model: String,
+        /// Its folder.
+        dir: PathBuf,
         /// Why.
         source: router::tokenize::TokenizeError,
     },
@@ -101,14 +106,15 @@ impl App {
         registry.register(Box::new(RouterCollector::new(readings.clone())?))?;
 
         let mut sockets = Sockets::default();
-        let mut listen =
-            |addr| sockets.bind(addr).map_err(|source| StartError::Listen { addr, source });
-        let addr = listen(config.listen)?;
+        let mut listen = |key, addr| {
+            sockets.bind(addr).map_err(|source| StartError::Listen { key, addr, source })
+        };
+        let addr = listen("listen", config.listen)?;
         let reload = Arc::<Notify>::default();
         let mut secure = None;
         if let Some((addr, reloader)) = reloader(&config, &metrics)? {
             let settings = reloader.certificate().settings().map_err(StartError::TlsSettings)?;
-            secure = Some((listen(addr)?, settings));
+            secure = Some((listen("tls.listen", addr)?, settings));
             let reloading = reloader.run(config.tls.reload_interval.get(), Arc::clone(&reload));
             tasks.spawn(until(stopped.clone(), reloading));
         }
@@ -120,22 +126,26 @@ impl App {
             config: Arc::clone(&config),
             router: Arc::clone(&router),
             metrics: Arc::clone(&metrics),
-            access_log,
+            access_log: access_log.clone(),
             drain: drain.clone(),
             bodies: BodyBudget::new(
                 config.limits.bodies_held_bytes(),
                 metrics.body_bytes_held.clone(),
             ),
         });
-        let mut traffic = listener::traffic(&config, &metrics, gateway, addr, secure);
-        let (fds, shutdown) = (sockets.into_fds(), stopped.clone());
-        tasks.spawn(async move { traffic.start_service(Some(fds), shutdown, 1).await });
+        let ledger = Ledger { metrics: Arc::clone(&metrics), access_log };
+        let services = listener::traffic(&config, gateway, (drain.clone(), ledger), addr, secure);
+        let fds = sockets.into_fds();
+        for mut traffic in services {
+            let (fds, shutdown) = (Arc::clone(&fds), stopped.clone());
+            tasks.spawn(async move { traffic.start_service(Some(fds), shutdown, 1).await });
+        }
 
         let loaded = Arc::new(loaded);
         let pages = Pages { readings, registry, drain: drain.clone(), loaded: Arc::clone(&loaded) };
-        let admin = AdminServer::start(config.admin_listen, pages)
-            .await
-            .map_err(|source| StartError::Listen { addr: config.admin_listen, source })?;
+        let admin = AdminServer::start(config.admin_listen, pages).await.map_err(|source| {
+            StartError::Listen { key: "admin_listen", addr: config.admin_listen, source }
+        })?;
         let admin_addr = admin.local_addr();
 
         let tls = tls_addr.map(tracing::field::display);
@@ -200,6 +210,16 @@ impl App {
     }
 }
 
+/// Loads what a start would load, short of listening and of asking for pods.
+///
+/// # Errors
+/// See [`StartError`].
+pub fn check(config: &Config) -> Result<(), StartError> {
+    tokenizers(config)?;
+    reloader(config, &Metrics::new(&Registry::new())?)?;
+    Ok(())
+}
+
 /// Runs `task` until told to stop.
 async fn until(mut stopped: watch::Receiver<bool>, task: impl Future<Output = ()>) {
     tokio::select! {
@@ -239,9 +259,11 @@ fn reloader(
 fn tokenizers(config: &Config) -> Result<Tokenizers, StartError> {
     let mut tokenizers = Tokenizers::default();
     for (model, dir) in &config.tokenizers {
-        tokenizers
-            .load(model, dir)
-            .map_err(|source| StartError::Tokenizer { model: model.clone(), source })?;
+        tokenizers.load(model, dir).map_err(|source| StartError::Tokenizer {
+            model: model.clone(),
+            dir: dir.clone(),
+            source,
+        })?;
     }
     Ok(tokenizers)
 }

@@ -10,7 +10,7 @@ mod observe;
 pub(crate) mod refuse;
 mod relay;
 mod respond;
-mod route;
+pub(crate) mod route;
 mod upstream;
 
 use std::sync::Arc;
@@ -129,7 +129,7 @@ impl Gateway {
     async fn serve(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Option<End>, Refuse> {
         let head = session.req_header();
         ctx.shape = route::shape(head.uri.path());
-        headers::check_length(&head.headers)?;
+        headers::check(head, self.config.limits.head.len())?;
         let route = route::route(&head.method, head.uri.path(), self.config.cors.enabled)?;
         ctx.route = route.label();
         if self.drain.is_closing() {
@@ -184,7 +184,7 @@ impl ProxyHttp for Gateway {
         ctx.request_id = headers::request_id(&session.req_header().headers, trust);
         session.set_write_timeout(Some(self.config.deadlines.client_write.get()));
         let keep_alive = self.config.deadlines.keep_alive.as_secs();
-        let may_stay = !self.drain.is_draining() && !headers::is_chunked(session.req_header());
+        let may_stay = !self.drain.is_draining() && headers::may_stay(session.req_header());
         session.set_keepalive(may_stay.then_some(keep_alive));
         Ok(())
     }

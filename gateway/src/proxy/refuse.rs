@@ -209,14 +209,13 @@ impl Refuse {
 
     /// A whole HTTP/1 answer, for a connection that never became a request.
     #[must_use]
-    pub fn raw_http1(&self) -> Bytes {
-        let body = self.body(Shape::OpenAi);
+    pub fn raw_http1(&self, shape: Shape, request_id: &str) -> Bytes {
+        let body = self.body(shape);
         let mut answer = format!(
             "HTTP/1.1 {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-             x-request-id: {}\r\nx-hearth-decision: {}\r\nconnection: close\r\n\r\n",
+             x-request-id: {request_id}\r\nx-hearth-decision: {}\r\nconnection: close\r\n\r\n",
             self.status(),
             body.len(),
-            uuid::Uuid::new_v4(),
             super::decision::refused(self.reason()),
         )
         .into_bytes();
@@ -263,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_raw_answer_is_a_whole_http_answer() {
-        let raw = Refuse::HeadTooLarge.raw_http1();
+        let raw = Refuse::HeadTooLarge.raw_http1(Shape::OpenAi, "id-1");
         let text = String::from_utf8_lossy(&raw);
         assert!(text.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{text}");
         let (head, body) = text.split_once("\r\n\r\n").unwrap();

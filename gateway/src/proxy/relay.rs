@@ -150,6 +150,12 @@ impl Gateway {
         let is_success = answer.head.status.is_success();
         let is_pod_error = answer.head.status.is_server_error();
         let Answer { head, first, connection } = answer;
+        // Where the next request is here already, the connection ends after this answer, and the
+        // head has to say so.
+        if gone(session).now_or_never().is_some() {
+            connection.close().await;
+            return Ok(End::ClientGone);
+        }
         let head = self.response_head(session, ctx, head);
         if session.write_response_header(Box::new(head), false).await.is_err() {
             connection.close().await;

@@ -33,6 +33,8 @@ pub struct Metrics {
     pub log_lines_dropped: IntCounter,
     /// Certificate files that were new and could not be used.
     pub certificate_reload_failures: IntCounter,
+    /// TLS handshakes that failed or took too long.
+    pub failed_handshakes: IntCounter,
 }
 
 /// The tokens of a request that has ended, as far as known.
@@ -93,6 +95,10 @@ impl Metrics {
             certificate_reload_failures: of.counter(
                 "hearth_tls_certificate_reload_failures_total",
                 "New certificate files that could not be used; the old ones stay in use.",
+            )?,
+            failed_handshakes: of.counter(
+                "hearth_tls_handshakes_failed_total",
+                "TLS handshakes that failed or took too long.",
             )?,
         })
     }
