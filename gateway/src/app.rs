@@ -2,22 +2,23 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _, future};
 use kv_index::ApproximateIndex;
 use pingora_core::services::Service as _;
 use prometheus::Registry;
 use router::feed::kv_events::KvSink;
 use router::pool::{self, PoolGuard};
 use router::{Router, Tokenizers};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::admin::{AdminServer, Pages};
 use crate::config::{Config, Loaded};
 use crate::drain::{Drain, Outcome, Signal};
-use crate::listener::{self, Sockets};
+use crate::listener::{self, Ledger, Sockets};
 use crate::proxy::{BodyBudget, Gateway, Parts};
 use crate::telemetry;
 use crate::telemetry::{
@@ -38,6 +39,8 @@ pub struct App {
     pub router: Arc<Router>,
     drain: Drain,
     drain_settings: crate::config::Drain,
+    /// Has the certificate's files looked at.
+    reload: Arc<Notify>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
     admin: AdminServer,
@@ -49,8 +52,10 @@ pub struct App {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be listened on.
-    #[error("cannot listen on {addr}: {source}")]
+    #[error("{key}: cannot listen on {addr}: {source}")]
     Listen {
+        /// Its setting.
+        key: &'static str,
         /// Which.
         addr: SocketAddr,
         /// Why.
@@ -63,10 +68,12 @@ pub enum StartError {
     #[error(transparent)]
     Pool(#[from] pool::StartError),
     /// A tokenizer.
-    #[error("the tokenizer of {model}: {source}")]
+    #[error("tokenizers: {model}: {}: {source}", dir.display())]
     Tokenizer {
         /// Of which model.
         model: String,
+        /// Its folder.
+        dir: PathBuf,
         /// Why.
         source: router::tokenize::TokenizeError,
     },
@@ -103,14 +110,17 @@ impl App {
         registry.register(Box::new(KvCollector::new(readings.clone())?))?;
 
         let mut sockets = Sockets::default();
-        let mut listen =
-            |addr| sockets.bind(addr).map_err(|source| StartError::Listen { addr, source });
-        let addr = listen(config.listen)?;
+        let mut listen = |key, addr| {
+            sockets.bind(addr).map_err(|source| StartError::Listen { key, addr, source })
+        };
+        let addr = listen("listen", config.listen)?;
+        let reload = Arc::<Notify>::default();
         let mut secure = None;
         if let Some((addr, reloader)) = reloader(&config, &metrics)? {
             let settings = reloader.certificate().settings().map_err(StartError::TlsSettings)?;
-            secure = Some((listen(addr)?, settings));
-            tasks.spawn(until(stopped.clone(), reloader.run(config.tls.reload_interval.get())));
+            secure = Some((listen("tls.listen", addr)?, settings));
+            let reloading = reloader.run(config.tls.reload_interval.get(), Arc::clone(&reload));
+            tasks.spawn(until(stopped.clone(), reloading));
         }
         let tls_addr = secure.as_ref().map(|(addr, _)| *addr);
 
@@ -120,22 +130,30 @@ impl App {
             config: Arc::clone(&config),
             router: Arc::clone(&router),
             metrics: Arc::clone(&metrics),
-            access_log,
+            access_log: access_log.clone(),
             drain: drain.clone(),
-            bodies: BodyBudget::new(config.limits.bodies_held_bytes()),
+            bodies: BodyBudget::new(
+                config.limits.bodies_held_bytes(),
+                metrics.body_bytes_held.clone(),
+            ),
         });
-        let mut traffic = listener::traffic(&config, &metrics, gateway, addr, secure);
-        let (fds, shutdown) = (sockets.into_fds(), stopped.clone());
-        tasks.spawn(async move { traffic.start_service(Some(fds), shutdown, 1).await });
+        let ledger = Ledger { metrics: Arc::clone(&metrics), access_log };
+        let services = listener::traffic(&config, gateway, (drain.clone(), ledger), addr, secure);
+        let fds = sockets.into_fds();
+        for mut traffic in services {
+            let (fds, shutdown) = (Arc::clone(&fds), stopped.clone());
+            tasks.spawn(async move { traffic.start_service(Some(fds), shutdown, 1).await });
+        }
 
         let loaded = Arc::new(loaded);
         let pages = Pages { readings, registry, drain: drain.clone(), loaded: Arc::clone(&loaded) };
-        let admin = AdminServer::start(config.admin_listen, pages)
-            .await
-            .map_err(|source| StartError::Listen { addr: config.admin_listen, source })?;
+        let admin = AdminServer::start(config.admin_listen, pages).await.map_err(|source| {
+            StartError::Listen { key: "admin_listen", addr: config.admin_listen, source }
+        })?;
         let admin_addr = admin.local_addr();
 
-        tracing::info!(%addr, ?tls_addr, %admin_addr, config = %loaded.hash, "listening");
+        let tls = tls_addr.map(tracing::field::display);
+        tracing::info!(%addr, tls_addr = tls, %admin_addr, config = %loaded.hash, "listening");
         Ok(Self {
             addr,
             tls_addr,
@@ -143,6 +161,7 @@ impl App {
             router,
             drain,
             drain_settings: config.drain,
+            reload,
             stop,
             tasks,
             admin,
@@ -158,6 +177,15 @@ impl App {
     /// A task that panicked.
     pub async fn run(mut self, signals: impl Stream<Item = Signal> + Unpin) -> io::Result<Outcome> {
         let drain = self.drain.clone();
+        let reload = Arc::clone(&self.reload);
+        let signals = signals.filter(|signal| {
+            let ends = *signal != Signal::Hangup;
+            if !ends {
+                tracing::info!("SIGHUP: looking at the certificate's files");
+                reload.notify_one();
+            }
+            future::ready(ends)
+        });
         let outcome = tokio::select! {
             outcome = drain.run(signals, self.drain_settings) => Ok(outcome),
             // None of them ends by itself: without it we would serve half, and say that all is well.
@@ -184,6 +212,16 @@ impl App {
         drop(self.access_log);
         Ok(())
     }
+}
+
+/// Loads what a start would load, short of listening and of asking for pods.
+///
+/// # Errors
+/// See [`StartError`].
+pub fn check(config: &Config) -> Result<(), StartError> {
+    tokenizers(config)?;
+    reloader(config, &Metrics::new(&Registry::new())?)?;
+    Ok(())
 }
 
 /// Runs `task` until told to stop.
@@ -231,9 +269,11 @@ fn reloader(
 fn tokenizers(config: &Config) -> Result<Tokenizers, StartError> {
     let mut tokenizers = Tokenizers::default();
     for (model, dir) in &config.tokenizers {
-        tokenizers
-            .load(model, dir)
-            .map_err(|source| StartError::Tokenizer { model: model.clone(), source })?;
+        tokenizers.load(model, dir).map_err(|source| StartError::Tokenizer {
+            model: model.clone(),
+            dir: dir.clone(),
+            source,
+        })?;
     }
     Ok(tokenizers)
 }

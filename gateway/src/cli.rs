@@ -3,11 +3,13 @@
 #[cfg(test)]
 mod tests;
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValuesParser;
+use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command as Clap, value_parser};
 
 use crate::config::{Config, ConfigError, Key, Kind, Loaded, Setting, keys, load_over};
@@ -78,9 +80,12 @@ impl Settings {
 /// for (status 0).
 pub fn parse<T>(args: impl IntoIterator<Item = T>) -> Result<Command, clap::Error>
 where
-    T: Into<OsString> + Clone,
+    T: Into<OsString>,
 {
-    let matches = program().try_get_matches_from(args)?;
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    let matches = program()
+        .try_get_matches_from(&args)
+        .map_err(|error| loose_value(&args).unwrap_or(error))?;
     let (name, matches) = matches.subcommand().expect("clap insists on a subcommand");
     Ok(match name {
         "serve" => Command::Serve(Settings::from_matches(matches)),
@@ -97,6 +102,20 @@ where
     })
 }
 
+/// What to say of `--log-access false`, which is a switch and a stray word.
+fn loose_value(args: &[OsString]) -> Option<clap::Error> {
+    let is_switch = |flag: &str| {
+        let name = flag.strip_prefix("--");
+        keys().iter().any(|key| key.kind == Kind::Switch && name == Some(&key.flag()))
+    };
+    args.windows(2).find_map(|pair| {
+        let (flag, word) = (pair[0].to_str()?, pair[1].to_str()?);
+        let is_loose = is_switch(flag) && matches!(word, "true" | "false");
+        let hint = format!("a switch takes its value after an equals sign: write `{flag}={word}`");
+        is_loose.then(|| program().error(ErrorKind::UnknownArgument, hint))
+    })
+}
+
 /// Says whether `serve` would start with this file and this environment: `FILE: ok` on `out` and
 /// status 0, or the complaint on `err` and status 2.
 ///
@@ -108,10 +127,30 @@ pub fn check_config(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<u8> {
-    match Config::load(Some(file), env, &[]) {
-        Ok(_) => writeln!(out, "{}: ok", file.display()).map(|()| 0),
-        Err(error) => writeln!(err, "{error}").map(|()| 2),
+    let loaded = match Config::load(Some(file), env, &[]) {
+        Ok(loaded) => loaded,
+        Err(error) => return writeln!(err, "{error}").map(|()| 2),
+    };
+    match crate::app::check(&loaded.config) {
+        Ok(()) => writeln!(out, "{}: ok", file.display()).map(|()| 0),
+        Err(error) => writeln!(err, "{}: {}", file.display(), story(&error)).map(|()| 2),
     }
+}
+
+/// An error with its causes, each told once: many libraries' messages hold their cause's already.
+#[must_use]
+pub fn story(error: &dyn Error) -> String {
+    let mut story = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !story.contains(&more) {
+            story.push_str(": ");
+            story.push_str(&more);
+        }
+        cause = error.source();
+    }
+    story
 }
 
 /// The environment, without variables that are not UTF-8: none of ours can be one, and

@@ -13,6 +13,7 @@ mod sections;
 #[cfg(test)]
 mod tests;
 mod validate;
+mod words;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -7,25 +7,30 @@ mod tests;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::signal::unix::{self, SignalKind};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::config;
 
 /// How far the end has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Not at all.
+    #[default]
     Serving,
     /// `/readyz` says 503 and connections are closed after their answer; requests are still taken,
     /// since load balancers need seconds to hear of it.
     Lingering,
-    /// New requests are refused; the running ones finish.
+    /// New requests are refused and idle connections closed; the running requests finish.
     Closing,
+    /// What still runs is told so and ends.
+    Cutting,
 }
 
 /// A signal that ends the process.
@@ -35,6 +40,8 @@ pub enum Signal {
     Terminate,
     /// SIGINT: a person at a terminal; no load balancer has to hear of it.
     Interrupt,
+    /// SIGHUP: the files are to be read again. It ends nothing.
+    Hangup,
 }
 
 /// How the drain came out.
@@ -42,10 +49,10 @@ pub enum Signal {
 pub enum Outcome {
     /// Every request has ended.
     Drained,
-    /// So many requests were still running when the limit was reached.
+    /// So many requests were still running when the limit was reached, and were cut.
     LimitReached(usize),
-    /// A second signal came.
-    Forced,
+    /// A second signal came, and cut so many requests.
+    Forced(usize),
 }
 
 /// The state of the drain, and the count of running requests. Cheap to clone.
@@ -58,10 +65,15 @@ pub struct InFlight(Drain);
 
 #[derive(Default)]
 struct Shared {
-    phase: AtomicU8,
+    phase: watch::Sender<Phase>,
+    lingering: watch::Sender<bool>,
+    closing: watch::Sender<bool>,
     in_flight: AtomicUsize,
     none_left: Notify,
 }
+
+/// What requests that are cut get to say so to their clients and to the log.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 // === impl Drain ===
 
@@ -69,11 +81,29 @@ impl Drain {
     /// How far the end has come.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        match self.0.phase.load(Ordering::SeqCst) {
-            0 => Phase::Serving,
-            1 => Phase::Lingering,
-            _ => Phase::Closing,
+        *self.0.phase.borrow()
+    }
+
+    /// Resolves when the end has come so far.
+    pub async fn reached(&self, phase: Phase) {
+        let mut phases = self.0.phase.subscribe();
+        if phases.wait_for(|now| *now >= phase).await.is_err() {
+            // The sender lives as long as `self`.
+            std::future::pending::<()>().await;
         }
+    }
+
+    /// Turns true when an HTTP/2 connection that begins now should say GOAWAY: at the first signal,
+    /// or, if that has come, at the end of the linger, so that the requests it came with are served.
+    #[must_use]
+    pub fn goaway(&self) -> watch::Receiver<bool> {
+        if self.is_draining() { self.0.closing.subscribe() } else { self.0.lingering.subscribe() }
+    }
+
+    fn enter_phase(&self, phase: Phase) {
+        self.0.phase.send_replace(phase);
+        self.0.lingering.send_replace(phase >= Phase::Lingering);
+        self.0.closing.send_replace(phase >= Phase::Closing);
     }
 
     /// Whether connections should be closed after their answer.
@@ -85,7 +115,7 @@ impl Drain {
     /// Whether new requests are refused.
     #[must_use]
     pub fn is_closing(&self) -> bool {
-        self.phase() == Phase::Closing
+        self.phase() >= Phase::Closing
     }
 
     /// Counts a request until the guard is dropped.
@@ -101,22 +131,31 @@ impl Drain {
         self.0.in_flight.load(Ordering::SeqCst)
     }
 
-    /// Waits for the first signal, then drains. `signals` may end; no signal comes after that.
+    /// Waits for the first signal, then drains. What still runs at the limit, or at a second signal,
+    /// is cut: it gets half a second to say so. `signals` may end; no signal comes after that.
     pub async fn run(
         &self,
         signals: impl Stream<Item = Signal> + Unpin,
         settings: config::Drain,
     ) -> Outcome {
         let mut signals = signals.chain(stream::pending());
-        let first = signals.next().await;
-        self.0.phase.store(Phase::Lingering as u8, Ordering::SeqCst);
-        tracing::info!(signal = ?first, in_flight = self.in_flight(), "draining");
+        let first = signals.next().await.unwrap_or(Signal::Terminate);
+        self.enter_phase(Phase::Lingering);
+        tracing::info!(signal = %first, in_flight = self.in_flight(), "draining");
         let outcome = tokio::select! {
             biased;
-            _ = signals.next() => Outcome::Forced,
-            outcome = self.drain(first == Some(Signal::Terminate), settings) => outcome,
+            _ = signals.next() => Outcome::Forced(self.in_flight()),
+            outcome = self.drain(first == Signal::Terminate, settings) => outcome,
         };
-        tracing::info!(?outcome, "drained");
+        if outcome.cut() > 0 {
+            tracing::warn!(%outcome, cut = outcome.cut(), "requests are cut");
+            self.enter_phase(Phase::Cutting);
+            if timeout(LAST_WORDS, self.none_left()).await.is_err() {
+                tracing::warn!(in_flight = self.in_flight(), "requests did not end when cut");
+            }
+        } else {
+            tracing::info!(%outcome, "drained");
+        }
         outcome
     }
 
@@ -124,7 +163,7 @@ impl Drain {
         if linger {
             sleep(settings.linger.get()).await;
         }
-        self.0.phase.store(Phase::Closing as u8, Ordering::SeqCst);
+        self.enter_phase(Phase::Closing);
         match timeout(settings.limit.get(), self.none_left()).await {
             Ok(()) => Outcome::Drained,
             Err(_elapsed) => Outcome::LimitReached(self.in_flight()),
@@ -153,6 +192,41 @@ impl fmt::Debug for Drain {
     }
 }
 
+// === impl Signal ===
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Terminate => "SIGTERM",
+            Self::Interrupt => "SIGINT",
+            Self::Hangup => "SIGHUP",
+        })
+    }
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    /// How many requests were cut.
+    #[must_use]
+    pub fn cut(self) -> usize {
+        match self {
+            Self::Drained => 0,
+            Self::LimitReached(cut) | Self::Forced(cut) => cut,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Drained => "drained",
+            Self::LimitReached(_) => "limit_reached",
+            Self::Forced(_) => "second_signal",
+        })
+    }
+}
+
 // === impl InFlight ===
 
 impl Drop for InFlight {
@@ -169,13 +243,15 @@ impl Drop for InFlight {
 /// # Errors
 /// The system takes no handler.
 pub fn signals() -> io::Result<impl Stream<Item = Signal> + Unpin + Send> {
-    let mut terminate = unix::signal(SignalKind::terminate())?;
-    let mut interrupt = unix::signal(SignalKind::interrupt())?;
+    let mut sources = [
+        (unix::signal(SignalKind::terminate())?, Signal::Terminate),
+        (unix::signal(SignalKind::interrupt())?, Signal::Interrupt),
+        (unix::signal(SignalKind::hangup())?, Signal::Hangup),
+    ];
     Ok(stream::poll_fn(move |context| {
-        let terminated = terminate.poll_recv(context).map(|it| it.map(|()| Signal::Terminate));
-        if terminated.is_ready() {
-            return terminated;
-        }
-        interrupt.poll_recv(context).map(|it| it.map(|()| Signal::Interrupt))
+        let mut ready = sources
+            .iter_mut()
+            .filter_map(|(source, signal)| source.poll_recv(context).is_ready().then_some(*signal));
+        ready.next().map_or(Poll::Pending, |signal| Poll::Ready(Some(signal)))
     }))
 }

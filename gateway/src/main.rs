@@ -1,6 +1,7 @@
 //! `hearth`: parse, load, build, run.
 
-use std::io::{IsTerminal, Write};
+use std::error::Error;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
     match execute(command) {
         Ok(code) => code,
         Err(error) => {
-            complain(&error);
+            complain(error.as_ref());
             ExitCode::FAILURE
         }
     }
@@ -55,7 +56,11 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::from(code))
         }
         Command::PrintConfig => {
-            write_reference(&mut std::io::stdout().lock()).context("writing the reference")?;
+            match write_reference(&mut std::io::stdout().lock()) {
+                // `hearth config | head` has read enough.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+                written => written.context("writing the reference")?,
+            }
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -66,8 +71,8 @@ fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
     runtime(&loaded.config)?.block_on(async {
         let signals = drain::signals().context("no signal handler")?;
         let app = App::start(loaded).await?;
-        app.run(signals).await.context("serving")?;
-        Ok(ExitCode::SUCCESS)
+        let outcome = app.run(signals).await.context("serving")?;
+        Ok(if outcome.cut() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
 }
 
@@ -88,10 +93,10 @@ fn runtime(config: &Config) -> anyhow::Result<tokio::runtime::Runtime> {
     builder.thread_name("hearth").enable_all().build().context("no threads to run on")
 }
 
-fn complain(error: &dyn std::fmt::Display) {
+fn complain(error: &dyn Error) {
     let mut stderr = std::io::stderr();
     let (bold, plain) = if stderr.is_terminal() { ("\u{1b}[1;31m", "\u{1b}[0m") } else { ("", "") };
-    if writeln!(stderr, "{bold}hearth:{plain} {error:#}").is_err() {
+    if writeln!(stderr, "{bold}hearth:{plain} {}", cli::story(error)).is_err() {
         // Nobody listens: the exit code says it.
     }
 }

@@ -5,90 +5,87 @@
 //! under one deadline and one cap, checked ([`head::check`]), and handed on as bytes that were
 //! read already.
 
+mod arrival;
 pub(crate) mod head;
+mod refused;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::BytesMut;
-use http::StatusCode;
 use pingora_core::apps::{HttpServerApp, ServerApp};
+use pingora_core::listeners::tls::Acceptor;
 use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::l4::stream::Stream as L4Stream;
 use pingora_core::protocols::{ALPN, Stream};
 use pingora_core::server::ShutdownWatch;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::proxy::refuse::Refuse;
+use crate::drain::{Drain, Phase};
+use arrival::Arrival;
+pub(crate) use refused::Refused;
 
 /// Bounds of what a connection may do before it has sent a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
-    /// From the connection, or a head's first byte, to the head's end.
+    /// From the connection, or a head's first byte, to the head's end. As long again before that for
+    /// a TLS handshake.
     pub head: Duration,
     /// From the end of an answer to the next head's first byte.
     pub keep_alive: Duration,
     /// Longest head in bytes.
     pub head_bytes: usize,
-    /// Connections at once; 0: no limit.
-    pub connections: usize,
 }
 
-/// Wraps the HTTP application behind the strict reading of heads.
-pub(crate) struct Porch<A> {
-    inner: Arc<A>,
-    bounds: Bounds,
+/// What all listeners share.
+pub(crate) struct House<A> {
+    /// What serves the requests.
+    pub app: Arc<A>,
+    /// See [`Bounds`].
+    pub bounds: Bounds,
     /// A permit for each connection that may be open.
-    places: Semaphore,
-    on_refusal: Box<dyn Fn(&Refuse) + Send + Sync>,
+    pub places: Semaphore,
+    /// How far the end has come.
+    pub drain: Drain,
+    /// Hears of every connection that did not become a request.
+    pub on_incident: Box<dyn Fn(Incident<'_>) + Send + Sync>,
 }
 
-/// What came first on a connection.
-enum Arrival {
-    /// A whole HTTP/1 head, and what came with it.
-    Head(BytesMut),
-    /// The preface of HTTP/2, not consumed.
-    Http2,
-    /// Nothing: closed, or timed out while idle.
-    Nothing,
-    /// A head that is not accepted.
-    Refused(Refuse),
+/// A connection that did not become a request.
+#[derive(Debug)]
+pub(crate) enum Incident<'a> {
+    /// There were too many.
+    TooMany,
+    /// The TLS handshake failed, or took too long.
+    Handshake,
+    /// The head was refused.
+    Head(&'a Refused),
 }
 
-/// The first bytes of HTTP/2 with prior knowledge, and as many as no HTTP/1 request begins with.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const TELLING: usize = 3;
+/// Wraps the HTTP application behind the strict reading of heads: one for each listener.
+pub(crate) struct Porch<A> {
+    house: Arc<House<A>>,
+    tls: Option<Acceptor>,
+}
 
 /// How long a refused connection may go on sending before it is closed: closing at once would
 /// reset the connection under the answer.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
-/// First allocation for a head; typical ones fit.
-const HEAD_BUFFER: usize = 2048;
-
 // === impl Porch ===
 
 impl<A> Porch<A> {
-    /// Stands before `inner`; `on_refusal` hears of every head that is refused.
-    pub(crate) fn new(
-        inner: A,
-        bounds: Bounds,
-        on_refusal: impl Fn(&Refuse) + Send + Sync + 'static,
-    ) -> Self {
-        let places = match bounds.connections {
-            0 => Semaphore::MAX_PERMITS,
-            limit => limit.min(Semaphore::MAX_PERMITS),
-        };
-        let places = Semaphore::new(places);
-        Self { inner: Arc::new(inner), bounds, places, on_refusal: Box::new(on_refusal) }
+    /// One of the doors of `house`; with `tls`, one under TLS.
+    pub(crate) fn new(house: Arc<House<A>>, tls: Option<Acceptor>) -> Self {
+        Self { house, tls }
     }
 }
 
 impl<A> std::fmt::Debug for Porch<A> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Porch").field("bounds", &self.bounds).finish_non_exhaustive()
+        f.debug_struct("Porch").field("bounds", &self.house.bounds).finish_non_exhaustive()
     }
 }
 
@@ -99,52 +96,98 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Porch<A> {
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        let Ok(_place) = self.places.try_acquire() else {
-            (self.on_refusal)(&Refuse::TooManyConnections);
+        let Ok(_place) = self.house.places.try_acquire() else {
+            (self.house.on_incident)(Incident::TooMany);
             return None;
         };
         // Whatever may finish has finished when the service is told to stop.
         let mut stopped = shutdown.clone();
         tokio::select! {
             biased;
-            () = self.connection(stream, shutdown) => {}
+            () = self.enter(stream, shutdown) => {}
             _ = stopped.wait_for(|stop| *stop) => {}
         }
         None
     }
 
     async fn cleanup(&self) {
-        self.inner.http_cleanup().await;
+        self.house.app.http_cleanup().await;
     }
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Porch<A> {
-    /// A connection to its end.
-    async fn connection(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) {
-        if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-            return self.http2(stream, shutdown).await;
+    async fn enter(&self, stream: Stream, shutdown: &ShutdownWatch) {
+        match &self.tls {
+            None => self.house.connection(stream, shutdown).await,
+            Some(acceptor) => match self.house.handshake(acceptor, stream).await {
+                Some(stream) => self.house.connection(stream, shutdown).await,
+                None => (self.house.on_incident)(Incident::Handshake),
+            },
         }
+    }
+}
+
+// === impl House ===
+
+impl<A: HttpServerApp + Send + Sync + 'static> House<A> {
+    /// The TLS handshake. Pingora's own listeners would wait 60 s for it.
+    async fn handshake(&self, acceptor: &Acceptor, stream: Stream) -> Option<Stream> {
+        let socket = stream.into_any().downcast::<L4Stream>().ok()?;
+        match timeout(self.bounds.head, acceptor.tls_handshake(*socket)).await {
+            Ok(Ok(stream)) => Some(Box::new(stream)),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a TLS handshake failed");
+                None
+            }
+            Err(_elapsed) => {
+                tracing::debug!("a TLS handshake took too long");
+                None
+            }
+        }
+    }
+
+    /// A connection to its end.
+    async fn connection(&self, mut stream: Stream, shutdown: &ShutdownWatch) {
+        if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+            return self.http2(stream).await;
+        }
+        let mut bytes = BytesMut::new();
         let mut idle = self.bounds.head;
+        let mut is_reused = false;
         loop {
-            match self.arrival(&mut stream, idle).await {
-                Arrival::Head(bytes) => {
-                    let Some(reused) = self.request(stream, bytes, shutdown).await else { return };
+            let arrival = Arrival::of(&mut stream, &mut bytes, &self.bounds, idle);
+            let arrival = tokio::select! {
+                biased;
+                arrival = arrival => arrival,
+                () = self.drain.reached(Phase::Closing), if is_reused => return,
+            };
+            match arrival {
+                Arrival::Request(end) => {
+                    // What lies behind it is the next request, and none of Pingora's business.
+                    let next =
+                        if end == bytes.len() { BytesMut::new() } else { bytes.split_off(end) };
+                    let request = std::mem::replace(&mut bytes, next);
+                    let Some(reused) = self.request(stream, request, shutdown).await else {
+                        return;
+                    };
                     stream = reused;
                     idle = self.bounds.keep_alive;
+                    is_reused = true;
                 }
-                Arrival::Http2 => return self.http2(stream, shutdown).await,
+                Arrival::Http2 => return self.http2(stream).await,
                 Arrival::Nothing => return,
-                Arrival::Refused(refusal) => {
-                    (self.on_refusal)(&refusal);
-                    return turn_away(stream, &refusal).await;
+                Arrival::Refused(refuse) => {
+                    let refused = Refused::new(refuse, &bytes, &stream);
+                    (self.on_incident)(Incident::Head(&refused));
+                    return refused.turn_away(stream).await;
                 }
             }
         }
     }
 
-    async fn http2(&self, stream: Stream, shutdown: &ShutdownWatch) {
+    async fn http2(&self, stream: Stream) {
         // HTTP/2 never gives its connection back.
-        drop(self.inner.process_new(stream, shutdown).await);
+        drop(self.app.process_new(stream, &self.drain.goaway()).await);
     }
 
     /// One request; gives the connection back if it can carry another.
@@ -158,98 +201,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Porch<A> {
         session.set_pipelined_prefix(head);
         let keep_alive = (!*shutdown.borrow()).then_some(self.bounds.keep_alive.as_secs());
         session.set_keepalive(keep_alive);
-        let reused = self.inner.process_new_http(session, shutdown).await?;
+        let reused = self.app.process_new_http(session, shutdown).await?;
         Some(reused.consume().0)
-    }
-
-    async fn arrival(&self, stream: &mut Stream, idle: Duration) -> Arrival {
-        let mut first = BytesMut::new();
-        if !matches!(timeout(idle, wait(stream, &mut first)).await, Ok(true)) {
-            return Arrival::Nothing;
-        }
-        let whole = async {
-            match begins_http2(stream).await {
-                Some(true) if preface(stream).await => Arrival::Http2,
-                Some(false) => self.head(stream, first).await,
-                _ => Arrival::Nothing,
-            }
-        };
-        let whole = timeout(self.bounds.head, whole).await;
-        whole.unwrap_or(Arrival::Refused(Refuse::HeadTooSlow))
-    }
-
-    async fn head(&self, stream: &mut Stream, mut bytes: BytesMut) -> Arrival {
-        bytes.reserve(HEAD_BUFFER);
-        let mut scanned = 0;
-        loop {
-            if let Some(at) = memchr::memmem::find(&bytes[scanned..], head::END) {
-                let end = scanned + at + head::END.len();
-                if end > self.bounds.head_bytes {
-                    return Arrival::Refused(Refuse::HeadTooLarge);
-                }
-                return match head::check(&bytes[..end]) {
-                    Ok(()) => Arrival::Head(bytes),
-                    Err(fault) => Arrival::Refused(fault.into()),
-                };
-            }
-            if bytes.len() > self.bounds.head_bytes {
-                return Arrival::Refused(Refuse::HeadTooLarge);
-            }
-            if let Err(fault) = head::check_beginning(&bytes) {
-                return Arrival::Refused(fault.into());
-            }
-            scanned = bytes.len().saturating_sub(head::END.len());
-            match stream.read_buf(&mut bytes).await {
-                Ok(0) | Err(_) => return Arrival::Nothing,
-                Ok(_) => {}
-            }
-        }
-    }
-}
-
-/// Waits for a first byte. A plain connection is peeked at; one under TLS cannot be, and what it
-/// sends goes to `first`.
-async fn wait(stream: &mut Stream, first: &mut BytesMut) -> bool {
-    if stream.get_ssl_digest().is_some() {
-        first.reserve(HEAD_BUFFER);
-        return matches!(stream.read_buf(first).await, Ok(1..));
-    }
-    stream.try_peek(&mut [0]).await.is_ok()
-}
-
-/// Says whether the first bytes begin HTTP/2; none when the client closed.
-async fn begins_http2(stream: &mut Stream) -> Option<bool> {
-    if stream.get_ssl_digest().is_some() {
-        return Some(false);
-    }
-    let mut first = [0; TELLING];
-    stream.try_peek(&mut first[..1]).await.ok()?;
-    if first[0] != PREFACE[0] {
-        return Some(false);
-    }
-    stream.try_peek(&mut first).await.ok()?;
-    Some(first == PREFACE[..TELLING])
-}
-
-/// Whether the whole preface comes.
-async fn preface(stream: &mut Stream) -> bool {
-    let mut bytes = [0; PREFACE.len()];
-    matches!(stream.try_peek(&mut bytes).await, Ok(true)) && bytes == PREFACE
-}
-
-/// Answers a connection whose head was refused, and closes it.
-async fn turn_away(mut stream: Stream, refusal: &Refuse) {
-    let bytes = refusal.raw_http1();
-    let answer = async {
-        stream.write_all(&bytes).await?;
-        stream.flush().await?;
-        AsyncWriteExt::shutdown(&mut stream).await?;
-        let mut sink = [0; 1024];
-        while stream.read(&mut sink).await? > 0 {}
-        Ok::<(), std::io::Error>(())
-    };
-    // The client may be gone or deaf: nothing more can be done for it.
-    if !matches!(timeout(LINGER, answer).await, Ok(Ok(()))) {
-        tracing::debug!(status = %StatusCode::from(refusal), "a refused client did not listen");
     }
 }

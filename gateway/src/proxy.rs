@@ -5,11 +5,14 @@ mod ctx;
 pub(crate) mod decision;
 mod headers;
 mod models;
+mod native;
 mod observe;
 pub(crate) mod refuse;
 mod relay;
 mod respond;
-mod route;
+pub(crate) mod route;
+mod spare;
+mod spare;
 mod upstream;
 
 use std::sync::Arc;
@@ -27,6 +30,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use router::Router;
 use router::pool::Outcome;
+use router::query::Query;
 use tokio::runtime::RuntimeFlavor;
 use tower::retry::budget::TpsBudget;
 
@@ -34,7 +38,7 @@ pub(crate) use body::BodyBudget;
 pub(crate) use ctx::Ctx;
 
 use crate::config::Config;
-use crate::drain::Drain;
+use crate::drain::{Drain, Phase};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use refuse::{CLIENT_GONE, Refuse};
@@ -73,9 +77,6 @@ pub(crate) struct Parts {
 /// Idle connections to pods that are kept, over all pods.
 const IDLE_UPSTREAMS: usize = 1024;
 
-/// A pod that was retried against needs some retries even at the lowest traffic.
-const RETRIES_PER_SECOND: u32 = 10;
-
 /// Over how long the share of retries is counted.
 const RETRY_WINDOW: Duration = Duration::from_secs(10);
 
@@ -95,7 +96,7 @@ impl Gateway {
         let connector = Connector::new(Some(ConnectorOptions::new(IDLE_UPSTREAMS)));
         #[expect(clippy::cast_possible_truncation, reason = "a share needs no 53 bits")]
         let share = config.retry.budget as f32;
-        let retries = TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, share);
+        let retries = TpsBudget::new(RETRY_WINDOW, config.retry.floor_per_s, share);
         Self { config, router, metrics, access_log, drain, connector, bodies, retries }
     }
 
@@ -105,12 +106,7 @@ impl Gateway {
         ctx: &mut Ctx,
         api: router::openai::Api,
     ) -> Result<End, Refuse> {
-        let bounds = body::Bounds {
-            bytes: self.config.limits.body.len(),
-            deadline: self.config.deadlines.request_body.get(),
-        };
-        let body = body::Body::read(session, bounds, &self.bodies).await?;
-        let _held = self.metrics.hold_body(body.bytes.len());
+        let body = self.read_body(session).await?;
         let headers = &session.req_header().headers;
         let query = off_reactor(body.bytes.len(), || self.router.read(api, headers, &body.bytes))?;
         ctx.model.clone_from(&query.model);
@@ -119,11 +115,23 @@ impl Gateway {
         self.relay(session, ctx, &query, &body.bytes).await
     }
 
-    /// Serves what is ours; none if the request goes on to a pod as it is.
+    async fn read_body(&self, session: &mut Session) -> Result<body::Body, Refuse> {
+        let bounds = body::Bounds {
+            bytes: self.config.limits.body.len(),
+            deadline: self.config.deadlines.request_body.get(),
+        };
+        tokio::select! {
+            biased;
+            body = body::Body::read(session, bounds, &self.bodies) => body,
+            () = self.drain.reached(Phase::Cutting) => Err(Refuse::Draining),
+        }
+    }
+
+    /// Serves what is ours to carry; none for a WebSocket, which Pingora carries.
     async fn serve(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Option<End>, Refuse> {
         let head = session.req_header();
         ctx.shape = route::shape(head.uri.path());
-        headers::check_length(&head.headers)?;
+        headers::check(head, self.config.limits.head.len())?;
         let route = route::route(&head.method, head.uri.path(), self.config.cors.enabled)?;
         ctx.route = route.label();
         if self.drain.is_closing() {
@@ -135,12 +143,16 @@ impl Gateway {
             Route::Model(id) => self.model(session, ctx, id).await?,
             Route::Health => self.health(session, ctx).await?,
             Route::Preflight => self.preflight(session, ctx).await?,
-            Route::Native(_) => return Ok(None),
+            Route::Native(_) if native::is_websocket(session) => {
+                self.open_websocket(session, ctx)?;
+                return Ok(None);
+            }
+            Route::Native(_) => self.pass(session, ctx).await?,
         };
         Ok(Some(end))
     }
 
-    /// Tells the pool what the native path saw of its pod.
+    /// Tells the pool what Pingora saw of a WebSocket's pod.
     fn tell_pool(&self, ctx: &Ctx, outcome: Outcome) {
         if let Some(placement) = &ctx.native {
             self.router.pool().report(placement.endpoint.slot, outcome);
@@ -174,7 +186,7 @@ impl ProxyHttp for Gateway {
         ctx.request_id = headers::request_id(&session.req_header().headers, trust);
         session.set_write_timeout(Some(self.config.deadlines.client_write.get()));
         let keep_alive = self.config.deadlines.keep_alive.as_secs();
-        let may_stay = !self.drain.is_draining() && !headers::is_chunked(session.req_header());
+        let may_stay = !self.drain.is_draining() && headers::may_stay(session.req_header());
         session.set_keepalive(may_stay.then_some(keep_alive));
         Ok(())
     }
@@ -183,7 +195,7 @@ impl ProxyHttp for Gateway {
         match self.serve(session, ctx).await {
             Ok(None) => Ok(false),
             Ok(Some(End::Answered)) => Ok(true),
-            Ok(Some(End::ClientGone | End::Broken)) => Self::abandon(ctx),
+            Ok(Some(End::ClientGone | End::Broken | End::Cut)) => Self::abandon(ctx),
             Err(refuse) => {
                 self.refuse(session, ctx, &refuse).await;
                 Ok(true)
@@ -192,7 +204,10 @@ impl ProxyHttp for Gateway {
     }
 
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-        let placement = self.router.place_any(&ctx.tried).map_err(|refusal| {
+        let query = ctx.websocket.take().unwrap_or_else(Query::any);
+        let placement = self.router.place_any(&query, &ctx.tried);
+        ctx.websocket = Some(query);
+        let placement = placement.map_err(|refusal| {
             let error = Error::explain(ErrorType::InternalError, refusal.to_string());
             ctx.refusal = Some(refusal);
             error
@@ -203,7 +218,6 @@ impl ProxyHttp for Gateway {
         peer.options.write_timeout = Some(deadlines.client_write.get());
         ctx.attempts += 1;
         ctx.upstream = Some(placement.endpoint.pod.addr);
-        ctx.decision = Some(placement.decision);
         ctx.tried.push(placement.endpoint.slot);
         ctx.native = Some(placement);
         Ok(Box::new(peer))
@@ -217,7 +231,14 @@ impl ProxyHttp for Gateway {
         mut error: Box<Error>,
     ) -> Box<Error> {
         self.tell_pool(ctx, Outcome::Failed);
-        error.set_retry(ctx.attempts < self.config.retry.attempts);
+        if let Some(pod) = ctx.upstream {
+            ctx.attempt_failed(pod, "connect_failed");
+        }
+        let again = ctx.attempts < self.config.retry.attempts && self.may_retry();
+        if again {
+            self.metrics.retry("connect_failed");
+        }
+        error.set_retry(again);
         error
     }
 
@@ -265,9 +286,9 @@ impl ProxyHttp for Gateway {
         FailToProxy { error_code: refuse.status().as_u16(), can_reuse_downstream: false }
     }
 
-    /// The access log tells of clients that left; they are no errors of ours.
-    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, error: &Error) -> bool {
-        *error.esource() == ErrorSource::Downstream
+    /// The access log tells of failures, with their labels. Pingora's lines would add the query.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
+        true
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Ctx) {

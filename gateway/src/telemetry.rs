@@ -9,7 +9,10 @@ pub mod router_metrics;
 use std::io::{self, IsTerminal as _};
 
 use thiserror::Error;
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::config::{Log, LogFormat};
@@ -31,18 +34,31 @@ pub enum LogError {
     Twice(#[from] TryInitError),
 }
 
+/// The crates whose every line we have written, so that none of them says what a client said.
+const OURS: [&str; 5] = ["hearth", "gateway", "router", "kv_index", "loadtest"];
+
 /// Sends the program's log to stderr, that of `log` (Pingora) included. Colours only on a terminal.
 ///
 /// # Errors
 /// The level cannot be read, or a log was set up before.
 pub fn init_log(log: &Log) -> Result<(), LogError> {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::builder().parse(&log.level)?)
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr);
+    let subscriber = tracing_subscriber::registry()
+        .with(EnvFilter::builder().parse(&log.level)?)
+        .with(filter_fn(may_be_logged));
     match log.format {
-        LogFormat::Json => builder.json().finish().try_init()?,
-        LogFormat::Text => builder.finish().try_init()?,
+        LogFormat::Json => subscriber.with(lines.json()).try_init()?,
+        LogFormat::Text => subscriber.with(lines).try_init()?,
     }
     Ok(())
+}
+
+/// Whether a line may be written whatever `log.level` says. At debug and trace Pingora and the HTTP
+/// libraries print whole heads, `Authorization` and cookies included, and at trace bodies: beyond
+/// info only our own crates are heard.
+fn may_be_logged(line: &Metadata<'_>) -> bool {
+    let root = line.target().split("::").next().unwrap_or_default();
+    *line.level() <= Level::INFO || OURS.contains(&root)
 }

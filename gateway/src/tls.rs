@@ -17,37 +17,46 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use thiserror::Error;
+use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::telemetry::Metrics;
+
+/// The settings that name the files.
+const CERT: &str = "tls.cert";
+const KEY: &str = "tls.key";
 
 /// Why a certificate cannot be used.
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// A file cannot be read.
-    #[error("{}: {source}", file.display())]
+    #[error("{key}: {}: {source}", file.display())]
     Read {
+        /// Its setting.
+        key: &'static str,
         /// The file.
         file: PathBuf,
         /// Why.
         source: io::Error,
     },
     /// A file is not PEM, or does not hold what it should.
-    #[error("{}: {source}", file.display())]
+    #[error("{key}: {}: {source}", file.display())]
     Pem {
+        /// Its setting.
+        key: &'static str,
         /// The file.
         file: PathBuf,
         /// Why.
         source: pem::Error,
     },
     /// There is no certificate in the file.
-    #[error("{}: no certificate in it", .0.display())]
+    #[error("{CERT}: {}: no certificate in it", .0.display())]
     Empty(PathBuf),
     /// The key is of no known kind, or not that of the certificate.
-    #[error("certificate and key: {0}")]
+    #[error("{CERT} and {KEY}: {0}")]
     Pair(#[from] rustls::Error),
     /// The certificate is not X.509.
-    #[error("certificate: {0}")]
+    #[error("{CERT}: {0}")]
     X509(#[from] x509_parser::error::X509Error),
 }
 
@@ -161,15 +170,21 @@ impl Reloader {
         }
     }
 
-    /// Looks at the files at every interval, until dropped.
-    pub async fn run(mut self, every: Duration) {
+    /// Looks at the files at every interval and whenever `asked`, until dropped.
+    pub async fn run(mut self, every: Duration, asked: Arc<Notify>) {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
-            match self.look() {
+            let is_asked = tokio::select! {
+                _ = ticks.tick() => false,
+                () = asked.notified() => true,
+            };
+            let look = self.look();
+            let cert = self.files.cert.display();
+            match look {
+                Look::Unchanged if is_asked => tracing::info!(%cert, "the certificate is the same"),
                 Look::Unchanged => {}
-                Look::Replaced => tracing::info!(cert = ?self.files.cert, "new certificate in use"),
+                Look::Replaced => tracing::info!(%cert, "new certificate in use"),
                 Look::Refused(error) => {
                     tracing::error!(%error, "the new certificate cannot be used; the old one stays");
                 }
@@ -182,22 +197,25 @@ impl Reloader {
 
 impl Files {
     fn read(&self) -> Result<Pem, TlsError> {
-        let read = |file: &PathBuf| {
-            fs::read(file).map_err(|source| TlsError::Read { file: file.clone(), source })
+        let read = |key, file: &PathBuf| {
+            fs::read(file).map_err(|source| TlsError::Read { key, file: file.clone(), source })
         };
-        Ok(Pem { cert: read(&self.cert)?, key: read(&self.key)? })
+        Ok(Pem { cert: read(CERT, &self.cert)?, key: read(KEY, &self.key)? })
     }
 
     fn usable(&self, pem: &Pem) -> Result<Usable, TlsError> {
         let chain = CertificateDer::pem_slice_iter(&pem.cert)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|source| TlsError::Pem { file: self.cert.clone(), source })?;
+            .map_err(|source| TlsError::Pem { key: CERT, file: self.cert.clone(), source })?;
         let leaf = chain.first().ok_or_else(|| TlsError::Empty(self.cert.clone()))?;
         let (_, parsed) = x509_parser::parse_x509_certificate(leaf)
             .map_err(|error| TlsError::X509(error.into()))?;
         let expires = parsed.validity().not_after.timestamp();
-        let key = PrivateKeyDer::from_pem_slice(&pem.key)
-            .map_err(|source| TlsError::Pem { file: self.key.clone(), source })?;
+        let key = PrivateKeyDer::from_pem_slice(&pem.key).map_err(|source| TlsError::Pem {
+            key: KEY,
+            file: self.key.clone(),
+            source,
+        })?;
         Ok(Usable { key: CertifiedKey::from_der(chain, key, &default_provider())?, expires })
     }
 }

@@ -41,7 +41,8 @@ fn what_is_wrong_ends_with_2_and_names_it() {
     for (args, env, named) in [
         (&["serve"][..], &[][..], "endpoints: no pods"),
         (&["serve", "--deadline-connect", "1s"], &[], "--deadlines-connect"),
-        (&["serve", "--cors-enabled", "false"], &[], "'false'"),
+        (&["serve", "--cors-enabled", "false"], &[], "`--cors-enabled=false`"),
+        (&["serve", "--log-level", "infoo"], &[], "`infoo` is not a level; did you mean `info`?"),
         (&["serve", "--config", "none.yaml"], &[], "none.yaml: "),
         (&["serve"], &[("HEARTH_CONFIG", "none.yaml")], "none.yaml: "),
         (&["serve"], &[("HEARTH_LISTEN", "everywhere")], "HEARTH_LISTEN: "),

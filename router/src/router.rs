@@ -165,13 +165,14 @@ impl Router {
         self.place_by(&self.settings, query, tried)
     }
 
-    /// Chooses any ready pod, the least busy one, for a request that we do not read.
+    /// Chooses the least busy of the ready pods that serve the query's model, for a request that we
+    /// do not read.
     ///
     /// # Errors
     /// When no pod is left.
-    pub fn place_any(&self, tried: &[kv_index::Slot]) -> Result<Placement, Refusal> {
+    pub fn place_any(&self, query: &Query, tried: &[kv_index::Slot]) -> Result<Placement, Refusal> {
         let settings = policy::Settings { policy: PolicyName::LeastRequest, ..self.settings };
-        self.place_by(&settings, &Query::any(), tried)
+        self.place_by(&settings, query, tried)
     }
 
     fn place_by(

@@ -31,7 +31,11 @@ pub const MAX_KEY_BYTES: usize = 256;
 /// The session key of a request: its full value, `=` included.
 #[must_use]
 pub fn key(headers: &HeaderMap) -> Option<SessionKey> {
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    // An empty header says nothing, and hides none of the others.
+    let header = |name: &str| {
+        let value = headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+        value.filter(|value| !value.is_empty())
+    };
     let open = HEADERS.iter().find_map(|name| header(name));
     let secret = || {
         let token = header(TOKEN_HEADER);
@@ -62,7 +66,9 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
         .filter_map(|value: &HeaderValue| value.to_str().ok())
         .flat_map(|line| line.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
-        .find_map(|(key, value)| (key == name).then(|| value.trim_matches('"')))
+        .filter(|(key, _)| *key == name)
+        .map(|(_, value)| value.trim_matches('"'))
+        .find(|value| !value.is_empty())
 }
 
 #[cfg(test)]
@@ -88,6 +94,8 @@ mod tests {
             (vec![("cookie", "session-id=\"q\"")], Some("q")),
             (vec![("cookie", "mysession=no")], None),
             (vec![("x-session-id", " ")], None),
+            (vec![("x-session-id", ""), ("session-id", "b")], Some("b")),
+            (vec![("session-id", " "), ("cookie", "session_id=; session=d")], Some("d")),
             (vec![("x-session-id", long.as_str())], None),
             (vec![], None),
         ] {

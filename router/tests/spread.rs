@@ -42,7 +42,8 @@ impl World {
                 [ModelCard { id: "m".into(), parent: None, max_model_len: None, raw: "{}".into() }];
             let block_size = Some(16);
             Arc::new(Endpoint {
-                pod: Pod { uid: Arc::clone(&name), name, addr, role: Role::Both },
+                kv_events: Arc::default(),
+                pod: Pod { uid: Arc::clone(&name), name, addr, role: Role::Both, kv_ports: None },
                 slot: slots.acquire(),
                 health: Health::Ready,
                 models: models.into(),

@@ -69,7 +69,7 @@ fn no_word_is_swallowed() {
     ] {
         complaint(args);
     }
-    assert!(complaint(&["serve", "--cors-enabled", "false"]).contains("'false'"));
+    assert!(complaint(&["serve", "--cors-enabled", "false"]).contains("`--cors-enabled=false`"));
 }
 
 #[test]
@@ -113,6 +113,14 @@ fn check_config_says_ok_or_why_not() {
     let (status, out, err) = check("bad.yaml", "endpoint: []\n");
     assert!(status == 2 && out.is_empty() && err.contains("bad.yaml:1:1: "), "{out}{err}");
     assert!(err.contains("`endpoints`"), "{err}");
+    for (text, named) in [
+        ("tls: {listen: '127.0.0.1:1', cert: none.crt, key: none.key}", "tls.cert: none.crt: "),
+        ("tokenizers: {tiny: nowhere}", "tokenizers: tiny: nowhere: "),
+    ] {
+        let (status, _, err) = check("missing.yaml", &format!("endpoints: ['a:1']\n{text}\n"));
+        assert!(status == 2 && err.contains(named), "{err}");
+        assert_eq!(err.matches("No such file").count(), 1, "{err}");
+    }
 }
 
 #[cfg(feature = "demo")]

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde_saphyr::Error as YamlError;
 use thiserror::Error;
 
-use super::keys;
-use super::keys::Key;
+use super::keys::{ENV_PREFIX, Key};
+use super::{keys, words};
 
 /// How alike two words must be for one to be suggested for the other (Jaro–Winkler, 0 to 1).
 const ALIKE: f64 = 0.8;
@@ -75,10 +75,11 @@ struct Lines<'a>(&'a [Problem]);
 // === impl ConfigError ===
 
 impl ConfigError {
-    /// Turns the YAML reader's error into ours.
-    pub(super) fn in_file(file: &Path, error: &YamlError) -> Self {
+    /// Turns the YAML reader's error into ours. `text` is what the file holds.
+    pub(super) fn in_file(file: &Path, text: &str, error: &YamlError) -> Self {
         let error = bare(error);
         let location = error.location();
+        let line = location.map_or(String::new(), |at| line_before(text, at.line(), at.column()));
         let message = match error {
             YamlError::SerdeUnknownField { field, expected, .. } => {
                 format!(
@@ -89,7 +90,7 @@ impl ConfigError {
             YamlError::SerdeUnknownVariant { variant, expected, .. } => {
                 format!("`{variant}` is not one of {}", expected.join(", "))
             }
-            other => first_line(other),
+            other => words::plain(&first_line(other), &line),
         };
         Self::File {
             file: file.to_owned(),
@@ -101,9 +102,18 @@ impl ConfigError {
 
     /// A variable that is no key.
     pub(super) fn unknown_variable(name: String) -> Self {
-        let variables = keys().iter().map(Key::env);
-        Self::UnknownVariable { nearest: nearest(&name, variables), name }
+        // Without the beginning that all have: it would make any two of them alike.
+        let word = name.strip_prefix(ENV_PREFIX).unwrap_or(&name);
+        let bare = |key: &Key| key.env()[ENV_PREFIX.len()..].to_owned();
+        let nearest = nearest(word, keys().iter().map(bare));
+        Self::UnknownVariable { nearest: nearest.map(|word| format!("{ENV_PREFIX}{word}")), name }
     }
+}
+
+/// A line of the text up to a column, both counted from 1.
+fn line_before(text: &str, line: u64, column: u64) -> String {
+    let index = |n: u64| usize::try_from(n.saturating_sub(1)).unwrap_or(usize::MAX);
+    text.lines().nth(index(line)).unwrap_or_default().chars().take(index(column)).collect()
 }
 
 /// The error without the frames that only add an excerpt of the file.
@@ -133,7 +143,7 @@ fn known_key(field: &str, section: &[&str]) -> Option<String> {
     })
 }
 
-fn nearest(word: &str, known: impl Iterator<Item = String>) -> Option<String> {
+pub(super) fn nearest(word: &str, known: impl Iterator<Item = String>) -> Option<String> {
     known
         .map(|known| (strsim::jaro_winkler(word, &known), known))
         .filter(|(likeness, _)| *likeness >= ALIKE)

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::keys::ENV_PREFIX;
-use super::{Config, ConfigError, Key, keys};
+use super::{Config, ConfigError, Key, keys, words};
 
 /// Settings that can be started with.
 #[derive(Clone, Debug)]
@@ -106,7 +106,7 @@ fn is_service_link(name: &str, text: &str) -> bool {
 }
 
 fn read_back(json: &Value) -> Result<Config, String> {
-    serde_json::from_value(json.clone()).map_err(|error| error.to_string())
+    serde_json::from_value(json.clone()).map_err(|error| words::plain(&error.to_string(), ""))
 }
 
 // === impl Layers ===
@@ -115,7 +115,7 @@ impl Layers {
     fn lay_file(&mut self, file: &Path) -> Result<(), ConfigError> {
         let text = fs::read_to_string(file)
             .map_err(|source| ConfigError::Read { file: file.to_owned(), source })?;
-        let in_file = |error| ConfigError::in_file(file, &error);
+        let in_file = |error| ConfigError::in_file(file, &text, &error);
         // Untyped, to know which keys are written; typed, for values and complaints with lines.
         let written: Value = serde_saphyr::from_str(&text).map_err(in_file)?;
         if written.is_null() {

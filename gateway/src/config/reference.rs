@@ -17,6 +17,14 @@ const WIDTH: usize = 96;
 pub fn write_reference(out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "# Every setting of Hearth with its default.")?;
     writeln!(out, "# A flag beats the environment, which beats this file.")?;
+    writeln!(
+        out,
+        "# A variable HEARTH_* that is no setting stops the start. Those that Kubernetes sets for"
+    )?;
+    writeln!(
+        out,
+        "# a Service named `hearth` (HEARTH_PORT=tcp://..., HEARTH_SERVICE_HOST) are passed over."
+    )?;
     write_nodes(out, tree(), 0)
 }
 

@@ -69,8 +69,12 @@ pub struct Limits {
 pub struct Retry {
     /// Pods tried for one request, the first one included.
     pub attempts: u32,
-    /// Retries as a share of requests, 0 to 1: an outage must not double the load of the rest.
+    /// Retries as a share of requests, 0 to 1: an outage must not double the load of the rest. 0: no
+    /// retry at all.
     pub budget: f64,
+    /// Retries per second that are allowed beyond that share, saved up over 10 seconds: a pod that
+    /// dies under a small fleet's few requests costs all of them a retry at once. 0: none.
+    pub floor_per_s: u32,
 }
 
 /// What happens between SIGTERM and the end.
@@ -216,7 +220,7 @@ impl Limits {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { attempts: 3, budget: 0.2 }
+        Self { attempts: 3, budget: 0.2, floor_per_s: 10 }
     }
 }
 

@@ -90,8 +90,14 @@ fn a_value_that_does_not_fit_is_named_with_its_line() {
         ("routing: {policy: wram}\n", "FILE:1:", "is not one of warm, round-robin"),
         ("endpoints: ['https://a:1']\n", "FILE:1:", "plain `http://` only"),
         ("endpoints:\n- http://a:1/v1\n", "FILE:2:", "only host and port"),
-        ("threads: many\n", "FILE:1:", ""),
-        ("threads: 1\nthreads: 2\n", "FILE:2:", "duplicate"),
+        ("threads: many\n", "FILE:1:", "`threads` must be a whole number"),
+        (
+            "limits: {connections: -1}\n",
+            "FILE:1:",
+            "`connections` must be a whole number, not below 0",
+        ),
+        ("endpoints: http://a:1\n", "FILE:1:", "`endpoints` must be a list"),
+        ("threads: 1\nthreads: 2\n", "FILE:2:", "the key `threads` is written twice"),
         ("listen: [\n", "FILE:", ""),
     ] {
         let complaint = complaint(yaml, &[]);
@@ -107,6 +113,7 @@ fn an_unknown_variable_stops_the_start() {
         "environment variable HEARTH_DEADLINE_CONNECT is not a setting; \
          did you mean `HEARTH_DEADLINES_CONNECT`?"
     );
+    assert!(complaint(PODS, &[("HEARTH_FOO", "1")]).ends_with("`hearth config` lists them all"));
     let complaint = complaint(PODS, &[("HEARTH_DEADLINES_CONNECT", "soon")]);
     assert!(complaint.starts_with("HEARTH_DEADLINES_CONNECT: "), "{complaint}");
 }
@@ -168,7 +175,23 @@ fn settings_that_do_not_go_together_are_all_named() {
     assert_eq!(problems(&format!("{PODS}admin_listen: 0.0.0.0:8080")), ["admin_listen"]);
     assert_eq!(problems(&format!("{PODS}limits: {{bodies_held: 1MiB}}")), ["limits.bodies_held"]);
     assert_eq!(problems("kubernetes: {enabled: true, selector: ''}"), ["kubernetes.selector"]);
-    assert_eq!(problems(&format!("{PODS}log: {{level: 'a=b=c'}}")), ["log.level"]);
+    assert_eq!(problems("endpoints: ['http://a:1', 'a:1']"), ["endpoints"]);
+    let zero = "pool: {probe: {interval: 0s}, engine_metrics: {interval: 0s}}";
+    let keys = ["pool.probe.interval", "pool.engine_metrics.interval"];
+    assert_eq!(problems(&format!("{PODS}{zero}")), keys);
+    for level in ["a=b=c", "infoo", "info,router", "router=dbug", ""] {
+        assert_eq!(problems(&format!("{PODS}log: {{level: '{level}'}}")), ["log.level"], "{level}");
+    }
+    for level in ["INFO", "info,router::decide=trace", "off"] {
+        assert!(
+            Config::load(
+                None,
+                env(&[("HEARTH_ENDPOINTS", "a:1"), ("HEARTH_LOG_LEVEL", level)]),
+                &[]
+            )
+            .is_ok()
+        );
+    }
 }
 
 #[test]

@@ -1,9 +1,15 @@
 //! Settings that can be read and still make no sense.
 
+use std::collections::BTreeSet;
+
 use router::feed::kv_events::Mode;
 use tracing_subscriber::EnvFilter;
 
+use super::error::nearest;
 use super::{Config, ConfigError, Problem};
+
+/// What the program's log may be cut at.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 // === impl Config ===
 
@@ -21,6 +27,9 @@ impl Config {
         };
         let pods = !self.endpoints.is_empty() || self.kubernetes.enabled;
         check(pods, "endpoints", "no pods: name some here, or set kubernetes.enabled");
+        let twice = self.endpoint_twice();
+        let message = format!("`{}` is named twice", twice.as_deref().unwrap_or_default());
+        check(twice.is_none(), "endpoints", &message);
         let selector = !self.kubernetes.enabled || !self.kubernetes.selector.trim().is_empty();
         check(selector, "kubernetes.selector", "an empty selector would take every pod");
         let ports_differ = self.listen != self.admin_listen || self.listen.port() == 0;
@@ -28,9 +37,34 @@ impl Config {
         self.check_tls(&mut check);
         self.check_durations(&mut check);
         self.check_amounts(&mut check);
-        let filter = EnvFilter::builder().parse(&self.log.level);
-        check(filter.is_ok(), "log.level", "not a level, nor a list of directives");
+        self.check_pool(&mut check);
+        let level = check_level(&self.log.level).err();
+        check(level.is_none(), "log.level", &level.unwrap_or_default());
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
+    }
+
+    /// An address that is among the endpoints more than once, in whatever role.
+    fn endpoint_twice(&self) -> Option<String> {
+        let mut seen = BTreeSet::new();
+        let url = |endpoint| {
+            let json = serde_json::to_value(endpoint).unwrap_or_default();
+            json["url"].as_str().or(json.as_str()).unwrap_or_default().to_owned()
+        };
+        self.endpoints.iter().map(url).find(|url| !seen.insert(url.clone()))
+    }
+
+    fn check_pool(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
+        let health = &self.pool.health;
+        for (count, key) in [
+            (health.failed_requests, "pool.health.failed_requests"),
+            (health.failed_probes, "pool.health.failed_probes"),
+        ] {
+            check(count > 0, key, "zero: every pod would be out before it has failed");
+        }
+        let share = (0.0..=1.0).contains(&health.max_ejected_share);
+        check(share, "pool.health.max_ejected_share", "not a share between 0 and 1");
+        let ordered = health.ejected_min.get() <= health.ejected_max.get();
+        check(ordered, "pool.health.ejected_max", "shorter than pool.health.ejected_min");
     }
 
     fn check_tls(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
@@ -68,6 +102,13 @@ impl Config {
             (self.kv_events.refresh, "kv_events.refresh"),
             (self.kv_events.idle, "kv_events.idle"),
             (self.kv_events.timeout, "kv_events.timeout"),
+            (self.pool.probe.interval, "pool.probe.interval"),
+            (self.pool.probe.retry_interval, "pool.probe.retry_interval"),
+            (self.pool.probe.timeout, "pool.probe.timeout"),
+            (self.pool.probe.connect_timeout, "pool.probe.connect_timeout"),
+            (self.pool.engine_metrics.interval, "pool.engine_metrics.interval"),
+            (self.pool.engine_metrics.timeout, "pool.engine_metrics.timeout"),
+            (self.kubernetes.watch_timeout, "kubernetes.watch_timeout"),
         ] {
             check(!duration.is_zero(), key, "zero is no time at all");
         }
@@ -104,4 +145,23 @@ impl Config {
         let origins = !self.cors.enabled || !self.cors.allow_origins.is_empty();
         check(origins, "cors.allow_origins", "empty, though cors.enabled is set");
     }
+}
+
+/// Whether this is a level, or directives that end in one. The library takes any word without `=` for
+/// a part of the program, and `infoo` would silence all others.
+fn check_level(text: &str) -> Result<(), String> {
+    for directive in text.split(',').map(str::trim) {
+        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
+        let is_level = LEVELS.contains(&level.to_ascii_lowercase().as_str());
+        if !is_level && !directive.ends_with(']') {
+            let near = nearest(level, LEVELS.iter().map(|&level| level.to_owned()));
+            let hint = near.map_or_else(
+                || format!("they are {}", LEVELS.join(", ")),
+                |near| format!("did you mean `{near}`?"),
+            );
+            return Err(format!("`{level}` is not a level; {hint}"));
+        }
+    }
+    let directives = EnvFilter::builder().parse(text);
+    directives.map(drop).map_err(|error| format!("not a list of directives: {error}"))
 }

@@ -84,21 +84,38 @@ async fn the_limit_ends_the_wait() {
     let run = Run::start();
     let requests = (run.drain.enter(), run.drain.enter());
     run.signal(Signal::Terminate);
-    assert_eq!(run.outcome().await, (Outcome::LimitReached(2), Duration::from_secs(605)));
+    assert_eq!(
+        run.outcome().await,
+        (Outcome::LimitReached(2), Duration::from_secs(605) + LAST_WORDS)
+    );
     drop(requests);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_signal_ends_it_at_once() {
+async fn a_second_signal_cuts_what_runs_and_waits_only_for_its_last_words() {
     for (seconds, second) in [(1.0, Signal::Terminate), (100.0, Signal::Interrupt)] {
         let run = Run::start();
         let request = run.drain.enter();
         run.signal(Signal::Terminate);
         run.after(seconds).await;
         run.signal(second);
-        assert_eq!(run.outcome().await, (Outcome::Forced, Duration::from_secs_f64(seconds)));
+        run.drain.reached(Phase::Cutting).await;
         drop(request);
+        assert_eq!(run.outcome().await, (Outcome::Forced(1), Duration::from_secs_f64(seconds)));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn http2_is_told_to_go_at_the_first_signal_and_what_comes_later_at_the_lingers_end() {
+    let run = Run::start();
+    let early = run.drain.goaway();
+    run.signal(Signal::Terminate);
+    run.after(1.0).await;
+    let late = run.drain.goaway();
+    assert_eq!((*early.borrow(), *late.borrow()), (true, false));
+    run.after(4.1).await;
+    assert!(*late.borrow());
+    assert_eq!(run.outcome().await.0, Outcome::Drained);
 }
 
 #[tokio::test(start_paused = true)]

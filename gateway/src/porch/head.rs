@@ -12,7 +12,7 @@ mod tests;
 pub(crate) const END: &[u8] = b"\r\n\r\n";
 
 /// More fields than any client of these APIs sends.
-const MAX_FIELDS: usize = 128;
+pub(crate) const MAX_FIELDS: usize = 128;
 
 /// What is wrong with a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,20 +55,31 @@ pub enum Fault {
     BothFramings,
 }
 
+/// What follows a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Body {
+    /// So many bytes, and then the next request.
+    Length(usize),
+    /// Chunks, or whatever an upgrade is to: nobody has counted it yet.
+    Uncounted,
+}
+
 /// What was seen of the fields that decide framing.
 #[derive(Default)]
 struct Seen<'a> {
     host: Option<&'a [u8]>,
     hosts: usize,
+    length: usize,
     lengths: usize,
     encodings: usize,
+    upgrades: usize,
 }
 
-/// Checks a head that ends with [`END`].
+/// Checks a head that ends with [`END`], and says what follows it.
 ///
 /// # Errors
 /// The first [`Fault`] found.
-pub(crate) fn check(head: &[u8]) -> Result<(), Fault> {
+pub(crate) fn check(head: &[u8]) -> Result<Body, Fault> {
     check_bytes(head)?;
     let mut lines = Lines(head);
     let (target, is_1_1) = check_request_line(lines.next().ok_or(Fault::RequestLine)?)?;
@@ -87,6 +98,19 @@ pub(crate) fn check(head: &[u8]) -> Result<(), Fault> {
         Seen { encodings: 1, .. } if !is_1_1 => Err(Fault::TransferEncoding),
         Seen { lengths: 1, encodings: 1, .. } => Err(Fault::BothFramings),
         Seen { host, .. } => check_target(target, host),
+    }?;
+    let is_uncounted = seen.encodings + seen.upgrades > 0;
+    Ok(if is_uncounted { Body::Uncounted } else { Body::Length(seen.length) })
+}
+
+/// Method and target of what may be no head at all, for the log and for the shape of the error.
+pub(crate) fn request_line(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let line = bytes.split(|b| matches!(b, b'\r' | b'\n')).next().unwrap_or_default();
+    let mut words = line.split(|b| *b == b' ');
+    let method = words.next().filter(|method| method.iter().all(|b| is_token(*b)));
+    match (method, words.next()) {
+        (Some(method), Some(target)) => (method, target),
+        _ => (&[], &[]),
     }
 }
 
@@ -185,8 +209,12 @@ fn check_field<'a>(line: &'a [u8], seen: &mut Seen<'a>) -> Result<(), Fault> {
         seen.lengths += 1;
         // 18 digits stay below 2^63.
         let fits = (1..=18).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
-        return if fits { Ok(()) } else { Err(Fault::ContentLength) };
+        let length =
+            std::str::from_utf8(value).ok().filter(|_| fits).and_then(|it| it.parse().ok());
+        seen.length = length.ok_or(Fault::ContentLength)?;
+        return Ok(());
     }
+    seen.upgrades += usize::from(name.eq_ignore_ascii_case(b"upgrade"));
     if name.eq_ignore_ascii_case(b"transfer-encoding") {
         seen.encodings += 1;
         let fits = value.eq_ignore_ascii_case(b"chunked");

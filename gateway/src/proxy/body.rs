@@ -1,24 +1,30 @@
 //! A request's body, read once: under a cap, a deadline and a budget over all requests.
 
-use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header;
-use parking_lot::Mutex;
 use pingora_proxy::Session;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use prometheus::IntGauge;
 use tokio::time::timeout;
 
 use super::refuse::Refuse;
+use super::spare::Spare;
 
-/// Bytes that all requests together may hold. A permit stands for a KiB, since a semaphore counts
-/// in 32 bits.
+/// Bytes that all requests together may hold. The gauge is the budget's own count, so that what is
+/// refused by and what is shown are one number.
 #[derive(Clone, Debug)]
 pub(crate) struct BodyBudget {
-    kib: Arc<Semaphore>,
+    limit: i64,
+    held: IntGauge,
     spare: Spare,
+}
+
+/// Bytes taken from the budget, given back on drop.
+#[derive(Debug)]
+struct Share {
+    budget: BodyBudget,
+    bytes: i64,
 }
 
 /// A body in memory, with its share of the budget.
@@ -26,8 +32,7 @@ pub(crate) struct BodyBudget {
 pub(super) struct Body {
     /// The whole body.
     pub bytes: Bytes,
-    _share: Option<OwnedSemaphorePermit>,
-    spare: Spare,
+    share: Share,
 }
 
 /// Bounds of one body.
@@ -39,36 +44,48 @@ pub(super) struct Bounds {
     pub deadline: Duration,
 }
 
-/// Buffers of long bodies, used again: a fresh one of this size comes from the kernel page by page,
-/// each cleared, which costs more than filling it.
-#[derive(Clone, Debug, Default)]
-struct Spare(Arc<Mutex<Vec<BytesMut>>>);
-
-/// So many buffers are kept, of so many bytes: 16 MiB at the most.
-const SPARE_BUFFERS: usize = 16;
-const SPARE_BYTES: RangeInclusive<usize> = (64 << 10)..=(1 << 20);
-
 /// What a chunked body is expected to be before it is read.
 const FIRST_GUESS: usize = 16 << 10;
+
+/// Room that a declared length alone may claim; beyond it, room grows with what has come.
+const FIRST_CLAIM: usize = 1 << 20;
 
 // === impl BodyBudget ===
 
 impl BodyBudget {
-    /// A budget of so many bytes.
+    /// A budget of so many bytes, counted in `held`.
     #[must_use]
-    pub(crate) fn new(bytes: usize) -> Self {
-        let kib = (bytes >> 10).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
-        Self { kib: Arc::new(Semaphore::new(kib)), spare: Spare::default() }
+    pub(crate) fn new(bytes: usize, held: IntGauge) -> Self {
+        let limit = i64::try_from(bytes).unwrap_or(i64::MAX);
+        Self { limit, held, spare: Spare::default() }
     }
 
-    fn take(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, Refuse> {
-        let Some(kib) = u32::try_from(bytes.div_ceil(1024)).ok().filter(|kib| *kib > 0) else {
-            return Ok(None);
-        };
-        match Arc::clone(&self.kib).try_acquire_many_owned(kib) {
-            Ok(share) => Ok(Some(share)),
-            Err(_full) => Err(Refuse::TooManyBodies),
+    fn share(&self) -> Share {
+        Share { budget: self.clone(), bytes: 0 }
+    }
+}
+
+// === impl Share ===
+
+impl Share {
+    /// Takes so many bytes more. What does not fit is taken back at once, so that the count is never
+    /// above the limit for longer than that.
+    fn grow(&mut self, bytes: usize) -> Result<(), Refuse> {
+        let bytes = i64::try_from(bytes).map_err(|_beyond| Refuse::TooManyBodies)?;
+        let held = &self.budget.held;
+        held.add(bytes);
+        if held.get() > self.budget.limit {
+            held.sub(bytes);
+            return Err(Refuse::TooManyBodies);
         }
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.held.sub(self.bytes);
     }
 }
 
@@ -77,8 +94,9 @@ impl BodyBudget {
 impl Body {
     /// Reads the whole body of `session`.
     ///
-    /// The declared length is looked at before anything is read, and before the client is told to
-    /// continue.
+    /// The declared length is held against the cap before anything is read, and before the client
+    /// is told to continue. The budget is charged with the bytes that have come: a promise of bytes
+    /// takes nobody's place.
     ///
     /// # Errors
     /// Too large, too slow, broken, or no room for it.
@@ -91,93 +109,47 @@ impl Body {
         if declared.is_some_and(|length| length > bounds.bytes) {
             return Err(Refuse::BodyTooLarge { limit: bounds.bytes });
         }
-        let share = budget.take(declared.unwrap_or(0))?;
         if expects_continue(session) {
             session.write_continue_response().await.map_err(|_gone| Refuse::BodyBroken)?;
         }
-        let reading = Self::collect(session, bounds, budget, declared, share);
+        let reading = Self::collect(session, bounds.bytes, declared, budget.share());
         timeout(bounds.deadline, reading).await.map_err(|_elapsed| Refuse::BodyTooSlow)?
     }
 
     async fn collect(
         session: &mut Session,
-        bounds: Bounds,
-        budget: &BodyBudget,
+        limit: usize,
         declared: Option<usize>,
-        mut share: Option<OwnedSemaphorePermit>,
+        mut share: Share,
     ) -> Result<Self, Refuse> {
         let mut bytes = BytesMut::new();
         loop {
             let piece = session.downstream_session.read_request_body().await;
             let Some(piece) = piece.map_err(|_broken| Refuse::BodyBroken)? else { break };
-            if bytes.is_empty() && declared == Some(piece.len()) {
-                return Ok(Self { bytes: piece, _share: share, spare: budget.spare.clone() });
+            if bytes.len() + piece.len() > limit {
+                return Err(Refuse::BodyTooLarge { limit });
             }
-            if bytes.len() + piece.len() > bounds.bytes {
-                return Err(Refuse::BodyTooLarge { limit: bounds.bytes });
+            share.grow(piece.len())?;
+            if bytes.is_empty() && declared == Some(piece.len()) {
+                return Ok(Self { bytes: piece, share });
             }
             if bytes.capacity() == 0 {
-                bytes = budget.spare.take(declared.unwrap_or(FIRST_GUESS));
-            }
-            if declared.is_none() {
-                grow(&mut share, budget, bytes.len() + piece.len())?;
+                let room = declared.unwrap_or(FIRST_GUESS).min(FIRST_CLAIM);
+                bytes = share.budget.spare.take(room);
             }
             bytes.extend_from_slice(&piece);
         }
         if declared.is_some_and(|length| length != bytes.len()) {
             return Err(Refuse::BodyBroken);
         }
-        Ok(Self { bytes: bytes.freeze(), _share: share, spare: budget.spare.clone() })
+        Ok(Self { bytes: bytes.freeze(), share })
     }
 }
 
 impl Drop for Body {
     fn drop(&mut self) {
-        self.spare.give(std::mem::take(&mut self.bytes));
+        self.share.budget.spare.give(std::mem::take(&mut self.bytes));
     }
-}
-
-// === impl Spare ===
-
-impl Spare {
-    fn take(&self, bytes: usize) -> BytesMut {
-        let spare = SPARE_BYTES.contains(&bytes).then(|| self.0.lock().pop()).flatten();
-        let mut buffer = spare.unwrap_or_default();
-        buffer.reserve(bytes);
-        buffer
-    }
-
-    /// Keeps a buffer that nobody else reads any more.
-    fn give(&self, bytes: Bytes) {
-        if let Ok(mut buffer) = bytes.try_into_mut()
-            && SPARE_BYTES.contains(&buffer.capacity())
-        {
-            let mut spare = self.0.lock();
-            if spare.len() < SPARE_BUFFERS {
-                buffer.clear();
-                spare.push(buffer);
-            }
-        }
-    }
-}
-
-/// Enlarges a share to cover `bytes`.
-fn grow(
-    share: &mut Option<OwnedSemaphorePermit>,
-    budget: &BodyBudget,
-    bytes: usize,
-) -> Result<(), Refuse> {
-    let covered = share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits) << 10;
-    if bytes <= covered {
-        return Ok(());
-    }
-    let more = budget.take(bytes - covered)?;
-    match (share.as_mut(), more) {
-        (Some(share), Some(more)) => share.merge(more),
-        (None, more) => *share = more,
-        (Some(_), None) => {}
-    }
-    Ok(())
 }
 
 fn declared_length(session: &Session) -> Option<usize> {
@@ -199,17 +171,18 @@ mod tests {
 
     #[test]
     fn a_share_is_given_back_on_drop_and_a_full_budget_refuses() {
-        let budget = BodyBudget::new(10 << 10);
-        let held = || (10 - budget.kib.available_permits()) << 10;
-        let mut share = budget.take(1_500).unwrap();
-        assert_eq!(held(), 2 << 10);
-        grow(&mut share, &budget, 2_048).unwrap();
-        assert_eq!(held(), 2 << 10, "2 KiB cover 2,048 bytes");
-        grow(&mut share, &budget, 9 << 10).unwrap();
-        assert_eq!(held(), 9 << 10);
-        assert!(matches!(budget.take(2 << 10), Err(Refuse::TooManyBodies)));
-        assert!(matches!(grow(&mut share, &budget, 11 << 10), Err(Refuse::TooManyBodies)));
-        drop(share);
-        assert_eq!(held(), 0);
+        let held = IntGauge::new("held", "held").unwrap();
+        let budget = BodyBudget::new(10_000, held.clone());
+        let (mut first, mut second) = (budget.share(), budget.share());
+        first.grow(1_500).unwrap();
+        first.grow(7_000).unwrap();
+        assert_eq!(held.get(), 8_500);
+        assert!(matches!(second.grow(1_501), Err(Refuse::TooManyBodies)));
+        assert_eq!(held.get(), 8_500, "what did not fit was not kept");
+        second.grow(1_500).unwrap();
+        drop(first);
+        assert_eq!(held.get(), 1_500);
+        drop(second);
+        assert_eq!(held.get(), 0);
     }
 }

@@ -8,12 +8,13 @@ use http::{StatusCode, header};
 use jiff::Timestamp;
 use kv_index::Slot;
 use pingora_proxy::Session;
+use router::query::Query;
 use router::session::SessionKey;
 use router::{Decision, Placement};
 
 use super::observe::Seen;
 use super::refuse::Shape;
-use crate::telemetry::access_log::Record;
+use crate::telemetry::access_log::{FailedAttempt, Record};
 use crate::telemetry::metrics::{Held, Metrics, TokenCounts};
 
 /// One request.
@@ -42,9 +43,13 @@ pub(crate) struct Ctx {
     pub upstream_head: Option<Instant>,
     /// Attempts made.
     pub attempts: u32,
-    /// Pods tried by the native path.
+    /// Those that failed, as far as the log tells them.
+    pub failed: Vec<FailedAttempt>,
+    /// A WebSocket, which Pingora carries.
+    pub websocket: Option<Query>,
+    /// Pods tried for it.
     pub tried: Vec<Slot>,
-    /// The place taken by the native path.
+    /// The place taken for it.
     pub native: Option<Placement>,
     /// What was seen of the answer.
     pub seen: Seen,
@@ -59,6 +64,9 @@ pub(crate) struct Ctx {
     /// Keeps the process from ending under it.
     pub drain: Option<crate::drain::InFlight>,
 }
+
+/// Failed attempts that a line of the access log tells; `retry.attempts` may be more.
+const MOST_FAILED: usize = 8;
 
 // === impl Ctx ===
 
@@ -79,6 +87,8 @@ impl Ctx {
             upstream: None,
             upstream_head: None,
             attempts: 0,
+            failed: Vec::new(),
+            websocket: None,
             tried: Vec::new(),
             native: None,
             seen: Seen::default(),
@@ -95,7 +105,28 @@ impl Ctx {
     pub(crate) fn decision_header(&self) -> String {
         match (&self.decision, self.error) {
             (Some(decision), _) => super::decision::header(decision),
-            (None, error) => super::decision::refused(error.unwrap_or("own_answer")),
+            (None, Some(error)) => super::decision::refused(error),
+            (None, None) => super::decision::NONE.to_owned(),
+        }
+    }
+
+    /// Notes an attempt that failed.
+    pub(super) fn attempt_failed(&mut self, pod: SocketAddr, reason: &'static str) {
+        if self.failed.len() < MOST_FAILED {
+            self.failed.push(FailedAttempt { pod, reason });
+        }
+    }
+
+    /// Tokens of the prompt, and those that the pod was believed to hold. The decision counts in
+    /// estimates where there is no tokenizer: once the pod has counted, both are told in its tokens.
+    fn prompt_tokens(&self, decision: &Decision) -> (u64, u64) {
+        let (matched, estimate) =
+            (u64::from(decision.matched_tokens), u64::from(decision.prompt_tokens));
+        match self.seen.prompt_tokens.map(u64::from) {
+            Some(tokens) if tokens != estimate => {
+                (tokens, (matched * tokens / estimate.max(1)).min(tokens))
+            }
+            _ => (estimate, matched),
         }
     }
 
@@ -114,10 +145,10 @@ impl Ctx {
         if let Some(tpot_ms) = self.tpot_ms {
             metrics.output_token_time(model, tpot_ms / 1e3);
         }
-        let prompt = self.seen.prompt_tokens.unwrap_or(decision.prompt_tokens);
+        let (prompt, matched) = self.prompt_tokens(decision);
         let counts = TokenCounts {
-            prompt: u64::from(prompt),
-            matched: u64::from(decision.matched_tokens),
+            prompt,
+            matched,
             cached: u64::from(self.seen.cached_tokens.unwrap_or(0)),
             output: u64::from(self.seen.output_tokens),
         };
@@ -135,6 +166,7 @@ impl Ctx {
         let total = self.started.elapsed();
         let answered = self.decision.is_some();
         let usage = |n: u32| answered.then_some(u64::from(n));
+        let prompt = self.decision.as_ref().map(|decision| self.prompt_tokens(decision));
         Record {
             start_time: self.start_time,
             method: head.method.as_str().into(),
@@ -159,10 +191,8 @@ impl Ctx {
             downstream_remote_address: inet(session.client_addr()),
             model: self.model.as_deref().map(Into::into),
             policy: self.decision.map(|decision| decision.policy.name()),
-            prompt_tokens: self
-                .decision
-                .map(|d| u64::from(self.seen.prompt_tokens.unwrap_or(d.prompt_tokens))),
-            matched_tokens: self.decision.map(|decision| u64::from(decision.matched_tokens)),
+            prompt_tokens: prompt.map(|(tokens, _)| tokens),
+            matched_tokens: prompt.map(|(_, matched)| matched),
             cached_tokens: self.seen.cached_tokens.map(u64::from),
             output_tokens: usage(self.seen.output_tokens),
             decision_us: answered.then(|| u64::try_from(self.deciding.as_micros()).unwrap_or(0)),
@@ -170,6 +200,7 @@ impl Ctx {
             tpot_ms: self.tpot_ms,
             total_ms: total.as_secs_f64() * 1e3,
             attempts: self.attempts,
+            attempts_failed: self.failed.clone(),
             error: self.error,
             decision: Some(self.decision_header()),
         }

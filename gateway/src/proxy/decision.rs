@@ -3,6 +3,10 @@
 use router::Decision;
 use sfv::{Integer, ItemSerializer, KeyRef, TokenRef};
 
+/// The header of an answer for which nothing was decided: our own pages, and what is passed on
+/// unread.
+pub(crate) const NONE: &str = "none";
+
 /// The header of an answer that came from a pod.
 #[must_use]
 pub(crate) fn header(decision: &Decision) -> String {

@@ -1,9 +1,11 @@
 //! Which header fields travel, and in which direction.
 
+use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use crate::porch::head::Fault;
+use super::refuse::Refuse;
+use crate::porch::head::{Fault, MAX_FIELDS};
 
 /// Fields between two neighbours only (RFC 9110 §7.6.1), and the old or dangerous ones around them.
 const HOP: [&str; 9] = [
@@ -19,16 +21,16 @@ const HOP: [&str; 9] = [
 ];
 
 /// Fields that steer routing here, in Envoy or in the pod: a client cannot set them.
-const STEERING: [&str; 5] = [
-    "x-gateway-destination-endpoint",
-    "x-gateway-destination-endpoint-served",
-    "x-prefiller-host-port",
-    "x-prefiller-url",
-    "http2-settings",
-];
+const STEERING: [&str; 3] = ["x-prefiller-host-port", "x-prefiller-url", "http2-settings"];
 
 /// The same, by how they begin.
-const STEERING_PREFIXES: [&str; 3] = ["x-data-parallel-", "x-envoy-", "x-hearth-"];
+const STEERING_PREFIXES: [&str; 5] = [
+    "x-gateway-destination-endpoint",
+    "x-destination-endpoint",
+    "x-data-parallel-",
+    "x-envoy-",
+    "x-hearth-",
+];
 
 /// Removes everything that must not pass from a client to a pod.
 pub(super) fn clean_request(head: &mut RequestHeader, keep_upgrade: bool) {
@@ -86,32 +88,51 @@ pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
-/// Refuses a length that is said twice, which HTTP/2 libraries let pass where both are the same. (The
-/// porch reads the heads of HTTP/1 only.)
+/// Refuses in HTTP/2 what the porch, which reads the heads of HTTP/1 only, refuses there: a length
+/// that is said twice (libraries let it pass where both are the same), and too much of anything.
 ///
 /// # Errors
-/// [`Fault::ContentLength`].
-pub(super) fn check_length(headers: &HeaderMap) -> Result<(), Fault> {
-    let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
-    if lengths > 1 { Err(Fault::ContentLength) } else { Ok(()) }
+/// [`Fault::ContentLength`], or a head that is too large.
+pub(super) fn check(head: &RequestHeader, limit: usize) -> Result<(), Refuse> {
+    if head.version != Version::HTTP_2 {
+        return Ok(());
+    }
+    if head.headers.get_all(header::CONTENT_LENGTH).iter().count() > 1 {
+        return Err(Fault::ContentLength.into());
+    }
+    if head.headers.len() > MAX_FIELDS {
+        return Err(Fault::TooManyFields.into());
+    }
+    let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+    if fields.sum::<usize>() + head.raw_path().len() > limit {
+        return Err(Refuse::HeadTooLarge);
+    }
+    Ok(())
 }
 
-/// Whether the body comes in chunks. Such a request is the last of its connection: Pingora's parser
-/// takes an empty chunk size for the end of the body and lets a line feed stand in an extension, so
-/// a proxy in front may see another end of the body than we do, and what follows would be a request
-/// that it never let through.
+/// Whether the connection may carry another request. HTTP/1.0 has to ask for that. And a chunked
+/// body is the last of its connection: Pingora's parser takes an empty chunk size for the end of the
+/// body and lets a line feed stand in an extension, so a proxy in front may see another end of the
+/// body than we do, and what follows would be a request that it never let through.
 #[must_use]
-pub(super) fn is_chunked(head: &RequestHeader) -> bool {
-    head.headers.contains_key(header::TRANSFER_ENCODING)
+pub(super) fn may_stay(head: &RequestHeader) -> bool {
+    let asks = head.headers.get(header::CONNECTION).is_some_and(|value| {
+        let words = value.as_bytes().split(|b| *b == b',');
+        words.into_iter().any(|word| word.trim_ascii().eq_ignore_ascii_case(b"keep-alive"))
+    });
+    let is_chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
+    !is_chunked && (asks || head.version != Version::HTTP_10)
 }
 
 fn is_hop(name: &HeaderName) -> bool {
     HOP.contains(&name.as_str())
 }
 
+/// An underscore counts as a dash: servers behind us may read one as the other.
 fn is_steering(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    STEERING.contains(&name) || STEERING_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    let name = name.as_str().replace('_', "-");
+    STEERING.contains(&name.as_str())
+        || STEERING_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Fields that `Connection` names.
@@ -142,6 +163,10 @@ mod tests {
             ("X-Named", "1"),
             ("TE", "trailers"),
             ("X-Gateway-Destination-Endpoint", "10.0.0.1:1"),
+            ("X_Gateway_Destination_Endpoint", "10.0.0.1:1"),
+            ("x-gateway_destination-endpoint-served", "10.0.0.1:1"),
+            ("x-destination-endpoint-subset", "10.0.0.1"),
+            ("x_prefiller_url", "http://a"),
             ("x-DATA-parallel-rank", "1"),
             ("X-Envoy-Original-Path", "/"),
             ("x-prefiller-host-port", "a:1"),

@@ -69,6 +69,9 @@ pub enum Refuse {
     /// The gateway is shutting down.
     #[error("The gateway is shutting down.")]
     Draining,
+    /// The gateway ended when part of the answer had gone out.
+    #[error("The gateway was shut down while answering.")]
+    Ended,
     /// A fault of our own.
     #[error("Internal error.")]
     Internal,
@@ -93,10 +96,12 @@ struct Row {
     param: Option<&'static str>,
 }
 
-/// How a request ends without an error of ours: the client left, or the pod itself ended its stream
-/// with an error event. In metrics and log these stand beside the reasons of the table.
+/// How a request ends without an error of ours: the client left, the pod itself ended its stream
+/// with an error event, or it answered with a 5xx. In metrics and log these stand beside the reasons
+/// of the table.
 pub(crate) const CLIENT_GONE: &str = "client_gone";
 pub(crate) const ERROR_EVENT: &str = "error_event";
+pub(crate) const POD_ERROR: &str = "pod_error";
 
 /// Seconds after which a client may try again.
 const RETRY_AFTER: &str = "1";
@@ -133,6 +138,7 @@ impl Refuse {
             Self::FirstByteTooLate => row(S::GATEWAY_TIMEOUT, "first_byte_too_late", "server_error"),
             Self::Cut => row(S::BAD_GATEWAY, "upstream_cut", "server_error"),
             Self::Draining => row(S::SERVICE_UNAVAILABLE, "draining", BUSY),
+            Self::Ended => row(S::SERVICE_UNAVAILABLE, "drain_cut", BUSY),
             Self::Internal => row(S::INTERNAL_SERVER_ERROR, "internal", "server_error"),
         }
     }
@@ -203,14 +209,13 @@ impl Refuse {
 
     /// A whole HTTP/1 answer, for a connection that never became a request.
     #[must_use]
-    pub fn raw_http1(&self) -> Bytes {
-        let body = self.body(Shape::OpenAi);
+    pub fn raw_http1(&self, shape: Shape, request_id: &str) -> Bytes {
+        let body = self.body(shape);
         let mut answer = format!(
             "HTTP/1.1 {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-             x-request-id: {}\r\nx-hearth-decision: {}\r\nconnection: close\r\n\r\n",
+             x-request-id: {request_id}\r\nx-hearth-decision: {}\r\nconnection: close\r\n\r\n",
             self.status(),
             body.len(),
-            uuid::Uuid::new_v4(),
             super::decision::refused(self.reason()),
         )
         .into_bytes();
@@ -257,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_raw_answer_is_a_whole_http_answer() {
-        let raw = Refuse::HeadTooLarge.raw_http1();
+        let raw = Refuse::HeadTooLarge.raw_http1(Shape::OpenAi, "id-1");
         let text = String::from_utf8_lossy(&raw);
         assert!(text.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{text}");
         let (head, body) = text.split_once("\r\n\r\n").unwrap();

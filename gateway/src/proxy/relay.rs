@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use http::{Version, header};
+use http::{StatusCode, Version, header};
 use pingora_core::ErrorType;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -21,8 +21,9 @@ use tower::retry::budget::Budget;
 use super::Gateway;
 use super::ctx::Ctx;
 use super::observe::Observer;
-use super::refuse::{ERROR_EVENT, Refuse};
+use super::refuse::{ERROR_EVENT, POD_ERROR, Refuse};
 use super::upstream::{Answer, Connection, Failure, blame, request_head};
+use crate::drain::Phase;
 
 /// How a relay ended when no error is to be answered.
 pub(super) enum End {
@@ -32,6 +33,8 @@ pub(super) enum End {
     ClientGone,
     /// The pod failed when part of the answer had gone out, and nothing in what went out says so.
     Broken,
+    /// We ended it, since the gateway is at its end.
+    Cut,
 }
 
 /// Chunks that are ready are joined up to this size: one write instead of many.
@@ -57,12 +60,13 @@ impl Gateway {
             ctx.attempts += 1;
             let pod = &placement.endpoint.pod;
             ctx.upstream = Some(pod.addr);
-            ctx.decision = Some(placement.decision);
+            ctx.decision = query.api.map(|_read| placement.decision);
             let attempt = Answer::of(&self.connector, pod, &self.config.deadlines, &head, &body);
             let attempt = tokio::select! {
                 biased;
                 attempt = attempt => attempt,
                 () = gone(session) => return Ok(End::ClientGone),
+                () = self.drain.reached(Phase::Cutting) => return Err(Refuse::Draining),
             };
             let failure = match &attempt {
                 Ok(answer) => answer.complaint(),
@@ -73,6 +77,7 @@ impl Gateway {
                 let answer = attempt.map_err(|_checked| Refuse::Internal)?;
                 return self.answer(session, ctx, answer, placement).await;
             };
+            ctx.attempt_failed(pod.addr, failure.reason);
             tried.push(placement.endpoint.slot);
             let next = self.another(ctx, query, &tried, failure);
             match (next, attempt) {
@@ -96,9 +101,17 @@ impl Gateway {
         tried: &[kv_index::Slot],
     ) -> Result<Placement, Refusal> {
         let started = Instant::now();
-        let placement = self.router.place(query, tried);
+        let placement = match query.api {
+            Some(_) => self.router.place(query, tried),
+            None => self.router.place_any(query, tried),
+        };
         ctx.deciding += started.elapsed();
         placement
+    }
+
+    /// Takes a retry from the budget.
+    pub(super) fn may_retry(&self) -> bool {
+        self.config.retry.budget > 0.0 && self.retries.withdraw()
     }
 
     /// Another pod for a request whose last attempt failed.
@@ -116,7 +129,7 @@ impl Gateway {
         if ctx.attempts >= self.config.retry.attempts {
             return Err(refuse());
         }
-        if !self.retries.withdraw() {
+        if !self.may_retry() {
             return Err(refuse());
         }
         let placement = self.place(ctx, query, tried).map_err(|_nobody| refuse())?;
@@ -139,7 +152,14 @@ impl Gateway {
         if is_success {
             placement.began(now);
         }
+        let is_pod_error = answer.head.status.is_server_error();
         let Answer { head, first, connection } = answer;
+        // Where the next request is here already, the connection ends after this answer, and the
+        // head has to say so.
+        if gone(session).now_or_never().is_some() {
+            connection.close().await;
+            return Ok(End::ClientGone);
+        }
         let head = self.response_head(session, ctx, head);
         if session.write_response_header(Box::new(head), false).await.is_err() {
             connection.close().await;
@@ -159,16 +179,21 @@ impl Gateway {
         }
         placement.usage(ctx.seen.prompt_tokens, ctx.seen.cached_tokens);
         match end {
-            End::Broken => {
-                blame(self.router.pool(), placement.endpoint.slot, Some(Failure::CUT));
-                ctx.error = Some(Refuse::Cut.reason());
+            End::Broken | End::Cut => {
+                let refuse = if matches!(end, End::Cut) { Refuse::Ended } else { Refuse::Cut };
+                if matches!(end, End::Broken) {
+                    blame(self.router.pool(), placement.endpoint.slot, Some(Failure::CUT));
+                    ctx.attempt_failed(placement.endpoint.pod.addr, Failure::CUT.reason);
+                }
+                ctx.error = Some(refuse.reason());
                 session.set_keepalive(None);
                 if is_stream {
-                    let event = Refuse::Cut.event(ctx.shape, observer.is_mid_line());
+                    let event = refuse.event(ctx.shape, observer.is_mid_line());
                     return Ok(self.last_words(session, event).await);
                 }
             }
             End::Answered if observer.seen.has_error => ctx.error = Some(ERROR_EVENT),
+            End::Answered if is_pod_error => ctx.error = Some(POD_ERROR),
             End::Answered | End::ClientGone => {}
         }
         Ok(end)
@@ -202,6 +227,10 @@ impl Gateway {
                     () = gone(session) => {
                         connection.close().await;
                         return End::ClientGone;
+                    }
+                    () = self.drain.reached(Phase::Cutting) => {
+                        connection.close().await;
+                        return End::Cut;
                     }
                 },
             };
@@ -237,7 +266,11 @@ impl Gateway {
     ) -> ResponseHeader {
         super::headers::clean_response(&mut head);
         let version = session.req_header().version;
-        if version == Version::HTTP_11 && !head.headers.contains_key(header::CONTENT_LENGTH) {
+        let has_body = ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
+        if version == Version::HTTP_11
+            && has_body
+            && !head.headers.contains_key(header::CONTENT_LENGTH)
+        {
             super::set(&mut head, "transfer-encoding", "chunked");
         }
         self.stamp_response(session, ctx, &mut head);

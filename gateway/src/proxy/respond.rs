@@ -165,11 +165,8 @@ impl Gateway {
 
 /// Reads on for a while what is left of a refused request. A client that sends its whole body before
 /// it looks for an answer would find a reset instead: a socket that is closed with unread bytes
-/// resets. HTTP/2 closes the stream, not the connection.
+/// resets, and so does an HTTP/2 stream, which curl takes for a failure.
 async fn linger(session: &mut Session) {
-    if session.is_http2() {
-        return;
-    }
     let rest =
         async { while let Ok(Some(_)) = session.downstream_session.read_request_body().await {} };
     if timeout(LINGER, rest).await.is_err() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{StatusCode, Version, header};
+use http::{Method, StatusCode, Version, header};
 use kv_index::Slot;
 use pingora_core::connectors::http::Connector;
 use pingora_core::protocols::http::client::HttpSession;
@@ -11,6 +11,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use router::pool::Pod;
+use tokio::time::timeout;
 
 use crate::config::Deadlines;
 
@@ -84,8 +85,20 @@ impl Connection {
 // === impl Answer ===
 
 impl Answer {
-    /// Sends a request to a pod and waits for the first bytes of its answer.
+    /// Sends a request to a pod and waits for the first bytes of its answer, for `first_byte` in
+    /// all: a pod that drips its head byte by byte has no more time than one that is silent.
     pub(super) async fn of(
+        connector: &Connector,
+        pod: &Pod,
+        deadlines: &Deadlines,
+        head: &RequestHeader,
+        body: &Bytes,
+    ) -> Result<Self, Failure> {
+        let answer = Self::by_any_connection(connector, pod, deadlines, head, body);
+        timeout(deadlines.first_byte.get(), answer).await.unwrap_or(Err(Failure::TOO_LATE))
+    }
+
+    async fn by_any_connection(
         connector: &Connector,
         pod: &Pod,
         deadlines: &Deadlines,
@@ -97,7 +110,7 @@ impl Answer {
             let peer = peer(pod, deadlines);
             let (mut session, reused) =
                 connector.get_http_session(&peer).await.map_err(|error| Failure::of(&error))?;
-            session.set_read_timeout(Some(deadlines.first_byte.get()));
+            session.set_read_timeout(None);
             session.set_write_timeout(Some(deadlines.client_write.get()));
             let mut connection = Connection { session, peer };
             match connection.send(head.clone(), body).await {
@@ -175,7 +188,7 @@ impl Failure {
             ErrorType::ConnectNoRoute | ErrorType::ConnectError | ErrorType::SocketError => {
                 Self::retry("connect_failed", "connecting failed")
             }
-            ErrorType::ReadTimedout => Self::TOO_LATE,
+            ErrorType::ReadTimedout => Self::retry("silent", "a pod fell silent"),
             ErrorType::WriteTimedout => Self::retry("write_timeout", "a pod did not read"),
             ErrorType::InvalidHTTPHeader => Self::MALFORMED,
             _ => Self::retry("reset", "a pod closed the connection"),
@@ -197,7 +210,9 @@ pub(super) fn request_head(
     }
     head.set_raw_path(client.raw_path())?;
     head.set_version(Version::HTTP_11);
-    head.insert_header(header::CONTENT_LENGTH, body_len)?;
+    if body_len > 0 || client.method != Method::GET {
+        head.insert_header(header::CONTENT_LENGTH, body_len)?;
+    }
     Ok(head)
 }
 

@@ -17,7 +17,7 @@ use prometheus::IntCounter;
 
 use crate::config::LogFormat;
 
-pub use record::{Clipped, PathOnly, Record};
+pub use record::{Clipped, FailedAttempt, PathOnly, Record};
 
 /// Lines are gathered into writes of about so many bytes while more are waiting.
 const PAGE_BYTES: usize = 32 << 10;

@@ -21,7 +21,8 @@ pub struct Metrics {
     times: Times,
     tokens: Tokens,
     in_flight: IntGauge,
-    body_bytes_held: IntGauge,
+    /// Bytes of request bodies in memory: the count that `limits.bodies_held` bounds.
+    pub body_bytes_held: IntGauge,
     config_info: IntGaugeVec,
     certificate_expiry: IntGaugeVec,
     /// Guarded fields taken out of clients' bodies.
@@ -32,6 +33,8 @@ pub struct Metrics {
     pub log_lines_dropped: IntCounter,
     /// Certificate files that were new and could not be used.
     pub certificate_reload_failures: IntCounter,
+    /// TLS handshakes that failed or took too long.
+    pub failed_handshakes: IntCounter,
 }
 
 /// The tokens of a request that has ended, as far as known.
@@ -47,12 +50,9 @@ pub struct TokenCounts {
     pub output: u64,
 }
 
-/// An amount that a gauge counts until this is dropped.
+/// One that a gauge counts until this is dropped.
 #[derive(Debug)]
-pub struct Held {
-    gauge: IntGauge,
-    amount: i64,
-}
+pub struct Held(IntGauge);
 
 // === impl Metrics ===
 
@@ -96,19 +96,17 @@ impl Metrics {
                 "hearth_tls_certificate_reload_failures_total",
                 "New certificate files that could not be used; the old ones stay in use.",
             )?,
+            failed_handshakes: of.counter(
+                "hearth_tls_handshakes_failed_total",
+                "TLS handshakes that failed or took too long.",
+            )?,
         })
     }
 
     /// Counts a request in flight until the guard is dropped.
     #[must_use]
     pub fn request_begins(&self) -> Held {
-        Held::new(&self.in_flight, 1)
-    }
-
-    /// Counts so many bytes of a request body as held until the guard is dropped.
-    #[must_use]
-    pub fn hold_body(&self, bytes: usize) -> Held {
-        Held::new(&self.body_bytes_held, i64::try_from(bytes).unwrap_or(i64::MAX))
+        Held::new(&self.in_flight)
     }
 
     /// Counts a request that has ended. `model` is a name that a pod serves, or none.
@@ -174,14 +172,14 @@ impl Metrics {
 // === impl Held ===
 
 impl Held {
-    fn new(gauge: &IntGauge, amount: i64) -> Self {
-        gauge.add(amount);
-        Self { gauge: gauge.clone(), amount }
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.gauge.sub(self.amount);
+        self.0.dec();
     }
 }

@@ -157,7 +157,7 @@ fn a_pair_that_does_not_fit_stops_the_start() {
     let error = Mount::new(&one.cert, &other.key).open(&metrics).expect_err("not a pair");
     assert!(matches!(error, TlsError::Pair(_)), "{error}");
     let error = Reloader::open(Path::new("none.pem"), Path::new("none.pem"), metrics);
-    assert!(error.expect_err("no file").to_string().starts_with("none.pem: "));
+    assert!(error.expect_err("no file").to_string().starts_with("tls.cert: none.pem: "));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use http_body_util::BodyExt;
 use tokio::net::TcpStream;
 
 use crate::support::client::{Client, Reply as Answer, post as request, whole};
+use crate::support::frames::{Frames, GOAWAY};
 use crate::support::process::Process;
 use crate::support::raw_pod::{RawPod, Reply, Seen, TOKEN, Then, stream};
 use crate::support::wire::{Wire, post};
@@ -59,7 +60,7 @@ async fn while_it_lingers_it_serves_and_closes_and_a_second_signal_ends_it() {
     }
 
     hearth.signal("TERM");
-    hearth.ended().await;
+    assert_eq!(hearth.ended().await.code(), Some(1), "a request was cut");
     while let Some(Ok(_)) = running.frame().await {}
     let closed = async { while pod.sees().await != Seen::Closed {} };
     within("the pod's socket closes", closed).await;
@@ -105,15 +106,65 @@ async fn an_interrupt_does_not_linger() {
 }
 
 #[tokio::test]
-async fn streams_that_outlast_the_limit_are_cut() {
-    let mut pod = one_stream().await;
-    let flags = ["--drain-linger", "1ms", "--drain-limit", "1ms"];
-    let mut hearth = Process::serve(&[pod.addr], &flags).await;
-    let running = request(hearth.addr, "/v1/completions", whole(STREAM));
-    let mut running = hearth.client.open(running).await;
-    assert!(matches!(pod.sees().await, Seen::Request(_)));
+async fn streams_that_outlast_the_limit_are_told_so_and_logged() {
+    for client in [Client::default(), Client::http2()] {
+        let mut pod = one_stream().await;
+        let flags = ["--drain-linger", "1ms", "--drain-limit", "1ms"];
+        let mut hearth = Process::serve(&[pod.addr], &flags).await;
+        let running = client.open(request(hearth.addr, "/v1/completions", whole(STREAM))).await;
+        assert!(matches!(pod.sees().await, Seen::Request(_)));
+        hearth.signal("TERM");
+        let cut = Answer::of(running).await;
+        let events = cut.events();
+        assert_eq!((events.len(), events[0]), (2, TOKEN), "{events:?}");
+        let last: serde_json::Value = serde_json::from_str(events[1]).expect("JSON");
+        assert_eq!(last["error"]["code"], "drain_cut");
+        assert_eq!(hearth.ended().await.code(), Some(1));
+        assert_eq!(pod.sees().await, Seen::Closed);
+        let lines = hearth.requests("/v1/completions");
+        assert_eq!((lines.len(), &lines[0]["error"]), (1, &"drain_cut".into()));
+        let warning = |line: &&str| line.contains("WARN") && line.contains("limit_reached");
+        assert!(hearth.said().lines().any(|line| warning(&line)), "{}", hearth.said());
+    }
+}
+
+#[tokio::test]
+async fn idle_connections_are_sent_away() {
+    let pod = one_stream().await;
+    let mut hearth = Process::serve(&[pod.addr], &["--drain-linger", "1s"]).await;
+    let mut running = Frames::connect(hearth.addr).await;
+    let mut http1 = Wire::connect(hearth.addr).await;
+    http1.send(&post("/v1/nowhere", "")).await;
+    assert_eq!(http1.answer().await.expect("an answer").status, 404);
+    // What keeps the process alive beyond the linger.
+    let stream = request(hearth.addr, "/v1/completions", whole(STREAM));
+    let stream = hearth.client.open(stream).await;
+
     hearth.signal("TERM");
-    hearth.ended().await;
-    assert_eq!(pod.sees().await, Seen::Closed);
-    while let Some(Ok(_)) = running.frame().await {}
+    let said = async { while running.next().await.expect("it is told").kind != GOAWAY {} };
+    within("an idle HTTP/2 connection is told to go", said).await;
+    assert!(http1.is_ended().await, "HTTP/1.1 is closed at the end of the linger");
+    pod.release();
+    assert_eq!(Answer::of(stream).await.events(), [TOKEN, "[DONE]"]);
+    assert_eq!(hearth.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_hangup_ends_nothing() {
+    let pod = RawPod::start([Reply::whole("200 OK", "{}")]).await;
+    let mut hearth = Process::serve(&[pod.addr], &[]).await;
+    hearth.signal("HUP");
+    within("it says so", async {
+        while !hearth.said().contains("SIGHUP") {
+            hearth.readyz().await;
+        }
+    })
+    .await;
+    let mut wire = Wire::connect(hearth.addr).await;
+    wire.send(&post("/v1/completions", PLAIN)).await;
+    assert_eq!(wire.answer().await.expect("it serves").status, 200);
+    hearth.signal("TERM");
+    drop(wire);
+    hearth.signal("INT");
+    assert_eq!(hearth.ended().await.code(), Some(0), "nothing was cut");
 }

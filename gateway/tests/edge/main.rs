@@ -2,9 +2,11 @@
 //! pods that echo, that follow a script, or that are simulated.
 #![expect(clippy::panic, reason = "a test that cannot go on says why")]
 
+mod budget;
 mod cancel;
 mod drain;
 mod hostile;
+mod log;
 mod models;
 mod native;
 mod relay;

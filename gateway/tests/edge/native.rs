@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
+use loadtest::simulator;
 use tokio::io::AsyncWriteExt;
 
-use crate::support::House;
 use crate::support::client::{Client, pieces, post, whole};
 use crate::support::echo::Echo;
 use crate::support::raw_pod::{RawPod, Reply, Seen, Then};
 use crate::support::wire::Wire;
+use crate::support::{House, config, fast_pod, ms, simulate};
 
 const AUDIO: &str = "/v1/audio/transcriptions?x=%20y";
 
@@ -33,7 +34,7 @@ async fn an_upload_arrives_to_the_byte_and_its_headers_are_cleaned() {
         assert_eq!(reply.status, StatusCode::OK);
         assert!(reply.body == audio, "{} bytes came back", reply.body.len());
         assert_eq!(reply.header("x-upstream-host"), echo.addr.to_string());
-        assert!(reply.header("x-hearth-decision").starts_with("least-request;"));
+        assert_eq!(reply.header("x-hearth-decision"), "none");
         let head = echo.last_head();
         assert_eq!(head.uri.to_string(), AUDIO);
         let steered = head.headers.keys().any(|it| it.as_str().starts_with("x-envoy-"));
@@ -75,5 +76,79 @@ async fn a_websocket_passes_and_a_hangup_closes_it_at_the_pod() {
     assert!(matches!(pod.sees().await, Seen::Request(_)));
     drop(wire);
     assert_eq!(pod.sees().await, Seen::Closed);
+    house.end().await;
+}
+
+/// A form with a file and then its model.
+fn form(addr: std::net::SocketAddr, model: &str) -> http::Request<crate::support::client::Body> {
+    let body = format!(
+        "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\nRIFF\r\n\
+         --b\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\n{model}\r\n--b--\r\n"
+    );
+    let mut request = post(addr, AUDIO, whole(body));
+    let form = "multipart/form-data; boundary=b".parse().expect("a value");
+    request.headers_mut().insert("content-type", form);
+    request
+}
+
+#[tokio::test]
+async fn only_pods_that_serve_the_model_get_its_requests() {
+    let tiny = simulate(fast_pod()).await;
+    let other = simulator::Config { model: "other".to_owned(), ..fast_pod() };
+    let other = simulate(other).await;
+    let house = House::over(&[tiny.addr(), other.addr()]).await;
+    for _ in 0..3 {
+        for (model, pod) in [("tiny", tiny.addr()), ("other", other.addr())] {
+            let reply = house.client.request(form(house.addr, model)).await;
+            assert_eq!(reply.header("x-upstream-host"), pod.to_string(), "a form's {model}");
+            let mut wire = Wire::connect(house.addr).await;
+            let head = format!(
+                "GET /v1/realtime?model={model} HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\n\
+                 upgrade: websocket\r\n\r\n"
+            );
+            wire.send(head.as_bytes()).await;
+            let answer = wire.answer().await.expect("an answer");
+            assert!(answer.has(&format!("x-upstream-host: {pod}")), "{}", answer.head);
+        }
+    }
+    let unknown = house.client.request(form(house.addr, "nobodys")).await;
+    assert_eq!(unknown.refusal(), (404, "model_not_found".to_owned()));
+    house.end().await;
+}
+
+#[tokio::test]
+async fn failures_before_the_first_byte_move_on_and_later_ones_do_not() {
+    let failing = RawPod::start([Reply::new("", Then::Reset)]).await;
+    let good = RawPod::start([Reply::whole("200 OK", "{}")]).await;
+    let mut settings = config(&[failing.addr, good.addr]);
+    settings.pool.health.failed_requests = 1000;
+    let house = House::start(settings).await;
+    for _ in 0..4 {
+        assert_eq!(house.get("/v1/responses/x").await.status, StatusCode::OK);
+        let reply = house.client.send(house.addr, Method::POST, AUDIO, "audio").await;
+        assert_eq!((reply.status, reply.text()), (StatusCode::OK, "{}"));
+    }
+    assert!(house.metric("hearth_retries_total{reason=\"reset\"}").await > 0);
+    house.end().await;
+}
+
+#[tokio::test]
+async fn caps_and_deadlines_are_those_of_all_requests() {
+    let part = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{";
+    let pod = RawPod::start([Reply::new(part, Then::Hold)]).await;
+    let mut settings = config(&[pod.addr]);
+    settings.deadlines.between_bytes = ms(100);
+    settings.deadlines.request_body = ms(300);
+    let house = House::start(settings).await;
+    let mut wire = Wire::connect(house.addr).await;
+    wire.send(b"GET /v1/responses/x HTTP/1.1\r\nhost: h\r\n\r\n").await;
+    assert!(wire.answer().await.is_none(), "a silent pod's answer is cut");
+    for (length, status, code) in [(9, 408, "body_too_slow"), (99_999_999, 413, "body_too_large")] {
+        let mut wire = Wire::connect(house.addr).await;
+        let head = format!("POST {AUDIO} HTTP/1.1\r\nhost: h\r\ncontent-length: {length}\r\n\r\n");
+        wire.send(head.as_bytes()).await;
+        let answer = wire.answer().await.expect("an answer");
+        assert_eq!((answer.status, answer.code().as_str()), (status, code));
+    }
     house.end().await;
 }

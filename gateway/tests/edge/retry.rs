@@ -174,21 +174,31 @@ async fn a_plain_answer_that_is_cut_is_not_taken_for_whole() {
     }
 }
 
-#[tokio::test]
-async fn retries_stop_at_their_share_of_traffic() {
+/// Attempts that so many requests cost when every pod is broken.
+async fn attempts(requests: usize, budget: f64, floor_per_s: u32) -> usize {
     let broken = Reply::whole("502 Bad Gateway", "{}");
     let mut pods = [RawPod::start([broken.clone()]).await, RawPod::start([broken]).await];
     let mut config = config(&[pods[0].addr, pods[1].addr]);
     config.pool.health.failed_requests = 100_000;
-    config.retry.budget = 0.2;
+    config.retry.budget = budget;
+    config.retry.floor_per_s = floor_per_s;
     let house = House::start(config).await;
-    for _ in 0..400 {
+    for _ in 0..requests {
         assert_eq!(ask(&house, PLAIN).await.status, StatusCode::BAD_GATEWAY);
     }
-    let asked: usize = pods.each_mut().map(RawPod::unseen).iter().sum();
-    // 20 % of 400, and 10 per second over 10 seconds for pods with little traffic.
-    assert!((400..=400 + 80 + 100).contains(&asked), "{asked} attempts for 400 requests");
     house.end().await;
+    pods.each_mut().map(RawPod::unseen).iter().sum()
+}
+
+#[tokio::test]
+async fn retries_stop_at_their_share_of_traffic_and_the_floor() {
+    // 20 % of 400; what is older than 10 s on a slow machine does not count.
+    let made = attempts(400, 0.2, 0).await;
+    assert!((401..=480).contains(&made), "{made} attempts for 400 requests");
+    // And 10 per second over 10 seconds for pods with little traffic.
+    let made = attempts(400, 0.2, 10).await;
+    assert!((410..=400 + 80 + 100).contains(&made), "{made} attempts for 400 requests");
+    assert_eq!(attempts(50, 0.0, 10).await, 50, "0 is none at all");
 }
 
 #[tokio::test]
@@ -222,6 +232,16 @@ async fn a_pod_without_a_first_byte_in_time_is_504_and_asked_once() {
         assert_eq!(asked, 1);
         house.end().await;
     }
+}
+
+#[tokio::test]
+async fn a_pod_that_drips_its_head_has_no_more_time_than_a_silent_one() {
+    let pod = RawPod::start([Reply::new("HTTP/1.1 200 OK\r\nx-a: ", Then::Drip)]).await;
+    let mut config = config(&[pod.addr]);
+    config.deadlines.first_byte = ms(300);
+    let house = House::start(config).await;
+    assert_eq!(ask(&house, PLAIN).await.refusal(), (504, "first_byte_too_late".to_owned()));
+    house.end().await;
 }
 
 #[tokio::test]

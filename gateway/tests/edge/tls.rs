@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
+use gateway::config::Config;
 use http::{Request, StatusCode, Version};
 use http_body_util::Full;
 use hyper::client::conn::{http1, http2};
@@ -34,13 +35,17 @@ fn certificate(folder: &Path) -> CertificateDer<'static> {
     cert.der().clone()
 }
 
-async fn start(folder: &TempDir, echo: &Echo) -> (House, SocketAddr) {
+fn tls_config(folder: &TempDir, echo: &Echo) -> Config {
     let mut config = config(&[echo.addr]);
     config.tls.listen = Some((Ipv4Addr::LOCALHOST, 0).into());
     config.tls.cert = Some(folder.path().join("tls.crt"));
     config.tls.key = Some(folder.path().join("tls.key"));
     config.tls.reload_interval = ms(10);
-    let house = House::start(config).await;
+    config
+}
+
+async fn start(folder: &TempDir, echo: &Echo) -> (House, SocketAddr) {
+    let house = House::start(tls_config(folder, echo)).await;
     let addr = house.app.tls_addr.expect("it listens");
     (house, addr)
 }
@@ -131,5 +136,19 @@ async fn plain_http_on_the_tls_port_and_tls_on_the_plain_port_get_nowhere() {
     // once if it looks like nothing that HTTP has.
     assert!(connect(house.addr, &trusted, &["h2"]).await.is_err());
     assert_eq!(echo.requests(), 0);
+    assert_eq!(house.metric("hearth_tls_handshakes_failed_total").await, 1);
+    house.end().await;
+}
+
+#[tokio::test]
+async fn a_handshake_has_no_more_time_than_a_head() {
+    let (folder, echo) = (tempfile::tempdir().expect("there is room"), Echo::start().await);
+    certificate(folder.path());
+    let mut config = tls_config(&folder, &echo);
+    config.deadlines.request_head = ms(100);
+    let house = House::start(config).await;
+    let mut silent = Wire::connect(house.app.tls_addr.expect("it listens")).await;
+    assert!(silent.is_ended().await, "within the patience of this test, which is below Pingora's");
+    assert_eq!(house.metric("hearth_tls_handshakes_failed_total").await, 1);
     house.end().await;
 }

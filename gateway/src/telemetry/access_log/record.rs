@@ -66,10 +66,21 @@ pub struct Record {
     pub total_ms: f64,
     /// Pods tried.
     pub attempts: u32,
+    /// Of these, those that failed, at most 8.
+    pub attempts_failed: Vec<FailedAttempt>,
     /// Why the gateway answered with an error, or cut: the label of `hearth_errors_total`.
     pub error: Option<&'static str>,
     /// The header `x-hearth-decision`.
     pub decision: Option<String>,
+}
+
+/// An attempt that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct FailedAttempt {
+    /// The pod, `ip:port`.
+    pub pod: SocketAddr,
+    /// Why: the label of `hearth_retries_total`.
+    pub reason: &'static str,
 }
 
 /// A client's own words, cut to 256 bytes.
@@ -106,6 +117,9 @@ impl fmt::Display for Record {
         }
         if self.attempts > 1 {
             write!(f, " attempts={}", self.attempts)?;
+        }
+        for FailedAttempt { pod, reason } in &self.attempts_failed {
+            write!(f, " failed={pod}/{reason}")?;
         }
         if let Some(error) = self.error {
             write!(f, " error={error}")?;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::*;
 
 /// The 15 keys of the logs that this replaces, in their order, then ours.
-const KEYS: [&str; 28] = [
+const KEYS: [&str; 29] = [
     "start_time",
     "method",
     "path",
@@ -34,6 +34,7 @@ const KEYS: [&str; 28] = [
     "tpot_ms",
     "total_ms",
     "attempts",
+    "attempts_failed",
     "error",
     "decision",
 ];

@@ -135,3 +135,36 @@ async fn connections_that_carry_nothing_are_closed() {
     while frames.next().await.is_some() {}
     house.end().await;
 }
+
+#[tokio::test]
+async fn requests_sent_in_one_go_are_answered_in_order_and_an_end_is_announced() {
+    let siege = Siege::begin().await;
+    let good = post("/v1/completions", GOOD);
+    let unknown = post("/v1/nowhere", "");
+    let mut wire = Wire::connect(siege.addr()).await;
+    wire.send(&[&good[..], &unknown, &good].concat()).await;
+    for status in [200, 404, 200] {
+        let answer = wire.answer().await.expect("an answer");
+        assert_eq!((answer.status, answer.has("connection: keep-alive")), (status, true));
+    }
+    // Behind a request that is refused comes nothing, and the answer says so.
+    wire.send(&[&b"GET / HTTP/1.1\r\nhost: a\r\nhost: a\r\n\r\n"[..], &good].concat()).await;
+    let refused = wire.answer().await.expect("an answer");
+    assert_eq!((refused.status, refused.has("connection: close")), (400, true));
+    assert!(wire.is_ended().await);
+
+    for (fields, stays) in [("", false), ("connection: keep-alive\r\n", true)] {
+        let mut wire = Wire::connect(siege.addr()).await;
+        let old = format!("GET /v1/models HTTP/1.0\r\n{fields}\r\n");
+        wire.send(old.as_bytes()).await;
+        let answer = wire.answer().await.expect("an answer");
+        assert_eq!((answer.status, answer.has("connection: close")), (200, !stays), "{fields}");
+        if stays {
+            wire.send(old.as_bytes()).await;
+            assert_eq!(wire.answer().await.map(|it| it.status), Some(200));
+        } else {
+            assert!(wire.is_ended().await);
+        }
+    }
+    siege.end().await;
+}

@@ -1,10 +1,12 @@
 //! The program itself, as a cluster runs it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::thread;
 
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -15,6 +17,8 @@ use super::within;
 pub(crate) struct Process {
     child: Child,
     log_ends: oneshot::Receiver<()>,
+    /// What it has written so far: its own log and the access log.
+    said: Arc<Mutex<String>>,
     pub(crate) addr: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) client: Client,
@@ -27,22 +31,27 @@ impl Process {
     pub(crate) async fn serve(pods: &[SocketAddr], flags: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
-        command.args(["--log-format", "json", "--log-access=false"]).args(flags);
+        command.args(["--log-format", "json"]).args(flags);
         for pod in pods {
             command.args(["--endpoints", &pod.to_string()]);
         }
-        command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let log = child.stderr.take().expect("it is piped");
+        let requests = child.stdout.take().expect("it is piped");
         let (tell, listens) = oneshot::channel();
         let (ends, log_ends) = oneshot::channel();
+        let said = Arc::<Mutex<String>>::default();
+        let (of_log, of_requests) = (Arc::clone(&said), Arc::clone(&said));
+        let requests = thread::spawn(move || read(requests, &of_requests, None));
         thread::spawn(move || {
-            read(log, tell);
+            read(log, &of_log, Some(tell));
+            requests.join().expect("it only reads");
             // On an error the test is over.
             ends.send(()).unwrap_or_default();
         });
         let (addr, admin) = within("it listens", listens).await.expect("it starts");
-        let process = Self { child, log_ends, addr, admin, client: Client::default() };
+        let process = Self { child, log_ends, said, addr, admin, client: Client::default() };
         within("it is ready", async { while process.readyz().await != 200 {} }).await;
         process
     }
@@ -62,6 +71,18 @@ impl Process {
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         within("it ends", &mut self.log_ends).await.expect("the log was read to its end");
         self.child.wait().expect("it can be waited for")
+    }
+
+    /// What it has written so far.
+    pub(crate) fn said(&self) -> String {
+        self.said.lock().clone()
+    }
+
+    /// The access log's lines for this path.
+    pub(crate) fn requests(&self, path: &str) -> Vec<Value> {
+        let lines = self.said();
+        let lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["path"] == path).collect()
     }
 
     /// Memory in use, in bytes.
@@ -88,11 +109,17 @@ impl Drop for Process {
     }
 }
 
-/// Tells the two addresses when a line says them, and reads on, so that the program never waits
-/// for its log.
-fn read(log: ChildStderr, tell: oneshot::Sender<(SocketAddr, SocketAddr)>) {
-    let mut tell = Some(tell);
+/// Keeps every line, tells the two addresses when a line says them, and reads on, so that the
+/// program never waits for its log.
+fn read(
+    log: impl Read,
+    said: &Mutex<String>,
+    mut tell: Option<oneshot::Sender<(SocketAddr, SocketAddr)>>,
+) {
     for line in BufReader::new(log).lines().map_while(Result::ok) {
+        let mut said = said.lock();
+        said.push_str(&line);
+        said.push('\n');
         if let Some(addresses) = addresses(&line)
             && let Some(tell) = tell.take()
         {

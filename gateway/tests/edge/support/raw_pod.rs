@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
@@ -11,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::interval;
 
 /// The pod; dropping it closes its connections.
 pub(crate) struct RawPod {
@@ -48,6 +50,8 @@ pub(crate) enum Then {
     Hold,
     /// It sends chunks for as long as they are taken.
     Flood,
+    /// It goes on with a byte every 10 ms, for as long as they are taken.
+    Drip,
 }
 
 /// What the pod saw.
@@ -205,6 +209,7 @@ async fn connection(mut socket: TcpStream, script: Arc<Script>) -> io::Result<()
                 }
                 Then::Hold => {}
                 Then::Flood => flood(&mut socket).await,
+                Then::Drip => drip(&mut socket).await,
             }
         }
         script.saw(Seen::Closed);
@@ -226,6 +231,13 @@ async fn flood(socket: &mut TcpStream) {
     let event = format!("data: {}\n\n", "x".repeat(16 << 10));
     let chunk = format!("{:x}\r\n{event}\r\n", event.len());
     while socket.write_all(chunk.as_bytes()).await.is_ok() {}
+}
+
+async fn drip(socket: &mut TcpStream) {
+    let mut ticks = interval(Duration::from_millis(10));
+    while socket.write_all(b"a").await.is_ok() {
+        ticks.tick().await;
+    }
 }
 
 /// A head as text, and the body.
