@@ -6,12 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt as _, future};
-use kv_index::ApproximateIndex;
 use pingora_core::services::Service as _;
 use prometheus::Registry;
 use router::feed::kv_events::KvSink;
 use router::pool::{self, PoolGuard};
-use router::{Router, Tokenizers};
+use router::{Knowledge, Router, Tokenizers};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinSet};
 
@@ -233,22 +232,22 @@ async fn until(mut stopped: watch::Receiver<bool>, task: impl Future<Output = ()
     }
 }
 
-/// What decides: the pool that discovery fills, the index that forgets pods as they go.
+/// What decides: the pool that discovery fills, and what is known of its pods, forgotten as they go.
 fn brain(config: &Config) -> Result<(Arc<Router>, PoolGuard), StartError> {
-    let index = Arc::new(ApproximateIndex::new(config.kv_index.settings()));
-    let sink = Arc::clone(&index) as Arc<dyn KvSink>;
+    let (told, sent) = (config.kv_index.told(), config.kv_index.sent());
+    let knowledge = Arc::new(Knowledge::new(told, sent));
     let (pool, guard) = pool::start_with_events(
         config.pool.clone(),
         config.discovery(),
         config.kv_events.clone(),
-        sink,
+        Arc::clone(&knowledge) as Arc<dyn KvSink>,
     )?;
-    let removed = Arc::clone(&index);
+    let known = Arc::clone(&knowledge);
     let tokenizers = tokenizers(config)?;
-    let router = Arc::new(Router::new(pool, config.routing, index, tokenizers));
+    let router = Arc::new(Router::new(pool, config.routing, knowledge, tokenizers));
     let bookings = Arc::clone(router.bookings());
     router.pool().on_removed(move |slot| {
-        removed.remove(slot);
+        known.remove(slot);
         bookings.forget(slot);
     });
     Ok((router, guard))

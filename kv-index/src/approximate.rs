@@ -109,6 +109,15 @@ impl ApproximateIndex {
         }
     }
 
+    /// The pod lives and holds nothing: it said so, or has restarted.
+    pub fn clear(&self, slot: Slot) {
+        if let Some(cell) = self.cells.read().get(slot.index())
+            && let Some(sent) = cell.pod.write().of(slot)
+        {
+            sent.clear();
+        }
+    }
+
     /// The pod is gone.
     pub fn remove(&self, slot: Slot) {
         if let Some(cell) = self.cells.read().get(slot.index()) {

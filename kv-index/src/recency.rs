@@ -87,6 +87,12 @@ impl Recency {
         (Milestones::position(depth), last.map_or(0, |last| last.at_ms))
     }
 
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.uses.clear();
+        self.blocks = 0;
+    }
+
     /// Forgets every block last used at or before `ms`: the pod has shown that one of that age is
     /// gone, and it evicts the oldest first.
     pub fn forget_until(&mut self, ms: u64) {

@@ -2,11 +2,13 @@
 //!
 //! Deciding is pure: time and randomness are arguments. Only discovery and the feeds do IO.
 
+pub mod belief;
 pub mod bookings;
 mod conversations;
 pub mod decide;
 pub mod discovery;
 pub mod feed;
+pub mod knowledge;
 mod memory;
 pub mod openai;
 pub mod policy;
@@ -22,6 +24,8 @@ pub mod tokenize;
 pub mod units;
 
 pub use conversations::{End, Home};
+pub use feed::kv_events::Trust;
+pub use knowledge::Knowledge;
 pub use prompt::Tokenizers;
 pub use refusal::Refusal;
-pub use router::{Decision, Placement, Router, Trust};
+pub use router::{Decision, Placement, Router};

@@ -5,15 +5,16 @@
 
 use std::sync::Arc;
 
-use kv_index::{ApproximateIndex, Milestones, Overlap, Slot};
+use kv_index::{Milestones, Overlap, Slot};
 use parking_lot::Mutex;
 
 use crate::conversations::{Conversations, End, Home};
+use crate::knowledge::Knowledge;
 
 /// Everything that is remembered of prompts.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    pub(crate) index: Arc<ApproximateIndex>,
+    pub(crate) knowledge: Arc<Knowledge>,
     pub(crate) conversations: Conversations,
     on_their_way: Mutex<Vec<(Slot, Arc<Milestones>)>>,
 }
@@ -52,9 +53,9 @@ pub(crate) struct Sent {
 // === impl Memory ===
 
 impl Memory {
-    pub(crate) fn new(index: Arc<ApproximateIndex>) -> Self {
+    pub(crate) fn new(knowledge: Arc<Knowledge>) -> Self {
         let (conversations, on_their_way) = (Conversations::default(), Mutex::default());
-        Self { index, conversations, on_their_way }
+        Self { knowledge, conversations, on_their_way }
     }
 
     /// Writes into `overlap` how many leading blocks each of `slots` holds or is about to hold.
@@ -65,7 +66,7 @@ impl Memory {
         now_ms: u64,
         overlap: &mut Overlap,
     ) {
-        self.index.overlap(chain, slots, now_ms, overlap);
+        self.knowledge.sent.overlap(chain, slots, now_ms, overlap);
         for (slot, sent) in self.on_their_way.lock().iter() {
             let blocks = Milestones::position(common(chain, sent));
             if blocks > overlap.blocks(*slot) as usize {
@@ -110,7 +111,7 @@ impl Assumption {
         if !std::mem::take(&mut self.is_open) {
             return;
         }
-        self.memory.index.record(self.slot, &self.milestones, self.capacity, now_ms);
+        self.memory.knowledge.sent.record(self.slot, &self.milestones, self.capacity, now_ms);
         if let Some(home) = self.continued {
             self.memory.conversations.forget(home.end, home.slot);
         }

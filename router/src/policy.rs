@@ -17,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::bookings::Load;
+use crate::feed::kv_events::Trust;
 
 /// The policies, by the names that the configuration uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -54,8 +55,12 @@ pub struct Candidate {
     pub slot: Slot,
     /// Its position in the snapshot.
     pub position: usize,
-    /// Prompt tokens that it holds already.
+    /// Prompt tokens that it holds already, in all likelihood.
     pub matched_tokens: u32,
+    /// Prompt tokens that it is known to hold, as far as `trust` goes.
+    pub known_tokens: u32,
+    /// How far that can be trusted.
+    pub trust: Trust,
     /// Of these, at most, what it is computing only now for another request.
     pub on_its_way_tokens: u32,
     /// Prompt tokens that it would have to compute: at least one, since an engine computes the

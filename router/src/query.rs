@@ -30,7 +30,7 @@ pub struct Query {
 #[derive(Debug, Default)]
 pub struct PromptBlocks {
     /// Its full blocks, if it was tokenized.
-    pub chain: Vec<BlockHash>,
+    pub chain: Arc<Vec<BlockHash>>,
     /// Its full blocks at the milestones, by which we remember what was sent where.
     pub milestones: Arc<Milestones>,
     /// Where it ends.
@@ -64,15 +64,15 @@ impl PromptBlocks {
     #[must_use]
     pub fn of_tokens(
         hasher: &ChainHasher,
-        root: &[&str],
+        root: BlockHash,
         tokens: &[u32],
         block_tokens: u32,
     ) -> Self {
         let mut chain = Vec::new();
-        hasher.chain_tokens(hasher.root(root), tokens, block_tokens as usize, &mut chain);
+        hasher.chain_tokens(root, tokens, block_tokens as usize, &mut chain);
         let milestones = Arc::new(Milestones::of(&chain));
         let end = End::of(&milestones, tokens, block_tokens as usize);
-        let length = saturated(tokens.len());
+        let (chain, length) = (Arc::new(chain), saturated(tokens.len()));
         Self { chain, milestones, end, tokens: length, block_tokens, text_bytes: None }
     }
 
@@ -85,7 +85,7 @@ impl PromptBlocks {
         let text_bytes = saturated(text.len());
         let tokens = estimated(text_bytes, bytes_per_token);
         let block_tokens = estimated(saturated(BLOCK_BYTES), bytes_per_token);
-        let chain = Vec::new();
+        let chain = Arc::default();
         Self { chain, milestones, end, tokens, block_tokens, text_bytes: Some(text_bytes) }
     }
 

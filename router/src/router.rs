@@ -2,17 +2,19 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderMap;
 use jiff::Timestamp;
-use kv_index::{ApproximateIndex, ChainHasher, Overlap};
+use kv_index::{BlockHash, Overlap};
 
+use crate::belief::Beliefs;
 use crate::bookings::{Booking, Bookings};
 use crate::conversations::Home;
 use crate::decide::{self, View};
+use crate::feed::kv_events::Trust;
+use crate::knowledge::Knowledge;
 use crate::memory::{Assumption, Memory, Sent};
 use crate::openai::{self, Api, Fields, Prompt};
 use crate::policy::{self, Ask, Candidate, PolicyName, Table};
@@ -31,7 +33,6 @@ pub struct Router {
     settings: policy::Settings,
     memory: Arc<Memory>,
     bookings: Arc<Bookings>,
-    hasher: ChainHasher,
     tokenizers: Tokenizers,
     text_rates: Arc<TextRates>,
     started: Instant,
@@ -46,7 +47,9 @@ pub struct Placement {
     pub decision: Decision,
     booking: Booking,
     assumption: Option<Assumption>,
-    index: Arc<ApproximateIndex>,
+    knowledge: Arc<Knowledge>,
+    chain: Arc<Vec<BlockHash>>,
+    block_tokens: u32,
     held_since_ms: u64,
     placed_ms: u64,
     placed_at: Instant,
@@ -66,13 +69,6 @@ pub struct Decision {
     pub trust: Trust,
 }
 
-/// Where the belief about a pod's cache comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trust {
-    /// From what we sent where.
-    Approximate,
-}
-
 /// A pod that holds less than this share of what we believed has shown that our memory of it is
 /// wrong; a little less is the noise of estimated token counts.
 const BELIEF_SHARE: u32 = 2;
@@ -88,7 +84,7 @@ const KEPT_TEXT_BYTES: usize = 1 << 20;
 
 thread_local! {
     /// Scratch of the decision, kept so that deciding allocates nothing.
-    static SCRATCH: RefCell<(Overlap, Vec<Candidate>)> = RefCell::default();
+    static SCRATCH: RefCell<(Overlap, Overlap, Vec<Candidate>)> = RefCell::default();
     /// The text of the prompt that is being read, kept so that reading does not ask the kernel for
     /// pages.
     static TEXT: RefCell<String> = RefCell::default();
@@ -102,13 +98,12 @@ impl Router {
     pub fn new(
         pool: Pool,
         settings: policy::Settings,
-        index: Arc<ApproximateIndex>,
+        knowledge: Arc<Knowledge>,
         tokenizers: Tokenizers,
     ) -> Self {
-        let (memory, bookings) = (Arc::new(Memory::new(index)), Arc::default());
-        let hasher = ChainHasher::default();
+        let (memory, bookings) = (Arc::new(Memory::new(knowledge)), Arc::default());
         let (text_rates, started) = (Arc::default(), Instant::now());
-        Self { pool, settings, memory, bookings, hasher, tokenizers, text_rates, started }
+        Self { pool, settings, memory, bookings, tokenizers, text_rates, started }
     }
 
     /// The pods.
@@ -123,10 +118,10 @@ impl Router {
         &self.bookings
     }
 
-    /// What we believe the pods hold.
+    /// What we know of the pods' caches.
     #[must_use]
-    pub fn index(&self) -> &Arc<ApproximateIndex> {
-        &self.memory.index
+    pub fn knowledge(&self) -> &Arc<Knowledge> {
+        &self.memory.knowledge
     }
 
     /// Reads a request.
@@ -183,11 +178,17 @@ impl Router {
     ) -> Result<Placement, Refusal> {
         let snapshot = self.pool.snapshot();
         let now_ms = self.now_ms();
-        SCRATCH.with_borrow_mut(|(overlap, candidates)| {
+        SCRATCH.with_borrow_mut(|(told, sent, candidates)| {
             let slots = snapshot.endpoints.iter().map(|endpoint| endpoint.slot);
-            self.memory.overlap(&query.prompt.milestones, slots, now_ms, overlap);
-            let view = View { snapshot: &snapshot, overlap, query, tried };
-            self.book(settings, &view, candidates, now_ms)
+            let prompt = &query.prompt;
+            self.memory.overlap(&prompt.milestones, slots, now_ms, sent);
+            let told = (!prompt.chain.is_empty()).then(|| {
+                self.knowledge().told.overlap(&prompt.chain, told);
+                &*told
+            });
+            let beliefs = Beliefs { told, sent, now_ms };
+            let view = View { snapshot: &snapshot, beliefs, query, tried };
+            self.book(settings, &view, candidates)
         })
     }
 
@@ -196,7 +197,6 @@ impl Router {
         settings: &policy::Settings,
         view: &View<'_>,
         candidates: &mut Vec<Candidate>,
-        now_ms: u64,
     ) -> Result<Placement, Refusal> {
         let query = view.query;
         let booked = self.bookings.book(Instant::now(), |desk| {
@@ -216,16 +216,18 @@ impl Router {
         Ok(Placement {
             decision: Decision {
                 policy: settings.policy,
-                matched_tokens: chosen.matched_tokens,
+                matched_tokens: chosen.known_tokens,
                 prompt_tokens: query.prompt.tokens,
-                trust: Trust::Approximate,
+                trust: chosen.trust,
             },
             endpoint,
             booking,
             assumption,
-            index: Arc::clone(&self.memory.index),
-            held_since_ms: view.overlap.touched_ms(chosen.slot),
-            placed_ms: now_ms,
+            knowledge: Arc::clone(self.knowledge()),
+            chain: Arc::clone(&query.prompt.chain),
+            block_tokens: query.prompt.block_tokens,
+            held_since_ms: view.beliefs.sent.touched_ms(chosen.slot),
+            placed_ms: view.beliefs.now_ms,
             placed_at: Instant::now(),
             text: self.text_of(query),
         })
@@ -258,17 +260,19 @@ impl Router {
         fields: &Fields<'_>,
     ) -> (PromptBlocks, Option<Home>) {
         let conversations = &self.memory.conversations;
-        let root = [model, fields.cache_salt.as_deref().unwrap_or_default()];
+        let (hasher, salt) = (&self.knowledge().hasher, fields.cache_salt.as_deref());
         match self.tokens(snapshot, model, fields) {
             Some(tokens) => {
                 let block_tokens = block_tokens(snapshot, model);
-                let prompt = PromptBlocks::of_tokens(&self.hasher, &root, &tokens, block_tokens);
+                let root = hasher.prompt_root(adapter(snapshot, model), salt, block_tokens);
+                let prompt = PromptBlocks::of_tokens(hasher, root, &tokens, block_tokens);
                 let home = prompt.home_of_tokens(conversations, &tokens);
                 (prompt, home)
             }
             None => {
                 let rate = self.text_rates.get(model);
-                let prompt = PromptBlocks::of_text(&self.hasher, &root, fields.text, rate);
+                let root = [model, salt.unwrap_or_default()];
+                let prompt = PromptBlocks::of_text(hasher, &root, fields.text, rate);
                 let home = prompt.home_of_text(conversations, fields.text);
                 (prompt, home)
             }
@@ -339,6 +343,14 @@ fn tokenizer<'a>(
     tokenizers.get(model).or_else(parent).map(|tokenizer| &**tokenizer)
 }
 
+/// The model's name if it is an adapter of another: the part of a block's identity that vLLM adds
+/// for it. Models that share tokens otherwise are on different pods.
+fn adapter<'a>(snapshot: &Snapshot, model: &'a str) -> Option<&'a str> {
+    let mut cards = snapshot.endpoints.iter().flat_map(|endpoint| endpoint.models.iter());
+    let card = cards.find(|card| &*card.id == model)?;
+    card.parent.is_some().then_some(model)
+}
+
 /// Tokens per block on the pods that serve the model, as the first that told says.
 fn block_tokens(snapshot: &Snapshot, model: &str) -> u32 {
     let mut pods = snapshot.endpoints.iter().filter(|endpoint| endpoint.serves(model));
@@ -378,20 +390,28 @@ impl Placement {
             rates.learn(model, *bytes, tokens);
         }
         let Some(cached_tokens) = cached_tokens else { return };
+        if self.decision.trust == Trust::Approximate {
+            self.correct_what_was_sent(cached_tokens);
+        } else if prompt_tokens == Some(self.decision.prompt_tokens) {
+            self.correct_what_was_told(cached_tokens);
+        }
+    }
+
+    fn correct_what_was_sent(&self, cached_tokens: u32) {
         let believed = self.decision.matched_tokens;
         let settled = self.held_since_ms.saturating_add(SETTLED_MS) <= self.placed_ms;
         if settled && cached_tokens.saturating_mul(BELIEF_SHARE) < believed {
-            self.index.forget_until(self.booking.slot(), self.held_since_ms);
+            self.knowledge.sent.forget_until(self.booking.slot(), self.held_since_ms);
         }
     }
-}
 
-// === impl Trust ===
-
-impl fmt::Display for Trust {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Approximate => "approximate",
-        })
+    /// What the pod claimed to hold and did not use, it does not hold.
+    fn correct_what_was_told(&self, cached_tokens: u32) {
+        let predicted = self.decision.matched_tokens;
+        self.endpoint.kv_events.compare(predicted, cached_tokens);
+        if cached_tokens < predicted {
+            let depth = (cached_tokens / self.block_tokens.max(1)) as usize;
+            self.knowledge.told.truncate(self.booking.slot(), &self.chain, depth);
+        }
     }
 }

@@ -3,14 +3,17 @@
 use std::alloc::System;
 use std::sync::Arc;
 
-use kv_index::{ApproximateIndex, ChainHasher, Milestones, Overlap, Settings, Slots};
+use kv_index::{EngineHash, Event, Milestones, Overlap, Slots, Stored};
+use router::belief::Beliefs;
 use router::bookings::Load;
 use router::decide::{View, decide};
+use router::feed::kv_events::KvStatus;
 use router::openai::Api;
 use router::policy::{self, Ask, PolicyName};
 use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Role, Snapshot};
 use router::query::{PromptBlocks, Query};
 use router::session::SessionKey;
+use router::{Knowledge, Trust};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -29,7 +32,11 @@ fn endpoint(slots: &mut Slots, n: u16) -> Arc<Endpoint> {
         health: Health::Ready,
         models: [card].into(),
         engine: EngineHints::default(),
-        kv_events: Arc::default(),
+        kv_events: Arc::new(KvStatus::of(if n % 2 == 0 {
+            Trust::Exact
+        } else {
+            Trust::Approximate
+        })),
     })
 }
 
@@ -39,23 +46,34 @@ fn overlap_and_choice_allocate_nothing() {
     let endpoints: Vec<_> = (0..PODS).map(|n| endpoint(&mut slots, n)).collect();
     let snapshot = Snapshot { endpoints, ..Snapshot::default() };
     let tokens: Vec<u32> = (0..BLOCKS * 16 + 1).collect();
-    let hasher = ChainHasher::with_seed(1);
-    let prompt = PromptBlocks::of_tokens(&hasher, &["m"], &tokens, 16);
+    let knowledge = Knowledge::default();
+    let root = knowledge.hasher.prompt_root(None, None, 16);
+    let prompt = PromptBlocks::of_tokens(&knowledge.hasher, root, &tokens, 16);
     assert_eq!(prompt.chain.len(), BLOCKS as usize);
-    let index = ApproximateIndex::new(Settings::default());
-    for (depth, endpoint) in snapshot.endpoints.iter().enumerate() {
-        index.record(endpoint.slot, &Milestones::of(&prompt.chain[..depth * 7]), None, 1);
+    for (number, endpoint) in snapshot.endpoints.iter().enumerate() {
+        let depth = number * 7;
+        let sent = Milestones::of(&prompt.chain[..depth]);
+        knowledge.sent.record(endpoint.slot, &sent, None, 1);
+        let stored = Stored {
+            blocks: (0..depth as u64).map(EngineHash).collect(),
+            tokens: tokens[..depth * 16].to_vec(),
+            block_tokens: 16,
+            ..Stored::default()
+        };
+        knowledge.told.apply(endpoint.slot, &Event::Stored(stored));
     }
     let model = Some(Arc::from("m"));
     let session = Some(SessionKey { value: "s".into(), is_secret: false });
     let query =
         Query { api: Some(Api::Chat), model, session, guarded: Vec::new(), home: None, prompt };
-    let (mut overlap, mut candidates) = (Overlap::default(), Vec::new());
+    let (mut told, mut sent, mut candidates) = (Overlap::default(), Overlap::default(), Vec::new());
     let mut round = |policy, dice| {
         let settings = policy::Settings { policy, ..policy::Settings::default() };
         let pods = snapshot.endpoints.iter().map(|endpoint| endpoint.slot);
-        index.overlap(&query.prompt.milestones, pods, 2, &mut overlap);
-        let view = View { snapshot: &snapshot, overlap: &overlap, query: &query, tried: &[] };
+        knowledge.sent.overlap(&query.prompt.milestones, pods, 2, &mut sent);
+        knowledge.told.overlap(&query.prompt.chain, &mut told);
+        let beliefs = Beliefs { told: Some(&told), sent: &sent, now_ms: 100_000 };
+        let view = View { snapshot: &snapshot, beliefs, query: &query, tried: &[] };
         let ask = Ask { has_session: true, ticket: dice, dice };
         decide(&settings, &view, ask, |_| Load::default(), &mut candidates)
     };

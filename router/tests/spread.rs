@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue};
-use kv_index::{ApproximateIndex, Settings, Slots};
+use kv_index::Slots;
 use router::openai::Api;
 use router::policy;
 use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Pool, Role, Snapshot};
@@ -52,9 +52,9 @@ impl World {
         };
         let endpoints = (0..pods).map(endpoint).collect();
         let pool = Pool::still(Snapshot { endpoints, ..Snapshot::default() });
-        let index = Arc::new(ApproximateIndex::new(Settings::default()));
+        let knowledge = Arc::default();
         let settings = policy::Settings::default();
-        let router = Router::new(pool, settings, index, Tokenizers::default());
+        let router = Router::new(pool, settings, knowledge, Tokenizers::default());
         Self { router, pods: pods.into() }
     }
 
@@ -236,7 +236,7 @@ fn what_a_pod_did_not_answer_well_it_does_not_hold() {
     assert!(slot == first.endpoint.slot && beside > 900, "equal prompts go together: {beside}");
     drop(first);
     assert_eq!(matched().1, 0, "a refused request fills no cache");
-    assert_eq!(world.router.index().blocks(), 0);
+    assert_eq!(world.router.knowledge().sent.blocks(), 0);
     assert!(world.router.bookings().load(slot).recent_tokens < 1e-9, "and was no work");
     let mut good = world.router.place(&query, &[]).expect("pods are ready");
     good.began(Instant::now());

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use kv_index::ExactSettings;
 use router::units::HumanDuration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -137,13 +138,19 @@ pub enum LogFormat {
     Text,
 }
 
-/// Remembering which pod was sent which prompt.
+/// What is known of the pods' caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct KvIndex {
-    /// Memory for it, over all pods. A block of 16 tokens on one pod takes about 88 bytes.
+    /// Memory for what pods tell of their caches (KV events), over all pods. A block takes about 25
+    /// bytes, and a bit or two for each pod that holds it.
+    pub told_bytes: ByteSize,
+    /// Of it, what one pod may need if it shares nothing.
+    pub told_bytes_per_pod: ByteSize,
+    /// Memory for which pod was sent which prompt, over all pods. A block of 16 tokens on one pod
+    /// takes 88 bytes; of a long prompt not every block is kept.
     pub bytes: ByteSize,
-    /// A block that was not used for so long is taken as gone from the pod.
+    /// A block that was sent and not used for so long is taken as gone from the pod.
     pub max_age: HumanDuration,
 }
 
@@ -152,17 +159,27 @@ pub struct KvIndex {
 impl Default for KvIndex {
     fn default() -> Self {
         let kv_index::Settings { bytes, max_age_ms } = kv_index::Settings::default();
+        let told = ExactSettings::default();
+        let size = |bytes: usize| ByteSize::from_kib(bytes as u64 >> 10);
         Self {
-            bytes: ByteSize::from_kib(bytes as u64 >> 10),
+            told_bytes: size(told.bytes),
+            told_bytes_per_pod: size(told.pod_bytes),
+            bytes: size(bytes),
             max_age: HumanDuration::from_millis(max_age_ms),
         }
     }
 }
 
 impl KvIndex {
-    /// In the index's own units.
+    /// The bounds of what pods tell.
     #[must_use]
-    pub fn settings(&self) -> kv_index::Settings {
+    pub fn told(&self) -> ExactSettings {
+        ExactSettings { bytes: self.told_bytes.len(), pod_bytes: self.told_bytes_per_pod.len() }
+    }
+
+    /// The bounds of what they were sent.
+    #[must_use]
+    pub fn sent(&self) -> kv_index::Settings {
         let max_age_ms = u64::try_from(self.max_age.as_millis()).unwrap_or(u64::MAX);
         kv_index::Settings { bytes: self.bytes.len(), max_age_ms }
     }

@@ -11,7 +11,7 @@ pub(crate) const NONE: &str = "none";
 #[must_use]
 pub(crate) fn header(decision: &Decision) -> String {
     let policy = decision.policy.to_string();
-    let trust = decision.trust.to_string();
+    let trust = decision.trust.word();
     ItemSerializer::new()
         .bare_item(token(&policy))
         .parameter(key("matched"), Integer::from(decision.matched_tokens))

@@ -39,8 +39,8 @@ impl Readings {
                 loads: snapshot.endpoints.iter().map(|it| bookings.load(it.slot)).collect(),
                 snapshot,
                 booked: bookings.totals(),
-                index_blocks: router.index().blocks(),
-                index_bytes: router.index().bytes(),
+                index_blocks: router.knowledge().sent.blocks(),
+                index_bytes: router.knowledge().sent.bytes(),
             }
         })
     }

@@ -8,9 +8,11 @@
 //! | `zmtp`, `frame` | the wire: ZeroMQ's, then vLLM's |
 //! | `stream`, `replay`, `bind` | the live stream, the history, the port that pods dial |
 //! | `task` | one rank's task: hears, asks, applies |
+//! | `calibration` | whether what is predicted of the pod is what its engine finds |
 //! | `status` | what others may read of it |
 
 mod bind;
+mod calibration;
 mod frame;
 mod progress;
 mod replay;
@@ -27,13 +29,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kv_index::{ApproximateIndex, Event, Slot};
+use kv_index::{Event, Slot};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub(super) use bind::{Lanes, run as listen};
+pub use calibration::Predictions;
 pub use sources::{KvPorts, PortsError};
 pub use status::{KvReport, KvStatus, Verdict};
 pub use trust::{Doubt, Trust};
@@ -140,20 +143,6 @@ impl KvEventsSettings {
     fn ports(&self) -> Option<KvPorts> {
         let publish = self.port?;
         Some(KvPorts { publish, replay: self.replay_port, ranks: self.ranks.max(1) })
-    }
-}
-
-/// What was sent where is all that this index knows, so all that it takes from events is that a
-/// cache is empty.
-impl KvSink for ApproximateIndex {
-    fn apply(&self, holder: KvHolder, event: &Event) {
-        if *event == Event::Cleared {
-            self.remove(holder.slot);
-        }
-    }
-
-    fn clear(&self, holder: KvHolder) {
-        self.remove(holder.slot);
     }
 }
 

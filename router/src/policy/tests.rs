@@ -10,6 +10,8 @@ fn pods(n: usize, prompt_tokens: u32) -> Vec<Candidate> {
         slot: slots.acquire(),
         position,
         matched_tokens: 0,
+        known_tokens: 0,
+        trust: Trust::Approximate,
         on_its_way_tokens: 0,
         uncached_tokens: prompt_tokens,
         cold_tokens: prompt_tokens / BLOCK * BLOCK,

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::calibration::{Calibration, Predictions};
 use super::trust::{Doubt, Trust};
 
 /// What one pod told of its cache. Part of its [`Endpoint`](crate::pool::Endpoint).
@@ -17,6 +18,7 @@ pub struct KvStatus {
     /// By data-parallel rank.
     ranks: Mutex<Vec<Trust>>,
     pub(super) counts: Counts,
+    calibration: Calibration,
     verdicts: watch::Sender<Option<Verdict>>,
     created: Instant,
 }
@@ -74,6 +76,8 @@ pub struct KvReport {
     pub last_seq: Option<u64>,
     /// How long ago it was heard.
     pub age: Option<Duration>,
+    /// What was predicted of it, held against its engine's own counts.
+    pub predictions: Predictions,
 }
 
 /// What comparing predictions with answers has shown.
@@ -93,6 +97,7 @@ impl Default for KvStatus {
             trust: AtomicU8::new(encode(Trust::Approximate)),
             ranks: Mutex::default(),
             counts: Counts::default(),
+            calibration: Calibration::default(),
             verdicts: watch::Sender::new(None),
             created: Instant::now(),
         }
@@ -100,10 +105,26 @@ impl Default for KvStatus {
 }
 
 impl KvStatus {
+    /// A pod of one rank that is believed so far, for tests and simulations.
+    #[must_use]
+    pub fn of(trust: Trust) -> Self {
+        let status = Self::default();
+        status.set_ranks(1);
+        status.set_trust(0, trust);
+        status
+    }
+
     /// How far the index can be believed of the pod. One atomic load.
     #[must_use]
     pub fn trust(&self) -> Trust {
         decode(self.trust.load(Ordering::Acquire))
+    }
+
+    /// Holds a prediction against what the engine found in its cache, both in tokens.
+    pub fn compare(&self, predicted: u32, cached: u32) {
+        if let Some(verdict) = self.calibration.compare(self.trust(), predicted, cached) {
+            self.judge(verdict);
+        }
     }
 
     /// Tells the feed what comparing predictions with answers has shown.
@@ -132,6 +153,7 @@ impl KvStatus {
             undecodable: read(&it.undecodable),
             connects: read(&it.connects),
             last_seq: read(&it.next_seq).checked_sub(1),
+            predictions: self.calibration.report(),
             age: heard.map(|heard| self.created.elapsed().saturating_sub(heard)),
         }
     }
@@ -164,6 +186,8 @@ impl KvStatus {
     }
 
     fn publish(&self, ranks: &[Trust]) {
+        // What one rank holds must not be said of another, and they are not told apart yet.
+        let ranks = if ranks.len() > 1 { &[][..] } else { ranks };
         let least = ranks.iter().copied().max_by_key(|trust| caution(*trust));
         self.trust.store(encode(least.unwrap_or_default()), Ordering::Release);
     }

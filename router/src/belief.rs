@@ -1,0 +1,79 @@
+//! How much of one prompt each pod is believed to hold, and how sure that is.
+//!
+//! | The pod's story | Known | Likely |
+//! |---|---|---|
+//! | exact | what it told | and what it was sent a moment ago, or is being sent |
+//! | uncertain | what it told | and half of what it was sent beyond that |
+//! | catching up | what it told so far | or what it was sent, whichever is more |
+//! | approximate (tells nothing, or the prompt could not be tokenized) | what it was sent | the same |
+//!
+//! What is known is what the answer says and what the engine's own count is held against; what is
+//! likely is what the request is placed by. What a pod told is dropped wherever a part of the story
+//! was lost, so it says too little then, never too much.
+
+use kv_index::Overlap;
+
+use crate::feed::kv_events::Trust;
+use crate::memory::ON_ITS_WAY;
+use crate::pool::Endpoint;
+
+/// What is known of all pods about one prompt.
+#[derive(Debug)]
+pub struct Beliefs<'a> {
+    /// What they told; none: the prompt has no blocks that could be looked up there.
+    pub told: Option<&'a Overlap>,
+    /// What they were sent, or are being sent.
+    pub sent: &'a Overlap,
+    /// Now, in milliseconds of the router's clock.
+    pub now_ms: u64,
+}
+
+/// What is believed of one pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Belief {
+    /// Leading blocks that the pod is known to hold, as far as `trust` goes.
+    pub known_blocks: u32,
+    /// Leading blocks that it holds in all likelihood.
+    pub likely_blocks: u32,
+    /// Whether the last of these are still on their way to it.
+    pub is_on_its_way: bool,
+    /// How far what is known can be trusted.
+    pub trust: Trust,
+}
+
+/// How long what was sent is taken as held before the pod has told of it: an engine tells at the
+/// end of the step that filled a block, and its next batch comes within a step or two. By then it
+/// has told, or does not hold it.
+const UNTOLD_MS: u64 = 2_000;
+
+// === impl Beliefs ===
+
+impl Beliefs<'_> {
+    /// What is believed of one pod.
+    #[must_use]
+    pub fn of(&self, endpoint: &Endpoint) -> Belief {
+        let slot = endpoint.slot;
+        let sent = self.sent.blocks(slot);
+        let sent_ms = self.sent.touched_ms(slot);
+        let is_on_its_way = sent_ms == ON_ITS_WAY;
+        let trust = endpoint.kv_events.trust();
+        let Some(told) = self.told.filter(|_| trust != Trust::Approximate) else {
+            let trust = Trust::Approximate;
+            return Belief { known_blocks: sent, likely_blocks: sent, is_on_its_way, trust };
+        };
+        let told = told.blocks(slot);
+        let beyond = sent.saturating_sub(told);
+        let is_untold = is_on_its_way || sent_ms.saturating_add(UNTOLD_MS) >= self.now_ms;
+        let (likely_blocks, is_sent_counted) = match trust {
+            Trust::Exact if is_untold => (told + beyond, beyond > 0),
+            Trust::Exact => (told, false),
+            Trust::Uncertain(_) => (told + beyond / 2, beyond > 1),
+            Trust::CatchingUp | Trust::Approximate => (told + beyond, beyond > 0),
+        };
+        let is_on_its_way = is_on_its_way && is_sent_counted;
+        Belief { known_blocks: told, likely_blocks, is_on_its_way, trust }
+    }
+}
+
+#[cfg(test)]
+mod tests;

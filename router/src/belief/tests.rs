@@ -1,0 +1,61 @@
+use std::sync::Arc;
+
+use kv_index::{Slot, Slots};
+
+use super::*;
+use crate::feed::kv_events::{Doubt, KvStatus};
+use crate::pool::{EngineHints, Health, Pod, Role};
+
+fn endpoint(slot: Slot, trust: Trust) -> Endpoint {
+    let name: Arc<str> = "a".into();
+    let (role, kv_ports) = (Role::Both, None);
+    let pod = Pod { uid: name.clone(), name, addr: ([10, 0, 0, 1], 8000).into(), role, kv_ports };
+    let (health, models, engine) = (Health::Ready, Arc::default(), EngineHints::default());
+    let kv_events = Arc::new(KvStatus::of(trust));
+    Endpoint { pod, slot, health, models, engine, kv_events }
+}
+
+/// What is believed of a pod that told of 10 blocks and was sent `sent` of them `age_ms` ago.
+fn belief(trust: Trust, sent: usize, age_ms: u64) -> (u32, u32) {
+    let slot = Slots::default().acquire();
+    let (mut told, mut overlap) = (Overlap::default(), Overlap::default());
+    told.set(slot, 10, 0, None);
+    overlap.set(slot, sent, 100_000 - age_ms, None);
+    let beliefs = Beliefs { told: Some(&told), sent: &overlap, now_ms: 100_000 };
+    let belief = beliefs.of(&endpoint(slot, trust));
+    assert_eq!(belief.trust, trust);
+    (belief.known_blocks, belief.likely_blocks)
+}
+
+#[test]
+fn the_table() {
+    let uncertain = Trust::Uncertain(Doubt::LateStart);
+    for (trust, sent, age_ms, known_and_likely) in [
+        (Trust::Exact, 30, 60_000, (10, 10)),
+        (Trust::Exact, 30, 500, (10, 30)),
+        (Trust::Exact, 4, 500, (10, 10)),
+        (uncertain, 30, 60_000, (10, 20)),
+        (uncertain, 4, 60_000, (10, 10)),
+        (Trust::CatchingUp, 30, 60_000, (10, 30)),
+        (Trust::CatchingUp, 4, 60_000, (10, 10)),
+        (Trust::Approximate, 30, 60_000, (30, 30)),
+        (Trust::Approximate, 4, 60_000, (4, 4)),
+    ] {
+        assert_eq!(belief(trust, sent, age_ms), known_and_likely, "{trust:?} {sent} {age_ms}");
+    }
+}
+
+#[test]
+fn without_blocks_to_look_up_a_pod_is_known_by_what_it_was_sent() {
+    let slot = Slots::default().acquire();
+    let mut sent = Overlap::default();
+    sent.set(slot, 7, ON_ITS_WAY, None);
+    let beliefs = Beliefs { told: None, sent: &sent, now_ms: 1 };
+    let want = Belief {
+        known_blocks: 7,
+        likely_blocks: 7,
+        is_on_its_way: true,
+        trust: Trust::Approximate,
+    };
+    assert_eq!(beliefs.of(&endpoint(slot, Trust::Exact)), want);
+}
