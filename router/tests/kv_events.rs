@@ -27,6 +27,7 @@ use tokio::net::TcpStream;
 #[derive(Debug, Default)]
 struct Recorder {
     held: Mutex<BTreeSet<u64>>,
+    ranks: Mutex<BTreeSet<u32>>,
 }
 
 /// One engine, its pool and the sink.
@@ -34,11 +35,12 @@ struct World {
     engine: FakeEngine,
     pool: Pool,
     sink: Arc<Recorder>,
-    _guard: PoolGuard,
+    guard: PoolGuard,
 }
 
 impl KvSink for Recorder {
-    fn apply(&self, _: KvHolder, event: &Event) {
+    fn apply(&self, holder: KvHolder, event: &Event) {
+        self.ranks.lock().insert(holder.rank);
         let mut held = self.held.lock();
         match event {
             Event::Stored(stored) => held.extend(stored.blocks.iter().map(|hash| hash.0)),
@@ -75,7 +77,7 @@ impl World {
             pool::start_with_events(PoolSettings::default(), discovery, settings, shared)
                 .expect("the ports are free");
         pool.wait_for(|snapshot| !snapshot.endpoints.is_empty()).await.expect("it is running");
-        Self { engine, pool, sink, _guard: guard }
+        Self { engine, pool, sink, guard }
     }
 
     fn report(&self) -> KvReport {
@@ -187,6 +189,32 @@ async fn a_failed_self_check_rebuilds_from_the_history() {
     world.sink.held.lock().insert(99);
     world.pool.snapshot().endpoints[0].kv_events.judge(Verdict::Failing);
     world.until(&[1, 2], Trust::Exact).await;
+}
+
+#[tokio::test]
+async fn each_rank_is_a_holder_and_the_pod_is_trusted_as_its_least() {
+    let (mut first, mut second) = (FakePublisher::start().await, FakePublisher::start().await);
+    second.publish(&stored([1])).await;
+    second.forget();
+    first.publish(&stored([1])).await;
+    second.publish(&stored([2])).await;
+    let mut sources = first.sources();
+    sources["1"] = second.sources()["0"].clone();
+    let world = World::start_with(settings(), sources).await;
+    world.until(&[1, 2], Trust::Uncertain(Doubt::LateStart)).await;
+    assert_eq!(world.report().ranks, [Trust::Exact, Trust::Uncertain(Doubt::LateStart)]);
+    assert_eq!(*world.sink.ranks.lock(), BTreeSet::from([0, 1]));
+}
+
+#[tokio::test]
+async fn a_pod_that_goes_takes_its_feed_with_it() {
+    let publisher = FakePublisher::start().await;
+    let world = World::start(&publisher).await;
+    world.until(&[], Trust::Exact).await;
+    let sink = Arc::downgrade(&world.sink);
+    world.guard.shutdown().await.expect("no task panicked");
+    drop((world.sink, world.pool));
+    assert_eq!(sink.strong_count(), 0, "no task holds it any more");
 }
 
 #[tokio::test]

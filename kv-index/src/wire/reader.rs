@@ -156,7 +156,15 @@ impl<'a> Reader<'a> {
         let len = self.array("token_ids")?;
         let mut tokens = Vec::with_capacity(len);
         for _ in 0..len {
-            tokens.push(self.unsigned("a token id")?);
+            // Most of a batch is token ids: the three forms that they have, then the rest.
+            let (token, rest) = match self.rest {
+                [small @ 0..=0x7f, rest @ ..] => (u32::from(*small), rest),
+                [0xcd, a, b, rest @ ..] => (u16::from_be_bytes([*a, *b]).into(), rest),
+                [0xce, a, b, c, d, rest @ ..] => (u32::from_be_bytes([*a, *b, *c, *d]), rest),
+                _ => (self.unsigned("a token id")?, self.rest),
+            };
+            tokens.push(token);
+            self.rest = rest;
         }
         Ok(tokens)
     }

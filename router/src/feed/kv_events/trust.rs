@@ -33,8 +33,6 @@
 
 mod machine;
 #[cfg(test)]
-mod model;
-#[cfg(test)]
 mod tests;
 
 pub(crate) use machine::Machine;

@@ -245,3 +245,6 @@ fn find_property(mut rest: &[u8], wanted: &[u8]) -> Option<String> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,10 @@ use kv_index::Slots;
 use super::*;
 use crate::pool::Role;
 
+type Registration = (Registered, Vec<Lane>);
+
 /// Registers pods `NAME@IP:PORT`.
-fn lanes(pods: &[(&str, &str)]) -> (Arc<Lanes>, Vec<(Registered, Vec<Lane>)>, Vec<Arc<KvStatus>>) {
+fn lanes(pods: &[(&str, &str)]) -> (Arc<Lanes>, Vec<Registration>, Vec<Arc<KvStatus>>) {
     let (lanes, mut slots) = (Arc::<Lanes>::default(), Slots::default());
     let (mut registered, mut statuses) = (Vec::new(), Vec::new());
     for (name, addr) in pods {
