@@ -13,7 +13,7 @@ use super::trust::{Doubt, Trust};
 /// What one pod told of its cache. Part of its [`Endpoint`](crate::pool::Endpoint).
 #[derive(Debug)]
 pub struct KvStatus {
-    /// The least of its ranks, encoded.
+    /// Encoded.
     trust: AtomicU8,
     /// By data-parallel rank.
     ranks: Mutex<Vec<Trust>>,
@@ -46,7 +46,7 @@ pub(super) struct Counts {
 /// A reading of a [`KvStatus`], for metrics and pages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KvReport {
-    /// How far it can be believed: the least of its ranks.
+    /// How far it can be believed.
     pub trust: Trust,
     /// The same by data-parallel rank; empty if the pod tells nothing.
     pub ranks: Vec<Trust>,
@@ -185,27 +185,16 @@ impl KvStatus {
         self.counts.heard_ms.store(ms.saturating_add(1), Ordering::Relaxed);
     }
 
+    /// What one rank holds must not be said of another, and the index does not tell them apart yet.
     fn publish(&self, ranks: &[Trust]) {
-        // What one rank holds must not be said of another, and they are not told apart yet.
-        let ranks = if ranks.len() > 1 { &[][..] } else { ranks };
-        let least = ranks.iter().copied().max_by_key(|trust| caution(*trust));
-        self.trust.store(encode(least.unwrap_or_default()), Ordering::Release);
+        let trust = if let [only] = ranks { *only } else { Trust::Approximate };
+        self.trust.store(encode(trust), Ordering::Release);
     }
 }
 
 /// Adds to a counter.
 pub(super) fn count(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
-}
-
-/// A pod is trusted as little as its least trusted rank.
-fn caution(trust: Trust) -> u8 {
-    match trust {
-        Trust::Exact => 0,
-        Trust::CatchingUp => 1,
-        Trust::Uncertain(_) => 2,
-        Trust::Approximate => 3,
-    }
 }
 
 /// In the order of their codes.
@@ -247,15 +236,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_trusted_as_little_as_its_least_trusted_rank() {
-        let status = KvStatus::default();
-        assert_eq!(status.trust(), Trust::Approximate);
-        status.set_ranks(2);
-        status.set_trust(0, Trust::Exact);
-        assert_eq!(status.trust(), Trust::Approximate, "the other has said nothing");
-        status.set_trust(1, Trust::Uncertain(Doubt::Gap));
-        assert_eq!(status.trust(), Trust::Uncertain(Doubt::Gap));
-        status.set_trust(1, Trust::Exact);
+    fn a_pod_of_several_ranks_is_not_believed_of_any() {
+        let status = KvStatus::of(Trust::Exact);
         assert_eq!(status.trust(), Trust::Exact);
+        status.set_ranks(2);
+        status.set_trust(1, Trust::Exact);
+        assert_eq!(status.trust(), Trust::Approximate);
+        assert_eq!(status.report().ranks, [Trust::Exact; 2]);
     }
 }
