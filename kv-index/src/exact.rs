@@ -216,6 +216,7 @@ impl ExactIndex {
                 let tick = stores / STORES_PER_TICK + 1;
                 self.tick.store(tick, Ordering::Relaxed);
                 let mut applied = writer.store(&self.memory, &self.hasher, (seat, tick), stored);
+                writer.tidy(&self.memory, tick);
                 let ExactSettings { bytes, pod_bytes } = self.settings;
                 applied.evicted += writer.keep_within(&self.memory, seat, (bytes, pod_bytes));
                 applied

@@ -9,6 +9,8 @@ use super::writer::Writer;
 
 /// What a block of its own costs: 16 bytes in its run with an eighth of slack, 9 in the ledger.
 const BLOCK_BYTES: usize = 27;
+/// Ticks without a store or a lookup after which a run is taken not to grow soon.
+const IDLE: u64 = 8;
 /// Stored blocks between two looks at the budget.
 const BETWEEN: usize = 1024;
 /// Runs among which the coldest is found.
@@ -40,6 +42,17 @@ impl Writer {
             }
         }
         lost
+    }
+
+    /// Looks at one run after the other, one per store, and gives back the room of those that no
+    /// longer grow.
+    pub(super) fn tidy(&mut self, memory: &Memory, tick: u64) {
+        let count = u32::try_from(self.runs.count()).unwrap_or(u32::MAX);
+        self.trimmed = if self.trimmed + 1 < count { self.trimmed + 1 } else { 0 };
+        let run = self.trimmed;
+        if run < count && self.runs.is_live(run) && memory.header(run).touched() + IDLE < tick {
+            self.runs.trim(memory, run);
+        }
     }
 
     /// Bytes that what we know needs, free pieces aside.

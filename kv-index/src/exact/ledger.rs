@@ -72,13 +72,10 @@ impl Ledger {
         name_at: impl Fn(Place) -> u64,
     ) -> Option<Place> {
         let (shard, tag) = self.split(name);
-        let shard = &mut self.shards[shard];
-        if let Some((_, taken)) = shard.find(tag, |value| name_at(place(value)) == name) {
-            return Some(place(taken));
-        }
-        shard.insert(tag, value(at));
-        self.len += 1;
-        None
+        let is_it = |value| name_at(place(value)) == name;
+        let taken = self.shards[shard].find_or_insert(tag, value(at), is_it);
+        self.len += usize::from(taken.is_none());
+        taken.map(place)
     }
 
     /// Strikes a block out.

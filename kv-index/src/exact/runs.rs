@@ -252,7 +252,33 @@ impl Runs {
         drop(writing);
         self.settle(run, before, now);
         self.resettle(run, (old.at, size), (at, new_size));
+        let behind = |child: &u32| self.info(*child).attach as usize >= len;
+        let orphans: Vec<u32> = self.children(run).filter(behind).collect();
+        for child in orphans {
+            self.detach(child);
+            self.orphans += usize::from(self.info(child).is_orphan());
+        }
         true
+    }
+
+    /// Gives back what a run that has not grown lately keeps for growing.
+    pub(super) fn trim(&mut self, memory: &Memory, run: u32) {
+        let header = memory.header(run);
+        let keys = header.keys();
+        let size = self.info(run).size as usize;
+        if self.alloc.rounded(keys.len * 2) >= size {
+            return;
+        }
+        let Some((at, new_size)) = self.alloc.take(&memory.words, keys.len * 2) else { return };
+        if new_size >= size {
+            self.alloc.give(at, new_size);
+            return;
+        }
+        copy(&memory.words, (keys.at, size), (at, new_size), keys.len);
+        let writing = header.write();
+        header.set_keys(Keys { at, ..keys }, header.tail());
+        drop(writing);
+        self.resettle(run, (keys.at, size), (at, new_size));
     }
 
     /// Sets a run's holders; false: there is no memory for so many.

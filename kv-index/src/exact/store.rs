@@ -45,6 +45,9 @@ impl Writer {
         stored: &Stored,
     ) -> Applied {
         let mut applied = self.store_one(memory, hasher, (seat, tick), stored);
+        if self.peek(seat).waiting.is_empty() {
+            return applied;
+        }
         let mut named = stored.blocks.clone();
         while let Some(waiting) = self.pod(seat).awaited(&named) {
             let late = self.store_one(memory, hasher, (seat, tick), &waiting);

@@ -26,6 +26,8 @@ pub(super) struct Writer {
     pub(super) unchecked: usize,
     /// Where the search for cold runs goes on.
     pub(super) hand: u32,
+    /// The run whose room was looked at last.
+    pub(super) trimmed: u32,
 }
 
 /// One slot index: who has it, and from which generation on an event may claim it.
@@ -62,6 +64,7 @@ impl Writer {
             names: Vec::new(),
             unchecked: 0,
             hand: 0,
+            trimmed: 0,
         }
     }
 

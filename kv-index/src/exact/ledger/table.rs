@@ -11,6 +11,8 @@ pub(super) const TAG_BITS: u32 = 24;
 const ENTRY: usize = 7;
 const EMPTY: u64 = (1 << 56) - 1;
 const LEAST: usize = 32;
+/// How full it may be, in percent.
+const FULL: usize = 88;
 
 /// Tags to values. A tag may be there more than once.
 #[derive(Debug, Default)]
@@ -38,29 +40,50 @@ impl Table {
     /// The first value under the tag that `is_it`, and its slot.
     #[inline]
     pub(super) fn find(&self, tag: u32, is_it: impl Fn(u32) -> bool) -> Option<(usize, u32)> {
+        self.probe(tag, is_it).ok()
+    }
+
+    /// The same; if there is none, enters `value`.
+    #[inline]
+    pub(super) fn find_or_insert(
+        &mut self,
+        tag: u32,
+        value: u32,
+        is_it: impl Fn(u32) -> bool,
+    ) -> Option<u32> {
+        let open = match self.probe(tag, is_it) {
+            Ok((_, found)) => return Some(found),
+            Err(open) => open,
+        };
+        let entry = u64::from(tag) << 32 | u64::from(value);
+        self.len += 1;
+        if self.len * 100 > self.slots * FULL {
+            self.rebuild((self.slots + self.slots / 8).max(LEAST));
+            self.put(entry);
+        } else {
+            self.set(open, entry);
+        }
+        None
+    }
+
+    /// Its slot and value, or the open slot that ends the search.
+    #[inline]
+    fn probe(&self, tag: u32, is_it: impl Fn(u32) -> bool) -> Result<(usize, u32), usize> {
         if self.slots == 0 {
-            return None;
+            return Err(0);
         }
         let mut slot = self.home(tag);
         loop {
             let entry = self.get(slot);
             if entry == EMPTY {
-                return None;
+                return Err(slot);
             }
             let (found, value) = split(entry);
             if found == tag && is_it(value) {
-                return Some((slot, value));
+                return Ok((slot, value));
             }
             slot = self.after(slot);
         }
-    }
-
-    pub(super) fn insert(&mut self, tag: u32, value: u32) {
-        if (self.len + 1) * 100 > self.slots * 88 {
-            self.rebuild((self.slots + self.slots / 8).max(LEAST));
-        }
-        self.put(u64::from(tag) << 32 | u64::from(value));
-        self.len += 1;
     }
 
     /// Gives the value in a slot that was just found another one's place.
@@ -97,8 +120,29 @@ impl Table {
         self.bytes.reserve_exact(slots * ENTRY + 1);
         self.bytes.resize(slots * ENTRY + 1, u8::MAX);
         self.slots = slots;
-        let entries = (0..old.slots).map(|slot| old.get(slot)).filter(|entry| *entry != EMPTY);
-        entries.for_each(|entry| self.put(entry));
+        // Entries come almost in the order of their homes, so most go right behind the last one or
+        // to their home. `start` is where the last unbroken stretch of them begins, `end` where it
+        // ends; an entry whose home lies in it belongs at its end.
+        let (mut start, mut end) = (0, 0);
+        for bytes in old.bytes.windows(8).step_by(ENTRY) {
+            let entry = u64::from_le_bytes(bytes.try_into().expect("windows of eight")) & EMPTY;
+            if entry == EMPTY {
+                continue;
+            }
+            let home = self.home(split(entry).0);
+            let slot = home.max(end);
+            // What had wrapped around comes first, with a home near the end.
+            let is_wrapped = end == 0 && home > slots / 2;
+            if is_wrapped || home < start || slot >= slots || self.get(slot) != EMPTY {
+                self.put(entry);
+                continue;
+            }
+            if home > end {
+                start = home;
+            }
+            self.set(slot, entry);
+            end = slot + 1;
+        }
     }
 
     fn put(&mut self, entry: u64) {
@@ -160,7 +204,7 @@ mod tests {
                 prop_assert_eq!(found.is_some(), set.contains(&(tag, value)));
                 match found {
                     None if is_insert => {
-                        table.insert(tag, value);
+                        table.find_or_insert(tag, value, |found| found == value);
                         set.insert((tag, value));
                     }
                     Some((slot, _)) if !is_insert => {
