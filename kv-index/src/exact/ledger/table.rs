@@ -5,20 +5,24 @@
 //! (`hash * buckets / 2^24`), so that the table may have any size and grows by a fifth: it is 73
 //! to 88 % full, where a table that doubles is 66 % full on average. What does not fit into its
 //! home goes to the next bucket with room, and each bucket that it passed counts it.
+//!
+//! Buckets lie in pages that stay where they are: growing adds some and moves entries up, from the
+//! last to the first.
 
 /// Bits of the hash that an entry keeps.
 pub(super) const TAG_BITS: u32 = 24;
 
 const ENTRY: usize = 7;
 const SLOTS: usize = 9;
-const LEAST: usize = 4;
+/// Buckets per page: 4 KiB.
+const PAGE: usize = 64;
 /// How full it may be, in percent.
 const FULL: usize = 88;
 
 /// Tags to values. A tag may be there more than once.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    buckets: Vec<Bucket>,
+    pages: Vec<Box<[Bucket; PAGE]>>,
     len: usize,
 }
 
@@ -40,21 +44,21 @@ pub(super) struct At {
 impl Table {
     /// Bytes that this takes.
     pub(super) fn bytes(&self) -> usize {
-        self.buckets.capacity() * size_of::<Bucket>()
+        self.pages.len() * size_of::<[Bucket; PAGE]>() + self.pages.capacity() * 8
     }
 
     /// Reads where a tag would be: whoever does so for many tags in a row waits for memory once.
     #[inline]
     pub(super) fn touch(&self, tag: u32) -> usize {
-        self.buckets.get(self.home(tag)).map_or(0, Bucket::len)
+        if self.pages.is_empty() { 0 } else { self.bucket(self.home(tag)).len() }
     }
 
     /// The first value under the tag that `is_it`, and where it is.
     #[inline]
     pub(super) fn find(&self, tag: u32, is_it: impl Fn(u32) -> bool) -> Option<(At, u32)> {
         let mut bucket = self.home(tag);
-        for _ in 0..self.buckets.len() {
-            let entries = &self.buckets[bucket];
+        for _ in 0..self.buckets() {
+            let entries = self.bucket(bucket);
             for slot in 0..entries.len() {
                 let (found, value) = entries.get(slot);
                 if found == tag && is_it(value) {
@@ -71,43 +75,58 @@ impl Table {
 
     pub(super) fn insert(&mut self, tag: u32, value: u32) {
         self.len += 1;
-        if self.len * 100 > self.buckets.len() * SLOTS * FULL {
-            self.rebuild((self.buckets.len() + self.buckets.len() / 5 + 1).max(LEAST));
+        if self.len * 100 > self.buckets() * SLOTS * FULL {
+            self.grow(self.pages.len() / 5 + 1);
         }
         self.put(tag, value);
     }
 
     /// Puts another value in the place of one that was just found.
     pub(super) fn replace(&mut self, at: At, tag: u32, value: u32) {
-        self.buckets[at.bucket].set(at.slot, (tag, value));
+        self.bucket_mut(at.bucket).set(at.slot, (tag, value));
     }
 
     /// Takes out what was just found.
     pub(super) fn remove(&mut self, at: At) {
-        let entries = &mut self.buckets[at.bucket];
+        let entries = self.bucket_mut(at.bucket);
         let last = entries.len() - 1;
         let (tag, _) = entries.get(at.slot);
         entries.set(at.slot, entries.get(last));
         entries.set_len(last);
         let mut passed = self.home(tag);
         while passed != at.bucket {
-            self.buckets[passed].count_passed(-1);
+            self.bucket_mut(passed).count_passed(-1);
             passed = self.after(passed);
         }
         self.len -= 1;
-        if self.len * 2 < self.buckets.len() * SLOTS && self.buckets.len() > LEAST {
-            self.rebuild((self.len * 5 / 4 / SLOTS + 1).max(LEAST));
+        if self.len * 2 < self.buckets() * SLOTS && self.pages.len() > 1 {
+            self.shrink(self.len * 5 / 4 / SLOTS / PAGE + 1);
         }
     }
 
-    fn rebuild(&mut self, buckets: usize) {
-        let mut new = Vec::new();
-        new.reserve_exact(buckets);
-        new.resize(buckets, Bucket([0; 64]));
-        let old = std::mem::replace(&mut self.buckets, new);
-        for entries in &old {
-            for slot in 0..entries.len() {
-                let (tag, value) = entries.get(slot);
+    fn grow(&mut self, pages: usize) {
+        let old = self.buckets();
+        self.pages.reserve_exact(pages);
+        self.pages.extend((0..pages).map(|_| Box::new([Bucket([0; 64]); PAGE])));
+        // Nearly every home moves up, to where all has been emptied before.
+        let mut later = Vec::new();
+        for bucket in (0..old).rev() {
+            let entries = std::mem::replace(self.bucket_mut(bucket), Bucket([0; 64]));
+            for (tag, value) in entries.iter() {
+                if self.home(tag) < bucket {
+                    later.push((tag, value));
+                } else {
+                    self.put(tag, value);
+                }
+            }
+        }
+        later.into_iter().for_each(|(tag, value)| self.put(tag, value));
+    }
+
+    fn shrink(&mut self, pages: usize) {
+        let pages = (0..pages).map(|_| Box::new([Bucket([0; 64]); PAGE])).collect();
+        for page in std::mem::replace(&mut self.pages, pages) {
+            for (tag, value) in page.iter().flat_map(Bucket::iter) {
                 self.put(tag, value);
             }
         }
@@ -115,24 +134,38 @@ impl Table {
 
     fn put(&mut self, tag: u32, value: u32) {
         let mut bucket = self.home(tag);
-        while self.buckets[bucket].len() == SLOTS {
-            self.buckets[bucket].count_passed(1);
+        while self.bucket(bucket).len() == SLOTS {
+            self.bucket_mut(bucket).count_passed(1);
             bucket = self.after(bucket);
         }
-        let entries = &mut self.buckets[bucket];
+        let entries = self.bucket_mut(bucket);
         let len = entries.len();
         entries.set(len, (tag, value));
         entries.set_len(len + 1);
     }
 
+    fn buckets(&self) -> usize {
+        self.pages.len() * PAGE
+    }
+
+    #[inline]
+    fn bucket(&self, at: usize) -> &Bucket {
+        &self.pages[at / PAGE][at % PAGE]
+    }
+
+    #[inline]
+    fn bucket_mut(&mut self, at: usize) -> &mut Bucket {
+        &mut self.pages[at / PAGE][at % PAGE]
+    }
+
     #[inline]
     fn home(&self, tag: u32) -> usize {
-        (tag as usize * self.buckets.len()) >> TAG_BITS
+        (tag as usize * self.buckets()) >> TAG_BITS
     }
 
     #[inline]
     fn after(&self, bucket: usize) -> usize {
-        if bucket + 1 == self.buckets.len() { 0 } else { bucket + 1 }
+        if bucket + 1 == self.buckets() { 0 } else { bucket + 1 }
     }
 }
 
@@ -148,6 +181,10 @@ impl Bucket {
     #[inline]
     fn set_len(&mut self, len: usize) {
         self.0[63] = self.0[63] & 0xf0 | len as u8;
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u32, u32)> {
+        (0..self.len()).map(|slot| self.get(slot))
     }
 
     #[inline]
@@ -211,5 +248,24 @@ mod tests {
                 prop_assert!(table.find(tag, |found| found == value).is_some());
             }
         }
+    }
+
+    #[test]
+    fn it_keeps_everything_while_it_grows_and_shrinks() {
+        let mut table = Table::default();
+        let tag = |value: u32| value.wrapping_mul(0x9e37_79b9) >> (32 - TAG_BITS);
+        for value in 0..40_000 {
+            table.insert(tag(value), value);
+        }
+        let is_there = |table: &Table, value| table.find(tag(value), |found| found == value);
+        assert!((0..40_000).all(|value| is_there(&table, value).is_some()));
+        let full = table.bytes();
+        assert!(full < 40_000 * 10, "{full} bytes");
+        for value in 0..39_000 {
+            let (at, _) = is_there(&table, value).expect("it was there");
+            table.remove(at);
+        }
+        assert!((0..40_000).all(|value| is_there(&table, value).is_some() == (value >= 39_000)));
+        assert!(table.bytes() < full / 10, "{} bytes", table.bytes());
     }
 }
