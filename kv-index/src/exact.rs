@@ -79,6 +79,8 @@ pub struct ExactIndex {
 
 /// Coarse, so that readers seldom write to what they share.
 const STORES_PER_TICK: u64 = 64;
+/// How often a run is looked at that may have stopped growing.
+const STORES_PER_TIDY: u64 = 4;
 
 // === impl ExactSettings ===
 
@@ -216,7 +218,9 @@ impl ExactIndex {
                 let tick = stores / STORES_PER_TICK + 1;
                 self.tick.store(tick, Ordering::Relaxed);
                 let mut applied = writer.store(&self.memory, &self.hasher, (seat, tick), stored);
-                writer.tidy(&self.memory, tick);
+                if stores.is_multiple_of(STORES_PER_TIDY) {
+                    writer.tidy(&self.memory, tick);
+                }
                 let ExactSettings { bytes, pod_bytes } = self.settings;
                 applied.evicted += writer.keep_within(&self.memory, seat, (bytes, pod_bytes));
                 applied

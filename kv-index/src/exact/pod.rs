@@ -68,6 +68,11 @@ impl Pod {
         lost
     }
 
+    /// Whether it means anything by a name that the ledger does not.
+    pub(super) fn has_own_names(&self) -> bool {
+        !self.names.is_empty() || !self.aliased.is_empty()
+    }
+
     /// Forgets everything but what it holds in the runs.
     pub(super) fn forget(&mut self) {
         let Self { slot, blocks, .. } = *self;

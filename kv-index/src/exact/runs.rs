@@ -191,7 +191,7 @@ impl Runs {
         let mut new = Keys { at: old.at, len };
         let mut new_size = size;
         if len > size / 2 {
-            let room = (len + len / 8).min(MOST_BLOCKS.max(len));
+            let room = (len + len / 4).min(MOST_BLOCKS.max(len));
             let Some((at, taken)) = self.alloc.take(&memory.words, room * 2) else { return false };
             (new.at, new_size) = (at, taken);
             copy(&memory.words, (old.at, size), (at, taken), old.len);
