@@ -130,6 +130,14 @@ impl Runs {
         self.name_word(memory, at).load(Ordering::Relaxed)
     }
 
+    /// Whether a block that went by this name is still where it was.
+    pub(super) fn is_at(&self, memory: &Memory, at: Place, name: u64) -> bool {
+        (at.run as usize) < self.info.len()
+            && self.is_live(at.run)
+            && (at.offset as usize) < memory.header(at.run).keys().len
+            && self.name(memory, at) == name
+    }
+
     /// Where that name lies.
     pub(super) fn name_word<'a>(&self, memory: &'a Memory, at: Place) -> &'a AtomicU64 {
         let names = memory.header(at.run).keys().at + self.info(at.run).size / 2;

@@ -101,6 +101,12 @@ impl Writer {
         self.walk(&mut walk, &keys, &names);
         self.touch_above(&walk);
         self.unchecked += names.len();
+        if let Some(last) = walk.last {
+            let name = self.runs.name(memory, last);
+            let pod = self.pod(seat);
+            pod.recent[pod.next_recent] = (name, last);
+            pod.next_recent = (pod.next_recent + 1) % pod.recent.len();
+        }
         (self.keys, self.names) = (keys, names);
         walk.applied
     }

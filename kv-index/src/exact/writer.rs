@@ -99,7 +99,11 @@ impl Writer {
         match pod.names.get(&name) {
             Some(named) => find(named.name).filter(|at| Runs::key(memory, *at) == named.key),
             None if pod.aliased.contains(&name) => None,
-            None => find(name),
+            None => {
+                let here = pod.recent.iter().find(|(recent, _)| *recent == name);
+                let here = here.filter(|(name, at)| self.runs.is_at(memory, *at, *name));
+                here.map(|(_, at)| *at).or_else(|| find(name))
+            }
         }
     }
 
