@@ -3,6 +3,8 @@
 //! Whatever readers can see changes under the run's version; what only the writer needs (the tree
 //! of runs, the engines' names) lies beside it.
 
+mod tree;
+
 use super::arena::{Allocator, CHUNK_BYTES, Words};
 use super::heads::{Filling, Heads};
 use super::holders::Holders;
@@ -260,12 +262,7 @@ impl Runs {
         drop(writing);
         self.settle(run, before, now);
         self.resettle(run, (old.at, size), (at, new_size));
-        let behind = |child: &u32| self.info(*child).attach as usize >= len;
-        let orphans: Vec<u32> = self.children(run).filter(behind).collect();
-        for child in orphans {
-            self.detach(child);
-            self.orphans += usize::from(self.info(child).is_orphan());
-        }
+        self.orphan(run, len);
         true
     }
 
@@ -317,37 +314,11 @@ impl Runs {
         if at != 0 {
             self.alloc.give(at, info.holders as usize);
         }
-        while self.info(run).first_child != NONE {
-            let child = self.info(run).first_child;
-            self.detach(child);
-            self.orphans += usize::from(self.info(child).is_orphan());
-        }
+        self.orphan(run, 0);
         self.orphans -= usize::from(info.is_orphan());
         self.detach(run);
         self.info[run as usize] = Info::FREE;
         self.free.push(run);
-    }
-
-    /// The runs that continue this one.
-    pub(super) fn children(&self, run: u32) -> impl Iterator<Item = u32> {
-        let first = self.info(run).first_child;
-        std::iter::successors((first != NONE).then_some(first), |child| {
-            let next = self.info(*child).next;
-            (next != NONE).then_some(next)
-        })
-    }
-
-    /// Hangs a run under the block that it continues.
-    pub(super) fn attach(&mut self, run: u32, after: Place) {
-        self.orphans -= usize::from(self.info(run).is_orphan());
-        self.detach(run);
-        let next = self.info(after.run).first_child;
-        let info = &mut self.info[run as usize];
-        (info.parent, info.attach, info.next) = (after.run, after.offset, next);
-        self.info[after.run as usize].first_child = run;
-        if next != NONE {
-            self.info[next as usize].previous = run;
-        }
     }
 
     /// Bytes in use.
@@ -361,23 +332,6 @@ impl Runs {
         let headers = (self.info.len() * HEADER * 8).next_multiple_of(CHUNK_BYTES);
         let lists = self.info.capacity() * size_of::<Info>() + self.free.capacity() * 4;
         self.alloc.bytes() + headers + lists + memory.heads.bytes()
-    }
-
-    fn detach(&mut self, run: u32) {
-        let Info { parent, next, previous, .. } = *self.info(run);
-        if parent == NONE {
-            return;
-        }
-        if previous == NONE {
-            self.info[parent as usize].first_child = next;
-        } else {
-            self.info[previous as usize].next = next;
-        }
-        if next != NONE {
-            self.info[next as usize].previous = previous;
-        }
-        let info = &mut self.info[run as usize];
-        (info.parent, info.next, info.previous) = (NONE, NONE, NONE);
     }
 
     /// Where the run's holders will lie; none: there is no memory.
