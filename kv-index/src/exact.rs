@@ -207,7 +207,13 @@ impl ExactIndex {
         }
         if let Some(hybrid) = &writer.peek(seat).hybrid {
             return match event {
-                Event::Stored(stored) => hybrid.store(&self.hasher, stored),
+                Event::Stored(stored) => {
+                    let mut applied = hybrid.store(&self.hasher, stored);
+                    if hybrid.bytes() > self.hybrid_bytes() {
+                        applied.evicted += hybrid.forget();
+                    }
+                    applied
+                }
                 Event::Removed(removed) => hybrid.remove(removed),
                 Event::Cleared => Applied::default(),
             };
@@ -228,6 +234,12 @@ impl ExactIndex {
             Event::Removed(removed) => writer.remove(&self.memory, seat, removed),
             Event::Cleared => Applied::default(),
         }
+    }
+
+    /// What a pod with several groups may take: its share of half of the budget.
+    fn hybrid_bytes(&self) -> usize {
+        let hybrids = self.roster.load().hybrids.len().max(1);
+        self.settings.pod_bytes.min(self.settings.bytes / 2 / hybrids)
     }
 
     /// Gives the pod its seat if it is free. False: another generation has it, or this one is gone.

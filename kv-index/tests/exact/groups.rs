@@ -88,6 +88,27 @@ fn what_was_held_before_the_second_group_showed_up_is_not_lost() {
     assert_eq!(overlap.blocks(slot), 5);
 }
 
+#[test]
+fn a_pod_with_groups_keeps_to_its_share() {
+    let settings = ExactSettings { bytes: 1 << 20, pod_bytes: 100_000 };
+    let index = ExactIndex::new(settings, ChainHasher::with_seed(3));
+    let slot = Slots::default().acquire();
+    let mut evicted = 0;
+    for block in 0..20_000_u32 {
+        let stored = Stored {
+            blocks: vec![EngineHash(u64::from(block))],
+            tokens: vec![block],
+            block_tokens: 1,
+            group: block % 2,
+            window: (block % 2 == 1).then_some(8),
+            ..Stored::default()
+        };
+        evicted += index.apply(slot, &Event::Stored(stored)).evicted;
+        assert!(index.holder_blocks() < 5_000);
+    }
+    assert!(evicted > 10_000, "{evicted}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 

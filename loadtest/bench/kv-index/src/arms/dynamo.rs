@@ -25,7 +25,9 @@ const JUMP: usize = 32;
 pub struct Dynamo<I> {
     name: &'static str,
     index: Arc<I>,
-    events: flume::Sender<WorkerTask>,
+    /// None once the thread is to end.
+    events: Option<flume::Sender<WorkerTask>>,
+    thread: Option<thread::JoinHandle<()>>,
     questions: Vec<Vec<LocalBlockHash>>,
     scores: OverlapScores,
 }
@@ -47,9 +49,16 @@ impl<I: SyncIndexer> Dynamo<I> {
         let index = Arc::new(index);
         let (events, received) = flume::unbounded();
         let worker = Arc::clone(&index);
-        // Ends when the sender is dropped.
-        thread::spawn(move || worker.worker(received, None));
-        Self { name, index, events, questions: Vec::new(), scores: OverlapScores::default() }
+        let run = move || worker.worker(received, None).expect("it ends with its events");
+        let (events, thread) = (Some(events), Some(thread::spawn(run)));
+        Self {
+            name,
+            index,
+            events,
+            thread,
+            questions: Vec::new(),
+            scores: OverlapScores::default(),
+        }
     }
 }
 
@@ -72,6 +81,14 @@ fn event(store: &Store, id: usize) -> RouterEvent {
     RouterEvent::new(store.pod as u64, KvCacheEvent { event_id: id as u64, data, dp_rank: 0 })
 }
 
+impl<I> Drop for Dynamo<I> {
+    /// Its memory is gone before the next shape is measured.
+    fn drop(&mut self) {
+        self.events = None;
+        let _ = self.thread.take().map(thread::JoinHandle::join);
+    }
+}
+
 impl<I: SyncIndexer> Arm for Dynamo<I> {
     fn name(&self) -> &'static str {
         self.name
@@ -84,14 +101,13 @@ impl<I: SyncIndexer> Arm for Dynamo<I> {
         for store in stores {
             std::hint::black_box(hashed(&store.tokens));
         }
+        let to = self.events.as_ref().expect("the thread runs");
         let last = events.pop().expect("a batch has a store");
         for event in events {
-            self.events.send(WorkerTask::Event(event)).expect("the thread listens");
+            to.send(WorkerTask::Event(event)).expect("the thread listens");
         }
         let (resp, done) = tokio::sync::oneshot::channel();
-        self.events
-            .send(WorkerTask::EventWithAck { event: last, resp })
-            .expect("the thread listens");
+        to.send(WorkerTask::EventWithAck { event: last, resp }).expect("the thread listens");
         assert!(done.blocking_recv().expect("the thread answers"), "an event was refused");
         start.elapsed()
     }
