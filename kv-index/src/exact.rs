@@ -79,6 +79,8 @@ pub struct ExactIndex {
 
 /// Coarse, so that readers seldom write to what they share.
 const STORES_PER_TICK: u64 = 64;
+/// How often a run is looked at that may have stopped growing.
+const STORES_PER_TIDY: u64 = 4;
 
 // === impl ExactSettings ===
 
@@ -205,7 +207,13 @@ impl ExactIndex {
         }
         if let Some(hybrid) = &writer.peek(seat).hybrid {
             return match event {
-                Event::Stored(stored) => hybrid.store(&self.hasher, stored),
+                Event::Stored(stored) => {
+                    let mut applied = hybrid.store(&self.hasher, stored);
+                    if hybrid.bytes() > self.hybrid_bytes() {
+                        applied.evicted += hybrid.forget();
+                    }
+                    applied
+                }
                 Event::Removed(removed) => hybrid.remove(removed),
                 Event::Cleared => Applied::default(),
             };
@@ -216,6 +224,9 @@ impl ExactIndex {
                 let tick = stores / STORES_PER_TICK + 1;
                 self.tick.store(tick, Ordering::Relaxed);
                 let mut applied = writer.store(&self.memory, &self.hasher, (seat, tick), stored);
+                if stores.is_multiple_of(STORES_PER_TIDY) {
+                    writer.tidy(&self.memory, tick);
+                }
                 let ExactSettings { bytes, pod_bytes } = self.settings;
                 applied.evicted += writer.keep_within(&self.memory, seat, (bytes, pod_bytes));
                 applied
@@ -223,6 +234,12 @@ impl ExactIndex {
             Event::Removed(removed) => writer.remove(&self.memory, seat, removed),
             Event::Cleared => Applied::default(),
         }
+    }
+
+    /// What a pod with several groups may take: its share of half of the budget.
+    fn hybrid_bytes(&self) -> usize {
+        let hybrids = self.roster.load().hybrids.len().max(1);
+        self.settings.pod_bytes.min(self.settings.bytes / 2 / hybrids)
     }
 
     /// Gives the pod its seat if it is free. False: another generation has it, or this one is gone.

@@ -9,6 +9,10 @@ use super::writer::Writer;
 
 /// What a block of its own costs: 16 bytes in its run with an eighth of slack, 9 in the ledger.
 const BLOCK_BYTES: usize = 27;
+/// The ledger's part of it; what its first pages take (half a MiB) is not held against anyone.
+const LEDGER_BYTES: usize = 9;
+/// Ticks without a store or a lookup after which a run is taken not to grow soon.
+const IDLE: u64 = 8;
 /// Stored blocks between two looks at the budget.
 const BETWEEN: usize = 1024;
 /// Runs among which the coldest is found.
@@ -42,9 +46,20 @@ impl Writer {
         lost
     }
 
+    /// Looks at one run after the other, one per store, and gives back the room of those that no
+    /// longer grow.
+    pub(super) fn tidy(&mut self, memory: &Memory, tick: u64) {
+        let count = u32::try_from(self.runs.count()).unwrap_or(u32::MAX);
+        self.trimmed = if self.trimmed + 1 < count { self.trimmed + 1 } else { 0 };
+        let run = self.trimmed;
+        if run < count && self.runs.is_live(run) && memory.header(run).touched() + IDLE < tick {
+            self.runs.trim(memory, run);
+        }
+    }
+
     /// Bytes that what we know needs, free pieces aside.
     pub(super) fn used_bytes(&self) -> usize {
-        self.runs.used_bytes() + self.ledger.bytes() + self.pods_bytes()
+        self.runs.used_bytes() + self.ledger.len() * LEDGER_BYTES + self.pods_bytes()
     }
 
     /// Bytes that the pods' own entries take.

@@ -31,7 +31,7 @@ pub(super) struct Filling {
 }
 
 const EMPTY: u64 = 0;
-/// No run has this number: there are fewer than 2^24.
+/// No run has this number: there are fewer than 2^22.
 const STONE: u64 = 0xffff_ffff;
 const LEAST: usize = 64;
 

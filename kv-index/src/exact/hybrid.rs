@@ -3,7 +3,8 @@
 //! A full-attention group serves a hit of depth d if it holds the first d blocks; a group with a
 //! sliding window, if it holds the blocks with the last `window - 1` tokens before the token that
 //! is computed next (vLLM's rule: `cdiv(window - 1, block_size)` blocks). Few pods are like this,
-//! so they pay for it alone: a set of their own behind a lock of their own.
+//! so they pay for it alone: a set of their own behind a lock of their own. One that outgrows its
+//! share of the budget is forgotten as a whole.
 
 use std::collections::BTreeMap;
 
@@ -110,6 +111,15 @@ impl Hybrid {
         state.held.retain(|(key, _), _| !gone.contains(key));
         state.names.retain(|_, key| !gone.contains(key));
         before - state.held.len()
+    }
+
+    /// Forgets everything; how many holdings that were.
+    pub(super) fn forget(&self) -> usize {
+        let lost = self.blocks();
+        let mut state = self.state.write();
+        state.held = AHashMap::new();
+        state.names = AHashMap::new();
+        lost
     }
 
     /// Leading blocks of the chain that all groups can serve: from any medium, and from the GPU.

@@ -1,6 +1,6 @@
 //! From an engine's name for a block to the block, shared by every pod that uses the same name.
 //!
-//! An entry is 7 bytes (`ledger/table.rs`): 24 bits of the name's hash, the run's number (22 bits)
+//! An entry is 7 bytes (`table.rs`): 24 bits of the name's hash, the run's number (22 bits)
 //! and the offset in it (10). The name itself lies beside the block's key in the run, where every
 //! find is checked against it.
 
@@ -27,8 +27,8 @@ pub(super) struct Ledger {
 const SHARDS: usize = 1 << SHARD_BITS;
 const SHARD_BITS: u32 = 7;
 const OFFSET_BITS: u32 = 10;
-/// The most runs that a place can name; the last number would make an entry look empty.
-pub(super) const MOST_RUNS: usize = (1 << (32 - OFFSET_BITS)) - 1;
+/// The most runs that a place can name.
+pub(super) const MOST_RUNS: usize = 1 << (32 - OFFSET_BITS);
 
 // === impl Ledger ===
 
@@ -85,8 +85,8 @@ impl Ledger {
     pub(super) fn remove(&mut self, name: u64, at: Place) {
         let (shard, tag) = self.split(name);
         let shard = &mut self.shards[shard];
-        if let Some((slot, _)) = shard.find(tag, |found| found == value(at)) {
-            shard.remove(slot);
+        if let Some((found, _)) = shard.find(tag, |found| found == value(at)) {
+            shard.remove(found);
             self.len -= 1;
         }
     }
@@ -95,8 +95,8 @@ impl Ledger {
     pub(super) fn relocate(&mut self, name: u64, from: Place, to: Place) {
         let (shard, tag) = self.split(name);
         let shard = &mut self.shards[shard];
-        if let Some((slot, _)) = shard.find(tag, |found| found == value(from)) {
-            shard.replace(slot, tag, value(to));
+        if let Some((found, _)) = shard.find(tag, |found| found == value(from)) {
+            shard.replace(found, tag, value(to));
         }
     }
 
@@ -106,8 +106,7 @@ impl Ledger {
         let mixed = (name ^ self.secret).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mixed = (mixed ^ mixed >> 32).wrapping_mul(self.secret | 1);
         let tag = mixed >> (64 - SHARD_BITS - TAG_BITS) & ((1 << TAG_BITS) - 1);
-        #[expect(clippy::cast_possible_truncation, reason = "24 bits")]
-        let tag = tag as u32;
+        let tag = u32::try_from(tag).expect("24 bits");
         ((mixed >> (64 - SHARD_BITS)) as usize, tag)
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ahash::{AHashMap, AHashSet};
 
 use super::hybrid::Hybrid;
+use super::ledger::Place;
 use crate::{EngineHash, Slot, Stored};
 
 /// One pod.
@@ -26,6 +27,9 @@ pub(super) struct Pod {
     pub(super) spare: AHashMap<(u64, usize), u32>,
     /// Stores whose parent it has not named yet.
     pub(super) waiting: VecDeque<Stored>,
+    /// Where its last stores ended, by the ledger's name: where the next ones mostly begin.
+    pub(super) recent: [(u64, Place); 8],
+    pub(super) next_recent: usize,
     /// What it holds if its model has several KV-cache groups.
     pub(super) hybrid: Option<Arc<Hybrid>>,
 }
@@ -54,6 +58,8 @@ impl Pod {
             aliased: AHashSet::new(),
             spare: AHashMap::new(),
             waiting: VecDeque::new(),
+            recent: [(0, Place { run: u32::MAX, offset: 0 }); 8],
+            next_recent: 0,
             hybrid: None,
         }
     }
@@ -66,6 +72,11 @@ impl Pod {
             lost += self.waiting.pop_front().map_or(0, |stored| stored.blocks.len());
         }
         lost
+    }
+
+    /// Whether it means anything by a name that the ledger does not.
+    pub(super) fn has_own_names(&self) -> bool {
+        !self.names.is_empty() || !self.aliased.is_empty()
     }
 
     /// Forgets everything but what it holds in the runs.

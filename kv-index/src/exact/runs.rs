@@ -3,6 +3,8 @@
 //! Whatever readers can see changes under the run's version; what only the writer needs (the tree
 //! of runs, the engines' names) lies beside it.
 
+mod tree;
+
 use super::arena::{Allocator, CHUNK_BYTES, Words};
 use super::heads::{Filling, Heads};
 use super::holders::Holders;
@@ -130,6 +132,14 @@ impl Runs {
         self.name_word(memory, at).load(Ordering::Relaxed)
     }
 
+    /// Whether a block that went by this name is still where it was.
+    pub(super) fn is_at(&self, memory: &Memory, at: Place, name: u64) -> bool {
+        (at.run as usize) < self.info.len()
+            && self.is_live(at.run)
+            && (at.offset as usize) < memory.header(at.run).keys().len
+            && self.name(memory, at) == name
+    }
+
     /// Where that name lies.
     pub(super) fn name_word<'a>(&self, memory: &'a Memory, at: Place) -> &'a AtomicU64 {
         let names = memory.header(at.run).keys().at + self.info(at.run).size / 2;
@@ -191,7 +201,7 @@ impl Runs {
         let mut new = Keys { at: old.at, len };
         let mut new_size = size;
         if len > size / 2 {
-            let room = (len + len / 8).min(MOST_BLOCKS.max(len));
+            let room = (len + len / 4).min(MOST_BLOCKS.max(len));
             let Some((at, taken)) = self.alloc.take(&memory.words, room * 2) else { return false };
             (new.at, new_size) = (at, taken);
             copy(&memory.words, (old.at, size), (at, taken), old.len);
@@ -252,7 +262,28 @@ impl Runs {
         drop(writing);
         self.settle(run, before, now);
         self.resettle(run, (old.at, size), (at, new_size));
+        self.orphan(run, len);
         true
+    }
+
+    /// Gives back what a run that has not grown lately keeps for growing.
+    pub(super) fn trim(&mut self, memory: &Memory, run: u32) {
+        let header = memory.header(run);
+        let keys = header.keys();
+        let size = self.info(run).size as usize;
+        if self.alloc.rounded(keys.len * 2) >= size {
+            return;
+        }
+        let Some((at, new_size)) = self.alloc.take(&memory.words, keys.len * 2) else { return };
+        if new_size >= size {
+            self.alloc.give(at, new_size);
+            return;
+        }
+        copy(&memory.words, (keys.at, size), (at, new_size), keys.len);
+        let writing = header.write();
+        header.set_keys(Keys { at, ..keys }, header.tail());
+        drop(writing);
+        self.resettle(run, (keys.at, size), (at, new_size));
     }
 
     /// Sets a run's holders; false: there is no memory for so many.
@@ -283,37 +314,11 @@ impl Runs {
         if at != 0 {
             self.alloc.give(at, info.holders as usize);
         }
-        while self.info(run).first_child != NONE {
-            let child = self.info(run).first_child;
-            self.detach(child);
-            self.orphans += usize::from(self.info(child).is_orphan());
-        }
+        self.orphan(run, 0);
         self.orphans -= usize::from(info.is_orphan());
         self.detach(run);
         self.info[run as usize] = Info::FREE;
         self.free.push(run);
-    }
-
-    /// The runs that continue this one.
-    pub(super) fn children(&self, run: u32) -> impl Iterator<Item = u32> {
-        let first = self.info(run).first_child;
-        std::iter::successors((first != NONE).then_some(first), |child| {
-            let next = self.info(*child).next;
-            (next != NONE).then_some(next)
-        })
-    }
-
-    /// Hangs a run under the block that it continues.
-    pub(super) fn attach(&mut self, run: u32, after: Place) {
-        self.orphans -= usize::from(self.info(run).is_orphan());
-        self.detach(run);
-        let next = self.info(after.run).first_child;
-        let info = &mut self.info[run as usize];
-        (info.parent, info.attach, info.next) = (after.run, after.offset, next);
-        self.info[after.run as usize].first_child = run;
-        if next != NONE {
-            self.info[next as usize].previous = run;
-        }
     }
 
     /// Bytes in use.
@@ -327,23 +332,6 @@ impl Runs {
         let headers = (self.info.len() * HEADER * 8).next_multiple_of(CHUNK_BYTES);
         let lists = self.info.capacity() * size_of::<Info>() + self.free.capacity() * 4;
         self.alloc.bytes() + headers + lists + memory.heads.bytes()
-    }
-
-    fn detach(&mut self, run: u32) {
-        let Info { parent, next, previous, .. } = *self.info(run);
-        if parent == NONE {
-            return;
-        }
-        if previous == NONE {
-            self.info[parent as usize].first_child = next;
-        } else {
-            self.info[previous as usize].next = next;
-        }
-        if next != NONE {
-            self.info[next as usize].previous = previous;
-        }
-        let info = &mut self.info[run as usize];
-        (info.parent, info.next, info.previous) = (NONE, NONE, NONE);
     }
 
     /// Where the run's holders will lie; none: there is no memory.

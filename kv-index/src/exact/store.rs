@@ -2,7 +2,7 @@
 
 use super::applied::Applied;
 use super::ledger::Place;
-use super::pod::{Named, Pod};
+use super::pod::Named;
 use super::run::{MEDIA, MOST_BLOCKS};
 use super::runs::{Memory, NONE, Runs};
 use super::sync::{AtomicU64, Ordering};
@@ -45,6 +45,9 @@ impl Writer {
         stored: &Stored,
     ) -> Applied {
         let mut applied = self.store_one(memory, hasher, (seat, tick), stored);
+        if self.peek(seat).waiting.is_empty() {
+            return applied;
+        }
         let mut named = stored.blocks.clone();
         while let Some(waiting) = self.pod(seat).awaited(&named) {
             let late = self.store_one(memory, hasher, (seat, tick), &waiting);
@@ -98,6 +101,12 @@ impl Writer {
         self.walk(&mut walk, &keys, &names);
         self.touch_above(&walk);
         self.unchecked += names.len();
+        if let Some(last) = walk.last {
+            let name = self.runs.name(memory, last);
+            let pod = self.pod(seat);
+            pod.recent[pod.next_recent] = (name, last);
+            pod.next_recent = (pod.next_recent + 1) % pod.recent.len();
+        }
         (self.keys, self.names) = (keys, names);
         walk.applied
     }
@@ -252,14 +261,17 @@ impl Writer {
     fn enter(&mut self, walk: &mut Walk<'_>, at: Place, key: u64, name: u64) {
         let memory = walk.memory;
         let seat = walk.holder.0;
-        if !self.peek(seat).names.is_empty() || !self.peek(seat).aliased.is_empty() {
+        let has_own = self.peek(seat).has_own_names();
+        if has_own {
             self.displace(walk, name, key);
         }
         let runs = &self.runs;
         let Some(taken) = self.ledger.insert(name, at, |at| runs.name(memory, at)) else {
-            let pod = self.pod(seat);
-            pod.names.remove(&name);
-            pod.aliased.remove(&name);
+            if has_own {
+                let pod = self.pod(seat);
+                pod.names.remove(&name);
+                pod.aliased.remove(&name);
+            }
             return;
         };
         let other = Named { name, key: Runs::key(memory, taken) };
@@ -277,11 +289,10 @@ impl Writer {
     /// Compares the names that the pod gives to known blocks with the ledger's.
     fn note_names(&mut self, walk: &mut Walk<'_>, at: Place, names: &[u64]) {
         let (memory, seat) = (walk.memory, walk.holder.0);
-        let has_own = |pod: &Pod| !pod.names.is_empty() || !pod.aliased.is_empty();
         for (name, offset) in names.iter().zip(at.offset..) {
             let at = Place { offset, ..at };
             let ours = self.runs.name(memory, at);
-            if ours == *name && !has_own(self.peek(seat)) {
+            if ours == *name && !self.peek(seat).has_own_names() {
                 continue;
             }
             let key = Runs::key(memory, at);

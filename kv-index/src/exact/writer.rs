@@ -1,5 +1,7 @@
 //! What changes the index: one writer at a time, in steps that each leave it true.
 
+mod cut;
+
 use super::holders::Holders;
 use super::ledger::{Ledger, Place};
 use super::pod::Pod;
@@ -26,6 +28,8 @@ pub(super) struct Writer {
     pub(super) unchecked: usize,
     /// Where the search for cold runs goes on.
     pub(super) hand: u32,
+    /// The run whose room was looked at last.
+    pub(super) trimmed: u32,
 }
 
 /// One slot index: who has it, and from which generation on an event may claim it.
@@ -62,6 +66,7 @@ impl Writer {
             names: Vec::new(),
             unchecked: 0,
             hand: 0,
+            trimmed: 0,
         }
     }
 
@@ -96,7 +101,11 @@ impl Writer {
         match pod.names.get(&name) {
             Some(named) => find(named.name).filter(|at| Runs::key(memory, *at) == named.key),
             None if pod.aliased.contains(&name) => None,
-            None => find(name),
+            None => {
+                let here = pod.recent.iter().find(|(recent, _)| *recent == name);
+                let here = here.filter(|(name, at)| self.runs.is_at(memory, *at, *name));
+                here.map(|(_, at)| *at).or_else(|| find(name))
+            }
         }
     }
 
@@ -198,135 +207,6 @@ impl Writer {
         }
         self.lower(memory, (seat, medium), at.run, offset);
         true
-    }
-
-    /// Cuts a run before its block `at`; the number of the run behind the cut.
-    pub(super) fn split(&mut self, memory: &Memory, run: u32, at: usize) -> Option<u32> {
-        let header = memory.header(run);
-        let len = header.keys().len;
-        let mut front = Holders::default();
-        front.load(header, &memory.words);
-        let mut back = Holders::default();
-        back.clear();
-        for part in front.all(len).filter(|part| part.len > at) {
-            back.set(part.slot, part.medium, part.len - at, len - at);
-        }
-        let offset = u32::try_from(at).ok()?;
-        let place =
-            |offset: usize| Place { run, offset: u32::try_from(offset).unwrap_or(u32::MAX) };
-        let keys: Vec<u64> = (at..len).map(|offset| Runs::key(memory, place(offset))).collect();
-        let names: Vec<u64> = (at..len).map(|at| self.runs.name(memory, place(at))).collect();
-        let new = self.runs.make(memory, len - at, Some(place(at - 1)))?;
-        if !self.runs.append(memory, new, (&keys, &names), &back) {
-            self.runs.release(memory, new);
-            return None;
-        }
-        memory.header(new).touch(header.touched());
-        for (name, from) in names.iter().zip(offset..) {
-            let to = Place { run: new, offset: from - offset };
-            self.ledger.relocate(*name, Place { run, offset: from }, to);
-        }
-        let later: Vec<u32> = self.runs.children(run).filter(|child| *child != new).collect();
-        for child in later {
-            let attach = self.runs.info(child).attach;
-            if attach >= offset {
-                self.runs.attach(child, Place { run: new, offset: attach - offset });
-            }
-        }
-        self.runs.publish(memory, new);
-        let mut slots: Vec<usize> = back.all(len - at).map(|part| part.slot).collect();
-        slots.sort_unstable();
-        slots.dedup();
-        for seat in slots {
-            self.note(memory, seat, new);
-        }
-        front.resize(len, at);
-        if !self.runs.shorten(memory, run, at, &front) {
-            self.drop_run(memory, run);
-        }
-        Some(new)
-    }
-
-    /// Everyone loses a whole run. Returns how many holdings that were.
-    pub(super) fn drop_run(&mut self, memory: &Memory, run: u32) -> usize {
-        let header = memory.header(run);
-        let mut holders = Holders::default();
-        holders.load(header, &memory.words);
-        let mut lost = 0;
-        for part in holders.all(header.keys().len) {
-            self.forget(memory, (part.slot, part.medium), run, (0, part.len));
-            self.count(part.slot, part.len, 0);
-            lost += part.len;
-        }
-        self.strike(memory, run, 0);
-        self.runs.release(memory, run);
-        lost
-    }
-
-    /// Writes the holders back after one of them lost something, and frees what nobody holds.
-    fn shrink(&mut self, memory: &Memory, run: u32, holders: &mut Holders) {
-        let len = memory.header(run).keys().len;
-        let longest = holders.longest(len);
-        if longest == 0 {
-            self.strike(memory, run, 0);
-            self.runs.release(memory, run);
-            return;
-        }
-        let is_done = if longest < len {
-            holders.resize(len, longest);
-            self.strike(memory, run, longest);
-            self.runs.shorten(memory, run, longest, holders)
-        } else {
-            self.runs.hold(memory, run, holders)
-        };
-        if !is_done {
-            // No memory to say who still holds it: nobody, then.
-            for part in holders.all(longest) {
-                self.forget(memory, (part.slot, part.medium), run, (0, part.len));
-                self.count(part.slot, part.len, 0);
-            }
-            self.strike(memory, run, 0);
-            self.runs.release(memory, run);
-        }
-    }
-
-    /// Takes the blocks from `from` on out of the ledger.
-    fn strike(&mut self, memory: &Memory, run: u32, from: usize) {
-        let len = memory.header(run).keys().len;
-        for offset in (from..len).rev() {
-            let at = Place { run, offset: u32::try_from(offset).unwrap_or(u32::MAX) };
-            self.ledger.remove(self.runs.name(memory, at), at);
-        }
-    }
-
-    /// The pod's second copies and own names of blocks that it loses.
-    fn forget(
-        &mut self,
-        memory: &Memory,
-        (seat, medium): (usize, usize),
-        run: u32,
-        (from, to): (usize, usize),
-    ) {
-        let pod = self.peek(seat);
-        if pod.spare.is_empty() && pod.aliased.is_empty() {
-            return;
-        }
-        for offset in from..to {
-            let at = Place { run, offset: u32::try_from(offset).unwrap_or(u32::MAX) };
-            let name = self.runs.name(memory, at);
-            let header = memory.header(run);
-            let mut holders = std::mem::take(&mut self.holders);
-            holders.load(header, &memory.words);
-            let elsewhere = (0..MEDIA).any(|other| {
-                other != medium && holders.get(seat, other, header.keys().len) > offset
-            });
-            self.holders = holders;
-            let pod = self.pod(seat);
-            pod.spare.remove(&(name, medium));
-            if !elsewhere {
-                pod.aliased.remove(&name);
-            }
-        }
     }
 
     /// The pod holds something of this run. Now and then those are struck out that it has lost.

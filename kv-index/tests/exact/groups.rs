@@ -10,12 +10,12 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 const BLOCK_TOKENS: u32 = 4;
-const LENGTH: usize = 12;
+const LENGTH: u32 = 12;
 
 /// Group 0 attends to everything; group 1 to the last `window` tokens.
-fn stored(group: u32, window: Option<u32>, blocks: std::ops::Range<usize>) -> Event {
-    let name = |block: usize| EngineHash(block as u64 + 100);
-    let tokens = blocks.clone().flat_map(|block| vec![block as u32; BLOCK_TOKENS as usize]);
+fn stored(group: u32, window: Option<u32>, blocks: std::ops::Range<u32>) -> Event {
+    let name = |block: u32| EngineHash(u64::from(block) + 100);
+    let tokens = blocks.clone().flat_map(|block| vec![block; BLOCK_TOKENS as usize]);
     Event::Stored(Stored {
         parent: blocks.start.checked_sub(1).map(name),
         tokens: tokens.collect(),
@@ -27,14 +27,14 @@ fn stored(group: u32, window: Option<u32>, blocks: std::ops::Range<usize>) -> Ev
     })
 }
 
-fn removed(group: u32, block: usize) -> Event {
-    let blocks = vec![EngineHash(block as u64 + 100)];
+fn removed(group: u32, block: u32) -> Event {
+    let blocks = vec![EngineHash(u64::from(block) + 100)];
     Event::Removed(Removed { blocks, group, ..Removed::default() })
 }
 
 fn chain(index: &ExactIndex, hasher: &ChainHasher) -> Vec<BlockHash> {
     let tokens: Vec<u32> =
-        (0..LENGTH as u32).flat_map(|block| vec![block; BLOCK_TOKENS as usize]).collect();
+        (0..LENGTH).flat_map(|block| vec![block; BLOCK_TOKENS as usize]).collect();
     let mut chain = Vec::new();
     hasher.chain_tokens(index.root(None, None, BLOCK_TOKENS), &tokens, 4, &mut chain);
     chain
@@ -88,6 +88,27 @@ fn what_was_held_before_the_second_group_showed_up_is_not_lost() {
     assert_eq!(overlap.blocks(slot), 5);
 }
 
+#[test]
+fn a_pod_with_groups_keeps_to_its_share() {
+    let settings = ExactSettings { bytes: 1 << 20, pod_bytes: 100_000 };
+    let index = ExactIndex::new(settings, ChainHasher::with_seed(3));
+    let slot = Slots::default().acquire();
+    let mut evicted = 0;
+    for block in 0..20_000_u32 {
+        let stored = Stored {
+            blocks: vec![EngineHash(u64::from(block))],
+            tokens: vec![block],
+            block_tokens: 1,
+            group: block % 2,
+            window: (block % 2 == 1).then_some(8),
+            ..Stored::default()
+        };
+        evicted += index.apply(slot, &Event::Stored(stored)).evicted;
+        assert!(index.holder_blocks() < 5_000);
+    }
+    assert!(evicted > 10_000, "{evicted}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -109,13 +130,13 @@ proptest! {
             index.apply(slot, &removed(group, block));
             held.remove(&(group, block));
         }
-        let serves = |depth: usize| groups.iter().all(|(group, window)| {
-            let needed = window.map_or(depth, |window| (window as usize - 1).div_ceil(4).max(1));
+        let serves = |depth: u32| groups.iter().all(|(group, window)| {
+            let needed = window.map_or(depth, |window| (window - 1).div_ceil(4).max(1));
             (depth.saturating_sub(needed)..depth).all(|block| held.contains(&(*group, block)))
         });
         let truth = (0..=LENGTH).rev().find(|depth| serves(*depth)).unwrap_or(0);
         let mut overlap = Overlap::default();
         index.overlap(&chain, &mut overlap);
-        prop_assert_eq!(overlap.blocks(slot) as usize, truth);
+        prop_assert_eq!(overlap.blocks(slot), truth);
     }
 }

@@ -65,7 +65,7 @@ fn play(world: &mut World, ops: &[Op]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn it_equals_the_oracle_and_is_never_above_it(ops in vec(op(5, 6), 1..60)) {

@@ -1,11 +1,18 @@
 //! The indexes, each behind the same face. Each hashes the tokens that it is given itself.
 
+mod dynamo;
+
 use std::time::{Duration, Instant};
 
-use kv_index::{BlockHash, ChainHasher, EngineHash, Event, ExactIndex, ExactSettings, Overlap, Slot, Slots, Stored};
+use kv_index::{
+    BlockHash, ChainHasher, EngineHash, Event, ExactIndex, ExactSettings, Overlap, Slot, Slots,
+    Stored,
+};
 use smg_kv_index::{ChainBlockMap, ChainIndex, ContentHash, SequenceHash, StoredBlock};
 
 use crate::fleet::{BLOCK_TOKENS, Store, tokens};
+
+pub use dynamo::Dynamo;
 
 /// An index under measurement.
 pub trait Arm {
@@ -81,7 +88,8 @@ impl Arm for Exact {
     }
 
     fn recall(&self, question: usize) -> u64 {
-        self.questions[question].iter().filter(|key| **key == self.questions[question][0]).count() as u64
+        self.questions[question].iter().filter(|key| **key == self.questions[question][0]).count()
+            as u64
     }
 
     fn look_up(&mut self, question: usize) {
@@ -141,7 +149,8 @@ impl Arm for Smg {
     }
 
     fn recall(&self, question: usize) -> u64 {
-        self.questions[question].iter().filter(|key| **key == self.questions[question][0]).count() as u64
+        self.questions[question].iter().filter(|key| **key == self.questions[question][0]).count()
+            as u64
     }
 
     fn look_up(&mut self, question: usize) {

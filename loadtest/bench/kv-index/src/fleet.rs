@@ -130,7 +130,8 @@ impl Fleet {
                     && let Some((chain, pod)) = waiting.next()
                 {
                     // A pod works on one chain after the other where they share a beginning.
-                    let names = self.chains[chain].names().take_while(|name| held.contains(&(pod, *name)));
+                    let names =
+                        self.chains[chain].names().take_while(|name| held.contains(&(pod, *name)));
                     active.push((chain, pod, names.count()));
                 }
                 if active.is_empty() {
@@ -139,8 +140,10 @@ impl Fleet {
                 turn = (turn + 1) % active.len();
                 let (chain, pod, at) = active[turn];
                 let blocks = &self.chains[chain].blocks;
-                let names: Vec<u64> = self.chains[chain].names().take(at + BLOCKS_AT_ONCE).collect();
-                if at >= blocks.len() || names[at..].iter().all(|name| held.contains(&(pod, *name))) {
+                let names: Vec<u64> =
+                    self.chains[chain].names().take(at + BLOCKS_AT_ONCE).collect();
+                if at >= blocks.len() || names[at..].iter().all(|name| held.contains(&(pod, *name)))
+                {
                     if at >= blocks.len() {
                         active.swap_remove(turn);
                     } else {
@@ -149,7 +152,8 @@ impl Fleet {
                     continue;
                 }
                 active[turn].2 = names.len();
-                let tokens = blocks[at..names.len()].iter().flat_map(|block| tokens(*block)).collect();
+                let tokens =
+                    blocks[at..names.len()].iter().flat_map(|block| tokens(*block)).collect();
                 held.extend(names[at..].iter().map(|name| (pod, *name)));
                 let parent = at.checked_sub(1).map(|before| names[before]);
                 return Some(Store { pod, parent, names: names[at..].to_vec(), tokens });

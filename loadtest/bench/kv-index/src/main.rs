@@ -7,7 +7,7 @@ mod arms;
 mod fleet;
 mod measure;
 
-use arms::{Arm, Exact, Smg};
+use arms::{Arm, Dynamo, Exact, Smg};
 use fleet::Fleet;
 use measure::{Figures, measure};
 
@@ -42,8 +42,7 @@ fn main() {
 
 /// One shape, all indexes.
 fn compare(shape: &str, fleet: &Fleet) {
-    let mut arms: Vec<Box<dyn Arm>> =
-        vec![Box::new(Exact::new(fleet.pods)), Box::new(Smg::new(fleet.pods))];
+    let mut arms = all(fleet.pods);
     let figures = measure(fleet, &mut arms);
     println!(
         "{shape}: {} chains, {} pods, {} holder-blocks",
@@ -52,9 +51,9 @@ fn compare(shape: &str, fleet: &Fleet) {
         figures[0].holder_blocks
     );
     for (arm, figures) in arms.iter().zip(&figures) {
-        println!("  {:8} {figures}", arm.name());
+        println!("  {:18} {figures}", arm.name());
     }
-    let [ours, smg] = [&figures[0], &figures[1]];
+    let [ours, smg, dynamo, positional] = &figures[..] else { return };
     type Figure = fn(&Figures) -> f64;
     let bars: [(&str, Figure, f64); 6] = [
         ("cold_p50", |it| it.cold_ns[0], 1.0),
@@ -67,14 +66,31 @@ fn compare(shape: &str, fleet: &Fleet) {
     for (name, figure, limit) in bars {
         bar(&format!("{shape}_{name}_to_smg"), figure(ours) / figure(smg), limit);
     }
+    // Twice as fast as Dynamo's faster one of those that answer rightly. The positional one needs
+    // engine hashes of Dynamo's own making, which stock vLLM does not send.
+    let right: Vec<_> = [dynamo, positional].into_iter().filter(|it| it.wrong == 0).collect();
+    let fastest = |figure: fn(&Figures) -> f64| {
+        right.iter().map(|it| figure(it)).fold(f64::INFINITY, f64::min)
+    };
+    bar(&format!("{shape}_cold_p50_to_dynamo"), ours.cold_ns[0] / fastest(|it| it.cold_ns[0]), 0.5);
+    bar(&format!("{shape}_cold_p99_to_dynamo"), ours.cold_ns[1] / fastest(|it| it.cold_ns[1]), 0.5);
+    bar(&format!("{shape}_warm_p50_to_dynamo"), ours.warm_ns[0] / fastest(|it| it.warm_ns[0]), 0.5);
     bar(&format!("{shape}_wrong"), ours.wrong as f64, 0.0);
+}
+
+fn all(pods: usize) -> Vec<Box<dyn Arm>> {
+    vec![
+        Box::new(Exact::new(pods)),
+        Box::new(Smg::new(pods)),
+        Box::new(Dynamo::compressed(pods)),
+        Box::new(Dynamo::positional(pods)),
+    ]
 }
 
 /// What the index says it takes, beside what the process grew by.
 fn rss(holder_blocks: usize) {
     let fleet = Fleet::shared_prompts(holder_blocks, 64, 4);
-    let events: Vec<_> =
-        fleet.stores().map(|store| (store.pod, Exact::event(&store))).collect();
+    let events: Vec<_> = fleet.stores().map(|store| (store.pod, Exact::event(&store))).collect();
     let before = measure::rss();
     let exact = Exact::new(fleet.pods);
     events.iter().for_each(|(pod, event)| exact.apply(*pod, event));
@@ -87,12 +103,12 @@ fn rss(holder_blocks: usize) {
 /// The case in which an index that compares counts says 4: [1, 2, 3, 4] is held by one pod,
 /// [1, 92, 93, 4] by nobody (its parts by others).
 fn countless() {
-    let chain = |blocks: [u64; 4], pod| fleet::Chain { blocks: blocks.to_vec(), holders: vec![pod] };
+    let chain =
+        |blocks: [u64; 4], pod| fleet::Chain { blocks: blocks.to_vec(), holders: vec![pod] };
     let chains = vec![chain([1, 2, 3, 4], 0), chain([9, 92, 93, 4], 1)];
     let fleet = Fleet { pods: 2, chains };
     let stores: Vec<_> = fleet.stores().collect();
-    let arms: [Box<dyn Arm>; 2] = [Box::new(Exact::new(2)), Box::new(Smg::new(2))];
-    for mut arm in arms {
+    for mut arm in all(2) {
         arm.store(&stores);
         arm.ask(&[1, 92, 93, 4]);
         arm.look_up(0);
