@@ -9,6 +9,7 @@ use futures_util::{Stream, StreamExt as _, future};
 use kv_index::ApproximateIndex;
 use pingora_core::services::Service as _;
 use prometheus::Registry;
+use router::feed::kv_events::KvSink;
 use router::pool::{self, PoolGuard};
 use router::{Router, Tokenizers};
 use tokio::sync::{Notify, watch};
@@ -20,7 +21,9 @@ use crate::drain::{Drain, Outcome, Signal};
 use crate::listener::{self, Ledger, Sockets, Traffic};
 use crate::proxy::{BodyBudget, Gateway, Parts};
 use crate::telemetry;
-use crate::telemetry::{AccessLog, AccessLogWriter, Metrics, Readings, RouterCollector};
+use crate::telemetry::{
+    AccessLog, AccessLogWriter, KvCollector, Metrics, Readings, RouterCollector,
+};
 use crate::tls::Reloader;
 
 /// A gateway that runs.
@@ -104,6 +107,7 @@ impl App {
         let (router, pool) = brain(&config)?;
         let readings = Readings::of(Arc::clone(&router));
         registry.register(Box::new(RouterCollector::new(readings.clone())?))?;
+        registry.register(Box::new(KvCollector::new(readings.clone())?))?;
 
         let mut sockets = Sockets::default();
         let addr = sockets.bind(config.listen).map_err(taken("listen", config.listen))?;
@@ -241,8 +245,14 @@ async fn until(mut stopped: watch::Receiver<bool>, task: impl Future<Output = ()
 
 /// What decides: the pool that discovery fills, the index that forgets pods as they go.
 fn brain(config: &Config) -> Result<(Arc<Router>, PoolGuard), StartError> {
-    let (pool, guard) = pool::start(config.pool.clone(), config.discovery())?;
     let index = Arc::new(ApproximateIndex::new(config.kv_index.settings()));
+    let sink = Arc::clone(&index) as Arc<dyn KvSink>;
+    let (pool, guard) = pool::start_with_events(
+        config.pool.clone(),
+        config.discovery(),
+        config.kv_events.clone(),
+        sink,
+    )?;
     let removed = Arc::clone(&index);
     let tokenizers = tokenizers(config)?;
     let router = Arc::new(Router::new(pool, config.routing, index, tokenizers));

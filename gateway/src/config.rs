@@ -20,6 +20,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use router::discovery::{DiscoverySettings, KubernetesSettings, StaticEndpoint};
+use router::feed::kv_events::KvEventsSettings;
 use router::policy;
 use router::pool::PoolSettings;
 use schemars::JsonSchema;
@@ -57,6 +58,8 @@ pub struct Config {
     pub routing: policy::Settings,
     /// Remembering which pod was sent which prompt.
     pub kv_index: KvIndex,
+    /// Hearing from the pods themselves what they hold.
+    pub kv_events: KvEventsSettings,
     /// Tokenizers, as `MODEL: DIR`, a folder with `tokenizer.json` and `tokenizer_config.json`. A
     /// model without one is matched by the bytes of its prompts.
     pub tokenizers: BTreeMap<String, PathBuf>,
@@ -90,6 +93,7 @@ impl Default for Config {
             pool: PoolSettings::default(),
             routing: policy::Settings::default(),
             kv_index: KvIndex::default(),
+            kv_events: KvEventsSettings::default(),
             tokenizers: BTreeMap::new(),
             deadlines: Deadlines::default(),
             limits: Limits::default(),

@@ -11,6 +11,8 @@ pub(crate) mod refuse;
 mod relay;
 mod respond;
 pub(crate) mod route;
+mod spare;
+mod spare;
 mod upstream;
 
 use std::sync::Arc;
@@ -308,7 +310,7 @@ impl ProxyHttp for Gateway {
 /// meanwhile: parsing and tokenizing 1 MB takes milliseconds, and seconds where the slower
 /// tokenizer has to do.
 fn off_reactor<T>(body_bytes: usize, work: impl FnOnce() -> T) -> T {
-    const LONG: usize = 256 << 10;
+    const LONG: usize = 1 << 20;
     let flavor = tokio::runtime::Handle::current().runtime_flavor();
     if body_bytes < LONG || flavor != RuntimeFlavor::MultiThread {
         return work();

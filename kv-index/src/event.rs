@@ -25,11 +25,13 @@ pub struct Stored {
     pub blocks: Vec<EngineHash>,
     /// The block before the first; none at the start of a chain, and in a re-announcement.
     pub parent: Option<EngineHash>,
-    /// The token ids of all the blocks, flat: `blocks.len() * block_tokens`.
+    /// The token ids of all the blocks, flat: `blocks.len() * block_tokens`. Empty if the engine
+    /// names none, as offloading stores do: then the blocks are known by their hashes alone.
     pub tokens: Vec<u32>,
-    /// Tokens per block.
+    /// Tokens per block, never 0.
     pub block_tokens: u32,
-    /// The adapter (LoRA) under which they were computed.
+    /// The adapter (LoRA) under which they were computed. One that the engine names by its number
+    /// alone gets a name that no request can have.
     pub adapter: Option<String>,
     /// What besides the tokens is part of each block's identity; empty: nothing, for every block.
     /// The adapter's name is not repeated here.

@@ -4,13 +4,14 @@ use std::hash::{BuildHasher, Hash, Hasher};
 
 use ahash::RandomState;
 
-use crate::Milestones;
+use crate::{ExtraKey, Milestones, Stored};
 
 /// The identity of a block: its content and everything before it.
 ///
 /// 64 bits, keyed with secrets of this process, so that no client can craft two prompts that
 /// collide. By chance alone, the odds that a lookup of an unknown block meets one of 10^8 known
-/// blocks are 10^8 / 2^64, about 5 in 10^12.
+/// blocks are 10^8 / 2^64, about 5 in 10^12; the odds that any two of 10^8 known blocks are taken
+/// for each other are 10^16 / 2^65, about 1 in 3700.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BlockHash(u64);
 
@@ -18,6 +19,18 @@ pub struct BlockHash(u64);
 #[derive(Clone, Debug)]
 pub struct ChainHasher {
     state: RandomState,
+}
+
+// === impl BlockHash ===
+
+impl BlockHash {
+    pub(crate) fn of(key: u64) -> Self {
+        Self(key)
+    }
+
+    pub(crate) fn get(self) -> u64 {
+        self.0
+    }
 }
 
 // === impl ChainHasher ===
@@ -42,6 +55,55 @@ impl ChainHasher {
         BlockHash(self.state.hash_one(parts))
     }
 
+    /// The root of the prompts that vLLM lets share blocks: same adapter, same cache salt, same
+    /// block size. Whoever asks an [`ExactIndex`](crate::ExactIndex) starts here.
+    #[must_use]
+    pub fn prompt_root(
+        &self,
+        adapter: Option<&str>,
+        salt: Option<&str>,
+        block_tokens: u32,
+    ) -> BlockHash {
+        let block_tokens = block_tokens.to_string();
+        self.root(&[adapter.unwrap_or_default(), salt.unwrap_or_default(), &block_tokens])
+    }
+
+    /// One block after `parent`. What is part of its identity besides its tokens (an image's
+    /// hash) makes it a block that no prompt of text alone can name.
+    #[must_use]
+    pub fn block(&self, parent: BlockHash, tokens: &[u32], extra: &[ExtraKey]) -> BlockHash {
+        let mut hasher = self.after(parent, tokens);
+        if !extra.is_empty() {
+            extra.hash(&mut hasher);
+        }
+        BlockHash(hasher.finish())
+    }
+
+    /// Appends the keys of what an engine stored after the block `parent` (none: at the start).
+    /// The one text beside the first block of all is its cache salt, and part of the root.
+    pub(crate) fn chain_stored(&self, parent: Option<u64>, stored: &Stored, chain: &mut Vec<u64>) {
+        let mut extra = stored.extra_keys.iter().map(Vec::as_slice);
+        let mut parent = parent.map(BlockHash);
+        for tokens in stored.tokens.chunks_exact((stored.block_tokens as usize).max(1)) {
+            let extra = extra.next().unwrap_or_default();
+            let block = match (parent, extra) {
+                (Some(parent), extra) => self.block(parent, tokens, extra),
+                (None, [ExtraKey::Text(salt)]) => {
+                    let adapter = stored.adapter.as_deref();
+                    let root = self.prompt_root(adapter, Some(salt), stored.block_tokens);
+                    self.block(root, tokens, &[])
+                }
+                (None, extra) => {
+                    let adapter = stored.adapter.as_deref();
+                    let root = self.prompt_root(adapter, None, stored.block_tokens);
+                    self.block(root, tokens, extra)
+                }
+            };
+            chain.push(block.0);
+            parent = Some(block);
+        }
+    }
+
     /// Appends the hashes of all full blocks of `tokens`; a last partial block has no hash, as in
     /// vLLM.
     pub fn chain_tokens(
@@ -55,7 +117,7 @@ impl ChainHasher {
         chain.reserve(blocks.len());
         let mut parent = root;
         for block in blocks {
-            parent = self.block(parent, block);
+            parent = self.block(parent, block, &[]);
             chain.push(parent);
         }
     }
@@ -68,18 +130,18 @@ impl ChainHasher {
         loop {
             let step = Milestones::stride(hashes.len() + 1).saturating_mul(block_bytes.max(1));
             let Some((run, after)) = rest.split_at_checked(step) else { break };
-            parent = self.block(parent, run);
+            parent = BlockHash(self.after(parent, run).finish());
             hashes.push(parent);
             rest = after;
         }
         Milestones::hashed(hashes)
     }
 
-    fn block<T: Hash>(&self, parent: BlockHash, content: &[T]) -> BlockHash {
+    fn after<T: Hash>(&self, parent: BlockHash, content: &[T]) -> impl Hasher + use<T> {
         let mut hasher = self.state.build_hasher();
         hasher.write_u64(parent.0);
         Hash::hash_slice(content, &mut hasher);
-        BlockHash(hasher.finish())
+        hasher
     }
 }
 

@@ -10,14 +10,17 @@
 
 mod approximate;
 mod event;
+mod exact;
 mod hash;
 mod milestones;
 mod overlap;
 mod recency;
 mod slots;
+pub mod wire;
 
 pub use approximate::{ApproximateIndex, Settings};
 pub use event::{EngineHash, Event, ExtraKey, Medium, Removed, Stored};
+pub use exact::{Applied, ExactIndex, ExactSettings, MOST_SLOTS};
 pub use hash::{BlockHash, ChainHasher};
 pub use milestones::Milestones;
 pub use overlap::Overlap;

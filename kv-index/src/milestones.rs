@@ -1,15 +1,15 @@
 //! Where a long chain is remembered: at every block first, then at wider and wider steps.
 //!
 //! A chained hash vouches for everything before it, so a memory of what was sent need not keep
-//! every block. Milestones stand at each of the first 128 blocks, then at every second block up to
-//! 256, every fourth up to 512, and so on: 64 to each doubling. What a pod holds of a prompt is
-//! thereby understated by at most 1/64 of it, never overstated, and a prompt of 7,000 blocks takes
-//! 493 entries.
+//! every block. Milestones stand at each of the first 64 blocks, then at every second block up to
+//! 128, every fourth up to 256, and so on: 32 to each doubling. What a pod holds of a prompt is
+//! thereby understated by at most 1/32 of it, never overstated, and a prompt of 7,000 blocks takes
+//! 278 entries.
 
 use crate::BlockHash;
 
 /// Milestones to each doubling of the position.
-const PER_DOUBLING: usize = 64;
+const PER_DOUBLING: usize = 32;
 
 /// The hashes of a chain's blocks at its milestones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,15 +63,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn positions_rise_and_understate_by_a_64th_at_most() {
-        for number in 0..1_500 {
+    fn positions_rise_and_understate_by_a_32nd_at_most() {
+        for number in 0..1_000 {
             let (here, next) = (Milestones::position(number), Milestones::position(number + 1));
             assert!(here < next, "{number}");
-            assert!(next - here <= 1 + here / 64, "{number}: {here} to {next}");
+            assert!(next - here <= 1 + here / 32, "{number}: {here} to {next}");
         }
-        let seen = [1, 128, 129, 192, 193, 256, 257].map(Milestones::position);
-        assert_eq!(seen, [1, 128, 130, 256, 260, 512, 520]);
-        assert_eq!([1, 128, 129, 193].map(Milestones::stride), [1, 1, 2, 4]);
-        assert_eq!((1..).take_while(|n| Milestones::position(*n) <= 7_000).count(), 493);
+        let seen = [1, 64, 65, 96, 97, 128, 129].map(Milestones::position);
+        assert_eq!(seen, [1, 64, 66, 128, 132, 256, 264]);
+        assert_eq!([1, 64, 65, 97].map(Milestones::stride), [1, 1, 2, 4]);
+        assert_eq!((1..).take_while(|n| Milestones::position(*n) <= 7_000).count(), 278);
     }
 }

@@ -1,18 +1,40 @@
 //! How many leading blocks of one chain each pod holds.
 
+use std::sync::Arc;
+
 use crate::Slot;
+use crate::exact::Roster;
 
 /// Depth in blocks per slot index. The caller keeps one and lends it to each lookup, so that
 /// looking up allocates nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Overlap {
-    depths: Vec<Depth>,
+    depths: Depths,
+    recency: Vec<Recent>,
+    /// Whose the slot indices were at the lookup; none: whoever asks.
+    roster: Option<Arc<Roster>>,
 }
 
-/// What one pod holds of the chain, and how full it is.
+/// What a lookup writes, and what it needs meanwhile.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Depths {
+    /// Per slot index: leading blocks held in any medium.
+    pub(crate) blocks: Vec<u32>,
+    /// The same on the GPU alone, once some run has holders elsewhere.
+    pub(crate) on_gpu: Vec<u32>,
+    pub(crate) is_split: bool,
+    /// A bit per slot index: has held everything so far.
+    pub(crate) alive: Vec<u64>,
+    pub(crate) alive_on_gpu: Vec<u64>,
+    /// A bit per slot index: holds the run at hand.
+    pub(crate) kept: Vec<u64>,
+    /// The run's holders, copied.
+    pub(crate) words: Vec<u64>,
+}
+
+/// When the deepest block was used, and how full the pod is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Depth {
-    blocks: u32,
+struct Recent {
     touched_ms: u64,
     eviction_age_ms: Option<u64>,
 }
@@ -22,7 +44,9 @@ struct Depth {
 impl Overlap {
     /// Forgets everything, keeping its memory.
     pub fn clear(&mut self) {
-        self.depths.clear();
+        self.depths.start(0, &[]);
+        self.recency.clear();
+        self.roster = None;
     }
 
     /// Notes that the pod holds the first `blocks` blocks, the last of them used at `touched_ms`,
@@ -34,29 +58,79 @@ impl Overlap {
         touched_ms: u64,
         eviction_age_ms: Option<u64>,
     ) {
-        if self.depths.len() <= slot.index() {
-            self.depths.resize(slot.index() + 1, Depth::default());
+        if self.recency.len() <= slot.index() {
+            self.recency.resize(slot.index() + 1, Recent::default());
         }
-        let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
-        self.depths[slot.index()] = Depth { blocks, touched_ms, eviction_age_ms };
+        self.recency[slot.index()] = Recent { touched_ms, eviction_age_ms };
+        self.depths.set(slot.index(), blocks, blocks);
     }
 
-    /// Leading blocks that the pod holds.
+    /// Leading blocks that the pod holds, in whatever medium.
     #[must_use]
     pub fn blocks(&self, slot: Slot) -> u32 {
-        self.depths.get(slot.index()).map_or(0, |depth| depth.blocks)
+        self.depth(slot, &self.depths.blocks)
+    }
+
+    /// Leading blocks that the pod holds in device memory.
+    #[must_use]
+    pub fn gpu_blocks(&self, slot: Slot) -> u32 {
+        let split = self.depths.is_split;
+        self.depth(slot, if split { &self.depths.on_gpu } else { &self.depths.blocks })
     }
 
     /// How long ago the block was used that the pod would evict next, in milliseconds; none while
     /// it has room.
     #[must_use]
     pub fn eviction_age_ms(&self, slot: Slot) -> Option<u64> {
-        self.depths.get(slot.index()).and_then(|depth| depth.eviction_age_ms)
+        self.recency.get(slot.index()).and_then(|recent| recent.eviction_age_ms)
     }
 
     /// When the pod last used the deepest block that it holds of this chain.
     #[must_use]
     pub fn touched_ms(&self, slot: Slot) -> u64 {
-        self.depths.get(slot.index()).map_or(0, |depth| depth.touched_ms)
+        self.recency.get(slot.index()).map_or(0, |recent| recent.touched_ms)
+    }
+
+    /// Starts a lookup among the pods of `roster`.
+    pub(crate) fn lend(&mut self, roster: Arc<Roster>) -> (&Roster, &mut Depths) {
+        self.recency.clear();
+        (self.roster.insert(roster), &mut self.depths)
+    }
+
+    fn depth(&self, slot: Slot, depths: &[u32]) -> u32 {
+        let is_current = self.roster.as_ref().is_none_or(|roster| roster.is_current(slot));
+        let depth = depths.get(slot.index()).copied().unwrap_or(0);
+        if is_current { depth } else { 0 }
+    }
+}
+
+// === impl Depths ===
+
+impl Depths {
+    /// Nobody holds anything yet; `alive` may.
+    pub(crate) fn start(&mut self, slots: usize, alive: &[u64]) {
+        self.blocks.clear();
+        self.blocks.resize(slots, 0);
+        self.is_split = false;
+        self.alive.clear();
+        self.alive.extend_from_slice(alive);
+        self.kept.resize(alive.len(), 0);
+    }
+
+    /// Notes one pod's depths, whatever was noted of it before.
+    pub(crate) fn set(&mut self, index: usize, blocks: usize, on_gpu: usize) {
+        let [blocks, on_gpu] = [blocks, on_gpu].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        if self.blocks.len() <= index {
+            self.blocks.resize(index + 1, 0);
+        }
+        if on_gpu != blocks && !self.is_split {
+            self.is_split = true;
+            self.on_gpu.clone_from(&self.blocks);
+        }
+        self.blocks[index] = blocks;
+        if self.is_split {
+            self.on_gpu.resize(self.blocks.len(), 0);
+            self.on_gpu[index] = on_gpu;
+        }
     }
 }

@@ -8,6 +8,7 @@
 //! | time | `driver` | the one task that lets steps take their time; tickets that abort on drop |
 //! | text | `generation` | ids to text, stop strings |
 //! | wire | `server`, `routes`, `sse`, `body`, `errors`, `metrics` | vLLM's routes and shapes |
+//! | events | `events`, `publisher` | what happened in the cache, as vLLM publishes it |
 //! | trouble | `fault`, `listener`, `recorder` | what can be wrong with a pod, what it received |
 
 pub mod assets;
@@ -19,12 +20,14 @@ mod config;
 mod driver;
 mod engine;
 mod errors;
+mod events;
 mod fault;
 mod generation;
 mod language;
 mod listener;
 mod metrics;
 mod pod;
+mod publisher;
 mod recorder;
 mod routes;
 mod sequence;
@@ -44,14 +47,15 @@ use self::{
     fault::Faults,
     listener::{Control, PodListener},
     pod::Pod,
+    publisher::Publisher,
     recorder::Recorder,
 };
 
 pub use self::{
-    cache::{BlockCache, Chain},
-    config::{Config, EngineConfig},
+    cache::{BlockCache, CacheEvent, Chain},
+    config::{Config, EngineConfig, KvEventsConfig},
     engine::{Busy, Engine, Step},
-    fault::Fault,
+    fault::{Fault, KvFault},
     language::{Context, Language},
     recorder::Recorded,
     sequence::{Finish, Output, Prompt, RequestId},
@@ -79,6 +83,9 @@ pub enum StartError {
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Bind { address: SocketAddr, source: std::io::Error },
+    /// The sockets of the KV events cannot be opened.
+    #[error("KV events: {0}")]
+    KvEvents(#[from] zeromq::ZmqError),
     /// The tokenizer cannot be loaded.
     #[error("tokenizer: {0}")]
     Tokenizer(#[from] TokenizeError),
@@ -120,16 +127,22 @@ impl Simulator {
             .await
             .map_err(|source| StartError::Bind { address: config.listen, source })?;
         let address = listener.address();
-        let driver = Driver::new(Engine::new(config.engine.clone(), model.language));
+        let mut tasks = JoinSet::new();
+        let publisher = match config.engine.kv_events {
+            true => Some(Publisher::start(&config, address, &stop, &mut tasks).await?),
+            false => None,
+        };
+        let engine = Engine::new(config.engine.clone(), model.language);
+        let driver = Driver::new(engine, publisher.clone());
         let pod = Arc::new(Pod {
             config,
             driver: driver.clone(),
             tokenizer: model.tokenizer,
             faults,
             recorder: Recorder::default(),
+            publisher,
             started: pod::unix_s(),
         });
-        let mut tasks = JoinSet::new();
         tasks.spawn(driver.run(stop.clone()));
         let routes = server::router(pod.clone());
         let serve = axum::serve(listener, routes.into_make_service_with_connect_info::<Control>())
@@ -157,6 +170,11 @@ impl Simulator {
         self.pod.faults.set(fault);
     }
 
+    /// Does something to its KV events, and waits until it is done.
+    pub async fn kv_fault(&self, fault: KvFault) {
+        self.pod.kv_fault(fault).await;
+    }
+
     /// The last requests as they arrived, oldest first; health and metrics polls left out.
     pub fn requests(&self) -> Vec<Recorded> {
         self.pod.recorder.all()
@@ -165,6 +183,11 @@ impl Simulator {
     /// Counters, as of the engine's last step.
     pub fn stats(&self) -> Stats {
         self.pod.driver.with_engine(|engine| engine.stats().clone())
+    }
+
+    /// Names of all blocks that would be hits, one for each copy, sorted.
+    pub fn cached_keys(&self) -> Vec<u64> {
+        self.pod.driver.with_engine(|engine| engine.cache().cached_keys())
     }
 
     /// Requests running and waiting.
@@ -207,6 +230,10 @@ impl Fleet {
             let mut config = config.clone();
             if config.listen.port() != 0 {
                 config.listen.set_port(config.listen.port() + offset);
+            }
+            // Often given as two neighbours.
+            for port in [&mut config.kv_events.port, &mut config.kv_events.replay_port] {
+                *port += if *port == 0 { 0 } else { 2 * offset };
             }
             pods.push(Simulator::start_model(config, model.clone()).await?);
         }

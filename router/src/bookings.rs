@@ -1,5 +1,8 @@
 //! Load is what we booked: nobody polls a gauge to learn how busy a pod is.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +19,8 @@ pub struct Load {
     /// Cold prompt tokens placed on it of late: the last ones count most. What keeps paced
     /// sessions, which never overlap in time, from piling on one pod.
     pub recent_tokens: f64,
-    /// Learned cost of one uncached prompt token, in milliseconds.
+    /// Learned cost of one uncached prompt token, in milliseconds. Of a pod that has not shown its
+    /// own it is the mean of those that have: an idle pod must not look slow because it is idle.
     pub prefill_ms_per_token: f64,
 }
 
@@ -31,7 +35,19 @@ pub struct Bookings {
 #[derive(Debug, Default)]
 pub struct Desk {
     loads: Vec<(Option<Slot>, Load)>,
+    /// What was seen of each pod's rate, by slot index.
+    rates: Vec<Rate>,
+    /// The mean of the learned rates.
+    fleet_rate: Option<f64>,
     tickets: u64,
+}
+
+/// A pod's rate, as sums over its answers in which the latest count most. Sums and not rates, so
+/// that a short prompt, whose time is mostly overhead, says as little as it knows.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rate {
+    ms: f64,
+    tokens: f64,
 }
 
 /// A place taken on a pod; given back on drop, whatever happens.
@@ -43,6 +59,7 @@ pub struct Booking {
     queued_before: u64,
     booked_at: Instant,
     prefilling: bool,
+    began: bool,
 }
 
 /// All pods' bookings added up.
@@ -61,8 +78,8 @@ const RECENT_PLACEMENTS_PER_POD: f64 = 1024.0;
 /// Fewer cold tokens say more about noise than about the pod's prefill rate.
 const LEARN_FROM_TOKENS: u32 = 128;
 
-/// Weight of the newest observation of a rate.
-const LEARN_WEIGHT: f64 = 0.1;
+/// What is left of older observations of a rate when a new one comes.
+const RATE_FADE: f64 = 0.9;
 
 /// What a rate may be, in milliseconds per token: from a big GPU (1 M tokens/s) to a slow CPU.
 const RATE_RANGE_MS: (f64, f64) = (0.001, 10.0);
@@ -98,8 +115,15 @@ impl Bookings {
         let queued_before = desk.enter(slot, cold_tokens);
         drop(desk);
         let bookings = Arc::clone(self);
-        let (booked_at, prefilling) = (now, true);
-        let booking = Booking { bookings, slot, cold_tokens, queued_before, booked_at, prefilling };
+        let booking = Booking {
+            bookings,
+            slot,
+            cold_tokens,
+            queued_before,
+            booked_at: now,
+            prefilling: true,
+            began: false,
+        };
         Some((result, booking))
     }
 
@@ -110,6 +134,7 @@ impl Bookings {
             && *owner == Some(slot)
         {
             (*owner, *load) = (None, Load::default());
+            desk.unlearn(slot);
         }
     }
 
@@ -138,12 +163,14 @@ impl Desk {
         let load = self.load(slot);
         if self.loads.len() <= slot.index() {
             self.loads.resize(slot.index() + 1, (None, Load::default()));
+            self.rates.resize(slot.index() + 1, Rate::default());
         }
         let owner = &mut self.loads[slot.index()];
         // An old snapshot may still name the predecessor, which must not undo the successor.
         let is_newer = owner.0.is_none_or(|known| known.generation() < slot.generation());
         if is_newer {
             *owner = (Some(slot), load);
+            self.unlearn(slot);
         }
         load
     }
@@ -151,7 +178,11 @@ impl Desk {
     /// What is booked on a pod, or what a newcomer would start with.
     fn load(&self, slot: Slot) -> Load {
         match self.loads.get(slot.index()) {
-            Some((Some(owner), load)) if *owner == slot => *load,
+            Some((Some(owner), load)) if *owner == slot => {
+                let rate = self.rates[slot.index()].ms_per_token().or(self.fleet_rate);
+                let prefill_ms_per_token = rate.unwrap_or(load.prefill_ms_per_token);
+                Load { prefill_ms_per_token, ..*load }
+            }
             _ => self.newcomer(),
         }
     }
@@ -166,17 +197,36 @@ impl Desk {
     /// draw every cold prompt until it had caught up with years of history.
     fn newcomer(&self) -> Load {
         let (mut known, mut load) = (0.0_f64, Load::default());
-        let mut rates = 0.0;
         for (_, other) in self.loads.iter().filter(|(owner, _)| owner.is_some()) {
             known += 1.0;
             load.recent_tokens += other.recent_tokens;
-            rates += other.prefill_ms_per_token;
         }
         if known > 0.0 {
             load.recent_tokens /= known;
-            load.prefill_ms_per_token = rates / known;
         }
+        load.prefill_ms_per_token = self.fleet_rate.unwrap_or(load.prefill_ms_per_token);
         load
+    }
+
+    fn learn(&mut self, slot: Slot, ms: f64, tokens: f64) {
+        let is_current =
+            self.loads.get(slot.index()).is_some_and(|(owner, _)| *owner == Some(slot));
+        if is_current && let Some(rate) = self.rates.get_mut(slot.index()) {
+            rate.ms = rate.ms * RATE_FADE + ms;
+            rate.tokens = rate.tokens * RATE_FADE + tokens;
+            self.average();
+        }
+    }
+
+    fn unlearn(&mut self, slot: Slot) {
+        self.rates[slot.index()] = Rate::default();
+        self.average();
+    }
+
+    fn average(&mut self) {
+        let learned = self.rates.iter().filter_map(|rate| rate.ms_per_token());
+        let (count, sum) = learned.fold((0.0, 0.0), |(count, sum), rate| (count + 1.0, sum + rate));
+        self.fleet_rate = (count > 0.0).then(|| sum / count);
     }
 
     fn enter(&mut self, slot: Slot, cold_tokens: u32) -> u64 {
@@ -206,6 +256,15 @@ impl Desk {
     }
 }
 
+// === impl Rate ===
+
+impl Rate {
+    fn ms_per_token(self) -> Option<f64> {
+        let is_learned = self.tokens > 0.0;
+        is_learned.then(|| (self.ms / self.tokens).clamp(RATE_RANGE_MS.0, RATE_RANGE_MS.1))
+    }
+}
+
 // === impl Booking ===
 
 impl Booking {
@@ -213,6 +272,12 @@ impl Booking {
     #[must_use]
     pub fn slot(&self) -> Slot {
         self.slot
+    }
+
+    /// The pod has begun a good answer: what was placed on it counts as its work from now on, in
+    /// flight or not. Without this it was no work of the pod's, and is taken back.
+    pub fn began(&mut self) {
+        self.began = true;
     }
 
     /// The first token came: the prefill is over, and the pod's rate is learned from it. Counted
@@ -224,101 +289,25 @@ impl Booking {
         let cold_tokens = self.cold_tokens;
         let ttft_ms = now.saturating_duration_since(self.booked_at).as_secs_f64() * 1e3;
         let ahead = self.queued_before + u64::from(cold_tokens);
-        self.bookings.desk.lock().change(self.slot, |load| {
+        let mut desk = self.bookings.desk.lock();
+        desk.change(self.slot, |load| {
             load.prefill_tokens = load.prefill_tokens.saturating_sub(u64::from(cold_tokens));
-            if cold_tokens >= LEARN_FROM_TOKENS {
-                #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
-                let seen = (ttft_ms / ahead as f64).clamp(RATE_RANGE_MS.0, RATE_RANGE_MS.1);
-                load.prefill_ms_per_token += LEARN_WEIGHT * (seen - load.prefill_ms_per_token);
-            }
         });
+        if cold_tokens >= LEARN_FROM_TOKENS {
+            #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
+            desk.learn(self.slot, ttft_ms, ahead as f64);
+        }
     }
 }
 
 impl Drop for Booking {
     fn drop(&mut self) {
         let prefill = if self.prefilling { u64::from(self.cold_tokens) } else { 0 };
+        let undone = if self.began { 0.0 } else { f64::from(self.cold_tokens) };
         self.bookings.desk.lock().change(self.slot, |load| {
             load.prefill_tokens = load.prefill_tokens.saturating_sub(prefill);
             load.requests = load.requests.saturating_sub(1);
+            load.recent_tokens = (load.recent_tokens - undone).max(0.0);
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use kv_index::Slots;
-    use std::time::Duration;
-
-    fn book(bookings: &Arc<Bookings>, slot: Slot, cold: u32) -> Booking {
-        let choose = |desk: &mut Desk| {
-            desk.admit(slot);
-            Some(((), slot, cold))
-        };
-        bookings.book(Instant::now(), choose).unwrap().1
-    }
-
-    fn answer(booking: &mut Booking, after_ms: u64) {
-        booking.first_token(booking.booked_at + Duration::from_millis(after_ms));
-    }
-
-    #[test]
-    fn a_booking_is_given_back_on_drop_before_and_after_the_first_token() {
-        let (bookings, slot) = (Arc::new(Bookings::default()), Slots::default().acquire());
-        let (mut a, b) = (book(&bookings, slot, 100), book(&bookings, slot, 50));
-        assert_eq!(bookings.totals(), Totals { prefill_tokens: 150, requests: 2 });
-        answer(&mut a, 5);
-        answer(&mut a, 5);
-        assert_eq!(bookings.totals(), Totals { prefill_tokens: 50, requests: 2 });
-        drop((a, b));
-        assert_eq!(bookings.totals(), Totals::default());
-    }
-
-    #[test]
-    fn a_late_booking_of_a_dead_pod_does_not_touch_its_successor() {
-        let (bookings, mut slots) = (Arc::new(Bookings::default()), Slots::default());
-        let old = slots.acquire();
-        let late = book(&bookings, old, 10);
-        slots.release(old);
-        let new = slots.acquire();
-        let current = book(&bookings, new, 7);
-        drop(late);
-        assert_eq!(bookings.totals(), Totals { prefill_tokens: 7, requests: 1 });
-        drop(book(&bookings, old, 3));
-        let sum = bookings.totals();
-        assert_eq!(
-            sum,
-            Totals { prefill_tokens: 7, requests: 1 },
-            "a stale snapshot books nothing"
-        );
-        drop(current);
-        assert_eq!(bookings.totals(), Totals::default());
-    }
-
-    #[test]
-    fn rates_are_learned_from_long_prompts_only_and_count_the_queue() {
-        let (bookings, slot) = (Arc::new(Bookings::default()), Slots::default().acquire());
-        answer(&mut book(&bookings, slot, 16), 1_000);
-        assert!((bookings.load(slot).prefill_ms_per_token - 0.1).abs() < 1e-9);
-        for _ in 0..100 {
-            let _ahead = book(&bookings, slot, 1_000);
-            answer(&mut book(&bookings, slot, 1_000), 4_000);
-        }
-        assert!((bookings.load(slot).prefill_ms_per_token - 2.0).abs() < 0.01);
-    }
-
-    #[test]
-    fn a_newcomer_starts_at_the_mean() {
-        let (bookings, mut slots) = (Arc::new(Bookings::default()), Slots::default());
-        let (a, b, c) = (slots.acquire(), slots.acquire(), slots.acquire());
-        assert!(bookings.load(a).recent_tokens + bookings.load(b).recent_tokens < 1e-9);
-        drop((book(&bookings, a, 0), book(&bookings, b, 0)));
-        drop((book(&bookings, a, 1_000), book(&bookings, b, 3_000)));
-        let recent = bookings.load(c).recent_tokens;
-        assert!((1_990.0..2_010.0).contains(&recent), "{recent}");
-        bookings.forget(b);
-        let recent = bookings.load(c).recent_tokens;
-        assert!((990.0..1_010.0).contains(&recent), "a pod that left does not count: {recent}");
     }
 }

@@ -4,6 +4,7 @@ use kv_index::{Overlap, Slot};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::bookings::Load;
+use crate::memory::ON_ITS_WAY;
 use crate::openai::Api;
 use crate::policy::{self, Ask, Candidate};
 use crate::pool::{Endpoint, Role, Snapshot};
@@ -14,7 +15,7 @@ use crate::query::Query;
 pub struct View<'a> {
     /// The pods.
     pub snapshot: &'a Snapshot,
-    /// How deep each holds this prompt.
+    /// How deep each holds this prompt, or is about to.
     pub overlap: &'a Overlap,
     /// The request.
     pub query: &'a Query,
@@ -54,14 +55,21 @@ fn tabulate(view: &View<'_>, mut load: impl FnMut(Slot) -> Load, candidates: &mu
         }
         let slot = endpoint.slot;
         let matched_tokens = prompt.matched_tokens(view.overlap.blocks(slot));
+        let load = load(slot);
+        let is_on_its_way = view.overlap.touched_ms(slot) == ON_ITS_WAY;
+        let queued = u32::try_from(load.prefill_tokens).unwrap_or(u32::MAX);
         let uncached_tokens = prompt.tokens.saturating_sub(matched_tokens).max(1);
         candidates.push(Candidate {
             slot,
             position,
             matched_tokens,
+            on_its_way_tokens: if is_on_its_way { matched_tokens.min(queued) } else { 0 },
             uncached_tokens,
             cold_tokens: if prefills { prompt.cold_tokens(uncached_tokens) } else { 0 },
-            load: load(slot),
+            load,
+            is_home: view.query.home.is_some_and(|home| {
+                home.slot == slot && home.blocks <= view.overlap.blocks(slot) as usize
+            }),
             eviction_age_ms: view.overlap.eviction_age_ms(slot),
             session_rank: session.map_or(0, |session| rank(session, endpoint)),
             cost_ms: 0.0,

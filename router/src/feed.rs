@@ -1,6 +1,7 @@
 //! What we hear from each pod: one owned task per pod and feed, from its first sighting to its end.
 
 mod engine_metrics;
+pub mod kv_events;
 mod probe;
 
 use std::sync::Arc;
@@ -8,13 +9,14 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use kv_index::Slot;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 pub use engine_metrics::EngineMetricsSettings;
 pub use probe::{ProbeError, ProbeSettings};
 
-use crate::pool::{Event, Pod, PoolSettings, Shared};
+use self::kv_events::{KvEventsSettings, KvSink, Lanes, Mode, PodEvents};
+use crate::pool::{Endpoint, EngineHints, Event, Pod, PoolSettings, Shared};
 
 /// Starts the feeds of pods.
 #[derive(Debug)]
@@ -24,8 +26,17 @@ pub(crate) struct Feeds {
     /// A connection per probe: it also proves that the pod accepts.
     probe_client: reqwest::Client,
     metrics_client: reqwest::Client,
+    kv_events: Option<KvFeeds>,
     events: mpsc::Sender<Event>,
     shared: Arc<Shared>,
+}
+
+/// What the feeds of KV events share.
+#[derive(Debug)]
+struct KvFeeds {
+    settings: Arc<KvEventsSettings>,
+    sink: Arc<dyn KvSink>,
+    lanes: Arc<Lanes>,
 }
 
 /// The running feeds of one pod; dropping it ends them.
@@ -69,16 +80,40 @@ impl Feeds {
             .build()?,
             probe: Arc::new(settings.probe.clone()),
             engine_metrics: Arc::new(settings.engine_metrics.clone()),
+            kv_events: None,
             events,
             shared,
         })
     }
 
+    /// Hears KV events too, for this sink. The listener that pods dial, if there is one, runs
+    /// among `tasks`.
+    pub(crate) fn with_kv_events(
+        mut self,
+        settings: KvEventsSettings,
+        sink: Arc<dyn KvSink>,
+        tasks: &mut JoinSet<()>,
+    ) -> std::io::Result<Self> {
+        let lanes = Arc::<Lanes>::default();
+        if let Some(address) = settings.bind
+            && matches!(settings.mode, Mode::Auto | Mode::Bind)
+        {
+            let listener = std::net::TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tasks.spawn(kv_events::listen(listener, Arc::clone(&lanes)));
+        }
+        if settings.mode != Mode::Off {
+            self.kv_events = Some(KvFeeds { settings: Arc::new(settings), sink, lanes });
+        }
+        Ok(self)
+    }
+
     /// Starts the feeds of a pod among `tasks`.
-    pub(crate) fn start(&self, pod: &Pod, slot: Slot, tasks: &mut JoinSet<()>) -> PodFeeds {
+    pub(crate) fn start(&self, endpoint: &Endpoint, tasks: &mut JoinSet<()>) -> PodFeeds {
         let voice = Voice {
-            pod: pod.clone(),
-            slot,
+            pod: endpoint.pod.clone(),
+            slot: endpoint.slot,
             events: self.events.clone(),
             shared: Arc::clone(&self.shared),
         };
@@ -89,9 +124,22 @@ impl Feeds {
             Arc::clone(&self.probe),
             Arc::clone(&doubt),
         ))];
+        let (hints, heard) = watch::channel(EngineHints::default());
+        if let Some(kv) = &self.kv_events {
+            started.push(tasks.spawn(kv_events::run(PodEvents {
+                voice: voice.clone(),
+                client: self.metrics_client.clone(),
+                settings: Arc::clone(&kv.settings),
+                sink: Arc::clone(&kv.sink),
+                status: Arc::clone(&endpoint.kv_events),
+                hints: heard,
+                lanes: Arc::clone(&kv.lanes),
+            })));
+        }
         if self.engine_metrics.enabled {
             started.push(tasks.spawn(engine_metrics::run(
                 voice,
+                hints,
                 self.metrics_client.clone(),
                 Arc::clone(&self.engine_metrics),
             )));

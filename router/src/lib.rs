@@ -3,9 +3,11 @@
 //! Deciding is pure: time and randomness are arguments. Only discovery and the feeds do IO.
 
 pub mod bookings;
+mod conversations;
 pub mod decide;
 pub mod discovery;
 pub mod feed;
+mod memory;
 pub mod openai;
 pub mod policy;
 pub mod pool;
@@ -19,6 +21,7 @@ pub mod tls;
 pub mod tokenize;
 pub mod units;
 
+pub use conversations::{End, Home};
 pub use prompt::Tokenizers;
 pub use refusal::Refusal;
 pub use router::{Decision, Placement, Router, Trust};

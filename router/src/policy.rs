@@ -56,6 +56,8 @@ pub struct Candidate {
     pub position: usize,
     /// Prompt tokens that it holds already.
     pub matched_tokens: u32,
+    /// Of these, at most, what it is computing only now for another request.
+    pub on_its_way_tokens: u32,
     /// Prompt tokens that it would have to compute: at least one, since an engine computes the
     /// last token of a prompt whatever it holds.
     pub uncached_tokens: u32,
@@ -63,6 +65,8 @@ pub struct Candidate {
     pub cold_tokens: u32,
     /// What is booked on it.
     pub load: Load,
+    /// Whether it was sent the very prompt that this one repeats or continues, and still holds it.
+    pub is_home: bool,
     /// How long ago the block was used that it would evict next; none while it has room.
     pub eviction_age_ms: Option<u64>,
     /// How well it fits the session key: the highest of all is the session's own pod.

@@ -18,10 +18,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::feed::kv_events::{KvPorts, KvStatus};
+
 pub use handle::{Pool, Status};
 pub use health::HealthSettings;
 pub use settings::PoolSettings;
-pub use task::{PoolGuard, StartError, start};
+pub use task::{PoolGuard, StartError, start, start_with_events};
 
 pub(crate) use handle::Shared;
 pub(crate) use registry::Event;
@@ -50,6 +52,8 @@ pub struct Pod {
     pub addr: SocketAddr,
     /// What it is for.
     pub role: Role,
+    /// Where its KV events are, if its annotation says so.
+    pub kv_ports: Option<KvPorts>,
 }
 
 /// One entry of a pod's own `/v1/models`.
@@ -78,6 +82,11 @@ pub struct EngineHints {
     pub waiting: f64,
     /// Share of KV blocks in use by running requests, 0 to 1 (`vllm:kv_cache_usage_perc`).
     pub kv_usage: f64,
+    /// Tokens computed since its start, prompts and answers, those found in the cache left out
+    /// (`vllm:prompt_tokens_total` − `prefix_cache_hits_total` + `generation_tokens_total`).
+    pub computed_tokens: f64,
+    /// Requests ended since its start (`vllm:request_success_total`).
+    pub ended_requests: f64,
     /// When its metrics were read; none before the first time. A pod whose metrics stop answering
     /// keeps its last hints, and they age.
     pub read_at: Option<Instant>,
@@ -107,6 +116,9 @@ pub struct Endpoint {
     pub models: Arc<[ModelCard]>,
     /// What its metrics last said.
     pub engine: EngineHints,
+    /// What it tells of its cache, and how far that can be believed: shared with the feed, so
+    /// always current.
+    pub kv_events: Arc<KvStatus>,
 }
 
 /// Everything that routing reads, published whole.

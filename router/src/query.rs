@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kv_index::{BlockHash, ChainHasher, Milestones};
 
+use crate::conversations::{Conversations, End, Home};
 use crate::openai::Api;
 use crate::session::SessionKey;
 
@@ -19,6 +20,8 @@ pub struct Query {
     pub session: Option<SessionKey>,
     /// Members to cut out of the body before it goes on.
     pub guarded: Vec<Range<usize>>,
+    /// The pod that was sent the prompt which this one repeats or continues.
+    pub home: Option<Home>,
     /// The prompt.
     pub prompt: PromptBlocks,
 }
@@ -29,7 +32,9 @@ pub struct PromptBlocks {
     /// Its full blocks, if it was tokenized.
     pub chain: Vec<BlockHash>,
     /// Its full blocks at the milestones, by which we remember what was sent where.
-    pub milestones: Milestones,
+    pub milestones: Arc<Milestones>,
+    /// Where it ends.
+    pub end: Option<End>,
     /// Its length in tokens, partial last block included; about, unless it was tokenized.
     pub tokens: u32,
     /// Tokens per block; about, unless it was tokenized.
@@ -48,7 +53,7 @@ impl Query {
     #[must_use]
     pub fn any() -> Self {
         let prompt = PromptBlocks { block_tokens: 1, ..PromptBlocks::default() };
-        Self { api: None, model: None, session: None, guarded: Vec::new(), prompt }
+        Self { api: None, model: None, session: None, guarded: Vec::new(), home: None, prompt }
     }
 }
 
@@ -65,19 +70,37 @@ impl PromptBlocks {
     ) -> Self {
         let mut chain = Vec::new();
         hasher.chain_tokens(hasher.root(root), tokens, block_tokens as usize, &mut chain);
-        let milestones = Milestones::of(&chain);
-        Self { chain, milestones, tokens: saturated(tokens.len()), block_tokens, text_bytes: None }
+        let milestones = Arc::new(Milestones::of(&chain));
+        let end = End::of(&milestones, tokens, block_tokens as usize);
+        let length = saturated(tokens.len());
+        Self { chain, milestones, end, tokens: length, block_tokens, text_bytes: None }
     }
 
     /// The blocks of a prompt that we cannot tokenize: 64 bytes each of its text, which at four
     /// bytes per token stand for 16 tokens, the size of vLLM's block on a GPU.
     pub fn of_text(hasher: &ChainHasher, root: &[&str], text: &str, bytes_per_token: f64) -> Self {
         let milestones = hasher.milestones(hasher.root(root), text.as_bytes(), BLOCK_BYTES);
+        let end = End::of(&milestones, text.as_bytes(), BLOCK_BYTES);
+        let milestones = Arc::new(milestones);
         let text_bytes = saturated(text.len());
         let tokens = estimated(text_bytes, bytes_per_token);
         let block_tokens = estimated(saturated(BLOCK_BYTES), bytes_per_token);
         let chain = Vec::new();
-        Self { chain, milestones, tokens, block_tokens, text_bytes: Some(text_bytes) }
+        Self { chain, milestones, end, tokens, block_tokens, text_bytes: Some(text_bytes) }
+    }
+
+    /// Where the conversation of these tokens is at home.
+    pub(crate) fn home_of_tokens(
+        &self,
+        conversations: &Conversations,
+        tokens: &[u32],
+    ) -> Option<Home> {
+        conversations.home(&self.milestones, tokens, self.block_tokens as usize)
+    }
+
+    /// Where the conversation of this text is at home.
+    pub(crate) fn home_of_text(&self, conversations: &Conversations, text: &str) -> Option<Home> {
+        conversations.home(&self.milestones, text.as_bytes(), BLOCK_BYTES)
     }
 
     /// Prompt tokens that a pod can reuse if it holds the first `blocks` blocks: whole blocks, and

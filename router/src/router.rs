@@ -11,7 +11,9 @@ use jiff::Timestamp;
 use kv_index::{ApproximateIndex, ChainHasher, Overlap};
 
 use crate::bookings::{Booking, Bookings};
+use crate::conversations::Home;
 use crate::decide::{self, View};
+use crate::memory::{Assumption, Memory, Sent};
 use crate::openai::{self, Api, Fields, Prompt};
 use crate::policy::{self, Ask, Candidate, PolicyName, Table};
 use crate::pool::{Endpoint, Pool, Snapshot};
@@ -27,7 +29,7 @@ use crate::tokenize::Tokenizer;
 pub struct Router {
     pool: Pool,
     settings: policy::Settings,
-    index: Arc<ApproximateIndex>,
+    memory: Arc<Memory>,
     bookings: Arc<Bookings>,
     hasher: ChainHasher,
     tokenizers: Tokenizers,
@@ -43,9 +45,11 @@ pub struct Placement {
     /// Why, in short.
     pub decision: Decision,
     booking: Booking,
+    assumption: Option<Assumption>,
     index: Arc<ApproximateIndex>,
     held_since_ms: u64,
     placed_ms: u64,
+    placed_at: Instant,
     text: Option<(Arc<TextRates>, Arc<str>, u32)>,
 }
 
@@ -101,10 +105,10 @@ impl Router {
         index: Arc<ApproximateIndex>,
         tokenizers: Tokenizers,
     ) -> Self {
-        let bookings = Arc::default();
+        let (memory, bookings) = (Arc::new(Memory::new(index)), Arc::default());
         let hasher = ChainHasher::default();
         let (text_rates, started) = (Arc::default(), Instant::now());
-        Self { pool, settings, index, bookings, hasher, tokenizers, text_rates, started }
+        Self { pool, settings, memory, bookings, hasher, tokenizers, text_rates, started }
     }
 
     /// The pods.
@@ -122,7 +126,7 @@ impl Router {
     /// What we believe the pods hold.
     #[must_use]
     pub fn index(&self) -> &Arc<ApproximateIndex> {
-        &self.index
+        &self.memory.index
     }
 
     /// Reads a request.
@@ -148,9 +152,9 @@ impl Router {
         let snapshot = self.pool.snapshot();
         let model = resolve(&snapshot, fields.model.as_deref())?;
         let session = session::key(headers);
-        let prompt = self.blocks(&snapshot, &model, &fields);
+        let (prompt, home) = self.blocks(&snapshot, &model, &fields);
         let api = Some(api);
-        Ok(Query { api, model: Some(model), session, guarded: fields.guarded, prompt })
+        Ok(Query { api, model: Some(model), session, guarded: fields.guarded, home, prompt })
     }
 
     /// Chooses a pod that is not among `tried`, and books it.
@@ -181,7 +185,7 @@ impl Router {
         let now_ms = self.now_ms();
         SCRATCH.with_borrow_mut(|(overlap, candidates)| {
             let slots = snapshot.endpoints.iter().map(|endpoint| endpoint.slot);
-            self.index.overlap(&query.prompt.milestones, slots, now_ms, overlap);
+            self.memory.overlap(&query.prompt.milestones, slots, now_ms, overlap);
             let view = View { snapshot: &snapshot, overlap, query, tried };
             self.book(settings, &view, candidates, now_ms)
         })
@@ -208,10 +212,7 @@ impl Router {
             return Err(if any { Refusal::AllTried } else { Refusal::NoReadyPod });
         };
         let endpoint = Arc::clone(&view.snapshot.endpoints[chosen.position]);
-        if query.api.is_some_and(Api::fills_cache) {
-            let capacity = capacity_blocks(&endpoint, query.prompt.block_tokens);
-            self.index.record(chosen.slot, &query.prompt.milestones, capacity, now_ms);
-        }
+        let assumption = self.assume(query, &endpoint);
         Ok(Placement {
             decision: Decision {
                 policy: settings.policy,
@@ -221,11 +222,26 @@ impl Router {
             },
             endpoint,
             booking,
-            index: Arc::clone(&self.index),
+            assumption,
+            index: Arc::clone(&self.memory.index),
             held_since_ms: view.overlap.touched_ms(chosen.slot),
             placed_ms: now_ms,
+            placed_at: Instant::now(),
             text: self.text_of(query),
         })
+    }
+
+    /// What the pod will hold if all goes well.
+    fn assume(&self, query: &Query, endpoint: &Endpoint) -> Option<Assumption> {
+        query.api.filter(|api| api.fills_cache())?;
+        let prompt = &query.prompt;
+        Some(self.memory.assume(Sent {
+            slot: endpoint.slot,
+            milestones: Arc::clone(&prompt.milestones),
+            capacity: capacity_blocks(endpoint, prompt.block_tokens),
+            end: prompt.end,
+            continued: query.home,
+        }))
     }
 
     /// What a pod's count of this prompt's tokens can teach.
@@ -234,17 +250,27 @@ impl Router {
         Some((Arc::clone(&self.text_rates), Arc::clone(model), query.prompt.text_bytes?))
     }
 
-    /// The prompt's blocks: of its tokens, or else of its text.
-    fn blocks(&self, snapshot: &Snapshot, model: &str, fields: &Fields<'_>) -> PromptBlocks {
+    /// The prompt's blocks, of its tokens or else of its text, and where it is at home.
+    fn blocks(
+        &self,
+        snapshot: &Snapshot,
+        model: &str,
+        fields: &Fields<'_>,
+    ) -> (PromptBlocks, Option<Home>) {
+        let conversations = &self.memory.conversations;
         let root = [model, fields.cache_salt.as_deref().unwrap_or_default()];
         match self.tokens(snapshot, model, fields) {
             Some(tokens) => {
                 let block_tokens = block_tokens(snapshot, model);
-                PromptBlocks::of_tokens(&self.hasher, &root, &tokens, block_tokens)
+                let prompt = PromptBlocks::of_tokens(&self.hasher, &root, &tokens, block_tokens);
+                let home = prompt.home_of_tokens(conversations, &tokens);
+                (prompt, home)
             }
             None => {
                 let rate = self.text_rates.get(model);
-                PromptBlocks::of_text(&self.hasher, &root, fields.text, rate)
+                let prompt = PromptBlocks::of_text(&self.hasher, &root, fields.text, rate);
+                let home = prompt.home_of_text(conversations, fields.text);
+                (prompt, home)
             }
         }
     }
@@ -328,6 +354,16 @@ fn capacity_blocks(endpoint: &Endpoint, block_tokens: u32) -> Option<usize> {
 // === impl Placement ===
 
 impl Placement {
+    /// The pod has begun a good answer (2xx, and its first bytes are here): only now its cache
+    /// counts as holding the prompt. Dropped without this, nothing is remembered of the attempt.
+    pub fn began(&mut self, now: Instant) {
+        self.booking.began();
+        if let Some(assumption) = &mut self.assumption {
+            let waited = now.saturating_duration_since(self.placed_at).as_millis();
+            assumption.confirm(self.placed_ms + u64::try_from(waited).unwrap_or(0));
+        }
+    }
+
     /// The first token came.
     pub fn first_token(&mut self, now: Instant) {
         self.booking.first_token(now);
@@ -343,7 +379,7 @@ impl Placement {
         }
         let Some(cached_tokens) = cached_tokens else { return };
         let believed = self.decision.matched_tokens;
-        let settled = self.held_since_ms + SETTLED_MS <= self.placed_ms;
+        let settled = self.held_since_ms.saturating_add(SETTLED_MS) <= self.placed_ms;
         if settled && cached_tokens.saturating_mul(BELIEF_SHARE) < believed {
             self.index.forget_until(self.booking.slot(), self.held_since_ms);
         }

@@ -24,11 +24,12 @@ fn endpoint(slots: &mut Slots, n: u16) -> Arc<Endpoint> {
     let name: Arc<str> = format!("pod-{n}").into();
     let addr = ([127, 0, 0, 1], 1000 + n).into();
     Arc::new(Endpoint {
-        pod: Pod { uid: Arc::clone(&name), name, addr, role: Role::Both },
+        pod: Pod { uid: Arc::clone(&name), name, addr, role: Role::Both, kv_ports: None },
         slot: slots.acquire(),
         health: Health::Ready,
         models: [card].into(),
         engine: EngineHints::default(),
+        kv_events: Arc::default(),
     })
 }
 
@@ -47,7 +48,8 @@ fn overlap_and_choice_allocate_nothing() {
     }
     let model = Some(Arc::from("m"));
     let session = Some(SessionKey { value: "s".into(), is_secret: false });
-    let query = Query { api: Some(Api::Chat), model, session, guarded: Vec::new(), prompt };
+    let query =
+        Query { api: Some(Api::Chat), model, session, guarded: Vec::new(), home: None, prompt };
     let (mut overlap, mut candidates) = (Overlap::default(), Vec::new());
     let mut round = |policy, dice| {
         let settings = policy::Settings { policy, ..policy::Settings::default() };

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use router::bookings::Load;
+use router::feed::kv_events::KvReport;
 use router::pool::{Endpoint, EngineHints, Health, Role};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -34,6 +35,7 @@ pub struct PodRow {
     health: &'static str,
     models: Vec<ModelRow>,
     engine: EngineRow,
+    kv_events: KvRow,
     booked: BookedRow,
 }
 
@@ -53,6 +55,22 @@ struct EngineRow {
     running: f64,
     waiting: f64,
     kv_usage: f64,
+}
+
+/// What a pod told of its cache, since it appeared.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct KvRow {
+    trust: &'static str,
+    doubt: Option<&'static str>,
+    batches: u64,
+    events: u64,
+    gaps: u64,
+    replays: u64,
+    resets: u64,
+    dropped: u64,
+    undecodable: u64,
+    last_sequence: Option<u64>,
+    age_ms: Option<u64>,
 }
 
 /// What is booked on a pod, and what was learned of it.
@@ -110,6 +128,7 @@ impl PodRow {
             },
             models: models.collect(),
             engine: EngineRow::from(&endpoint.engine),
+            kv_events: KvRow::from(endpoint.kv_events.report()),
             booked: BookedRow::from(load),
         }
     }
@@ -125,6 +144,26 @@ impl From<&EngineHints> for EngineRow {
             running: hints.running,
             waiting: hints.waiting,
             kv_usage: hints.kv_usage,
+        }
+    }
+}
+
+// === impl KvRow ===
+
+impl From<KvReport> for KvRow {
+    fn from(report: KvReport) -> Self {
+        Self {
+            trust: report.trust.word(),
+            doubt: report.trust.doubt(),
+            batches: report.batches,
+            events: report.events,
+            gaps: report.gaps,
+            replays: report.replays,
+            resets: report.resets,
+            dropped: report.dropped,
+            undecodable: report.undecodable,
+            last_sequence: report.last_seq,
+            age_ms: report.age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         }
     }
 }

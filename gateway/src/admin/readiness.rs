@@ -1,5 +1,8 @@
 //! Whether requests can be served, and what is not as it should be.
 
+use std::collections::BTreeMap;
+
+use router::feed::kv_events::Trust;
 use router::pool::{Health, Snapshot};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -47,6 +50,7 @@ fn degraded(snapshot: &Snapshot, now: Instant) -> Vec<String> {
             pods => degraded.push(format!("{pods} of {} pods {what}", snapshot.endpoints.len())),
         }
     }
+    degraded.extend(kv_trouble(snapshot));
     let age = snapshot.synced_at.map(|at| now.saturating_duration_since(at).as_secs());
     if let Some(seconds) = age.filter(|seconds| *seconds >= OLD_SECONDS) {
         degraded.push(format!("the set of pods is {seconds} s old"));
@@ -58,6 +62,23 @@ fn degraded(snapshot: &Snapshot, now: Instant) -> Vec<String> {
         degraded.push(format!("discovery: {error}"));
     }
     degraded
+}
+
+/// Pods that tell what they hold and are not fully believed. One that tells nothing is not degraded:
+/// it was never asked to.
+fn kv_trouble(snapshot: &Snapshot) -> Vec<String> {
+    let mut pods = BTreeMap::<_, usize>::new();
+    for endpoint in &snapshot.endpoints {
+        let trust = endpoint.kv_events.trust();
+        if !matches!(trust, Trust::Approximate | Trust::Exact) {
+            *pods.entry((trust.word(), trust.doubt())).or_default() += 1;
+        }
+    }
+    let say = |((word, doubt), count): ((&str, Option<&str>), usize)| {
+        let why = doubt.map(|doubt| format!(" ({doubt})")).unwrap_or_default();
+        format!("KV events of {count} of {} pods: {word}{why}", snapshot.endpoints.len())
+    };
+    pods.into_iter().map(say).collect()
 }
 
 fn count(snapshot: &Snapshot, health: Health) -> usize {

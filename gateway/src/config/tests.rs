@@ -28,6 +28,12 @@ fn complaint(yaml: &str, pairs: &[(&str, &str)]) -> String {
     error.to_string().replace(&file.path().display().to_string(), "FILE")
 }
 
+/// The keys that a configuration's problems are about.
+fn problems(yaml: &str) -> Vec<String> {
+    let key = |line: &str| line.split(": ").next().unwrap_or("").to_owned();
+    complaint(yaml, &[]).lines().map(key).collect()
+}
+
 const PODS: &str = "endpoints: [http://10.0.0.1:8000]\n";
 
 #[test]
@@ -159,12 +165,6 @@ fn lists_and_maps_are_read_from_text() {
 
 #[test]
 fn settings_that_do_not_go_together_are_all_named() {
-    let problems = |yaml: &str| {
-        complaint(yaml, &[])
-            .lines()
-            .map(|line| line.split(": ").next().unwrap_or("").to_owned())
-            .collect::<Vec<_>>()
-    };
     assert_eq!(problems(""), ["endpoints"]);
     assert_eq!(
         problems(&format!(
@@ -196,6 +196,19 @@ fn settings_that_do_not_go_together_are_all_named() {
             .is_ok()
         );
     }
+}
+
+#[test]
+fn kv_events_are_dialled_or_bound_never_half() {
+    let problems = |text: &str| problems(&format!("{PODS}kv_events: {text}"));
+    assert_eq!(problems("{mode: bind}"), ["kv_events.bind"]);
+    assert_eq!(problems("{mode: connect, bind: 0.0.0.0:5557}"), ["kv_events.bind"]);
+    assert_eq!(problems("{replay_port: 5558}"), ["kv_events.port"]);
+    assert_eq!(problems("{port: 0, ranks: 0}"), ["kv_events.port", "kv_events.ranks"]);
+    assert_eq!(problems("{idle: 0s, queue: 0}"), ["kv_events.idle", "kv_events.queue"]);
+    let file = file(&format!("{PODS}kv_events: {{mode: off}}"));
+    let loaded = Config::load(Some(file.path()), [], &[]).expect("`off` is a word, not a no");
+    assert_eq!(loaded.config.kv_events.mode, router::feed::kv_events::Mode::Off);
 }
 
 #[test]

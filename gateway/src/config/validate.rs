@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use router::feed::kv_events::Mode;
 use tracing_subscriber::EnvFilter;
 
 use super::error::nearest;
@@ -98,6 +99,9 @@ impl Config {
             (it.upstream_idle, "deadlines.upstream_idle"),
             (self.tls.reload_interval, "tls.reload_interval"),
             (self.kv_index.max_age, "kv_index.max_age"),
+            (self.kv_events.refresh, "kv_events.refresh"),
+            (self.kv_events.idle, "kv_events.idle"),
+            (self.kv_events.timeout, "kv_events.timeout"),
             (self.pool.probe.interval, "pool.probe.interval"),
             (self.pool.probe.retry_interval, "pool.probe.retry_interval"),
             (self.pool.probe.timeout, "pool.probe.timeout"),
@@ -110,6 +114,20 @@ impl Config {
         }
     }
 
+    fn check_kv_events(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
+        let it = &self.kv_events;
+        let binds = it.mode != Mode::Bind || it.bind.is_some();
+        check(binds, "kv_events.bind", "missing, though kv_events.mode is `bind`");
+        let dials = it.mode != Mode::Connect || it.bind.is_none();
+        check(dials, "kv_events.bind", "set, though kv_events.mode is `connect`");
+        let ports = it.replay_port.is_none() || it.port.is_some();
+        check(ports, "kv_events.port", "missing, though kv_events.replay_port is set");
+        check(it.port != Some(0), "kv_events.port", "zero is no port");
+        check(it.replay_port != Some(0), "kv_events.replay_port", "zero is no port");
+        check(it.ranks > 0, "kv_events.ranks", "zero: a pod has at least one");
+        check(it.queue > 0, "kv_events.queue", "zero: no batch could wait");
+    }
+
     fn check_amounts(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
         check(!self.limits.body.is_empty(), "limits.body", "zero: no request could meet it");
         check(!self.limits.head.is_empty(), "limits.head", "zero: no request could meet it");
@@ -118,6 +136,7 @@ impl Config {
         check(fits, "limits.bodies_held", "smaller than limits.body: the longest body never fits");
         let some = !self.kv_index.bytes.is_empty();
         check(some, "kv_index.bytes", "zero: nothing could be remembered");
+        self.check_kv_events(check);
         check(self.retry.attempts > 0, "retry.attempts", "zero: no pod would be tried");
         let share = (0.0..=1.0).contains(&self.retry.budget);
         check(share, "retry.budget", "not a share between 0 and 1");

@@ -9,6 +9,7 @@ use prometheus::IntGauge;
 use tokio::time::timeout;
 
 use super::refuse::Refuse;
+use super::spare::Spare;
 
 /// Bytes that all requests together may hold. The gauge is the budget's own count, so that what is
 /// refused by and what is shown are one number.
@@ -16,6 +17,7 @@ use super::refuse::Refuse;
 pub(crate) struct BodyBudget {
     limit: i64,
     held: IntGauge,
+    spare: Spare,
 }
 
 /// Bytes taken from the budget, given back on drop.
@@ -30,7 +32,7 @@ struct Share {
 pub(super) struct Body {
     /// The whole body.
     pub bytes: Bytes,
-    _share: Share,
+    share: Share,
 }
 
 /// Bounds of one body.
@@ -54,7 +56,8 @@ impl BodyBudget {
     /// A budget of so many bytes, counted in `held`.
     #[must_use]
     pub(crate) fn new(bytes: usize, held: IntGauge) -> Self {
-        Self { limit: i64::try_from(bytes).unwrap_or(i64::MAX), held }
+        let limit = i64::try_from(bytes).unwrap_or(i64::MAX);
+        Self { limit, held, spare: Spare::default() }
     }
 
     fn share(&self) -> Share {
@@ -128,17 +131,24 @@ impl Body {
             }
             share.grow(piece.len())?;
             if bytes.is_empty() && declared == Some(piece.len()) {
-                return Ok(Self { bytes: piece, _share: share });
+                return Ok(Self { bytes: piece, share });
             }
-            if bytes.is_empty() {
-                bytes.reserve(declared.unwrap_or(FIRST_GUESS).min(FIRST_CLAIM));
+            if bytes.capacity() == 0 {
+                let room = declared.unwrap_or(FIRST_GUESS).min(FIRST_CLAIM);
+                bytes = share.budget.spare.take(room);
             }
             bytes.extend_from_slice(&piece);
         }
         if declared.is_some_and(|length| length != bytes.len()) {
             return Err(Refuse::BodyBroken);
         }
-        Ok(Self { bytes: bytes.freeze(), _share: share })
+        Ok(Self { bytes: bytes.freeze(), share })
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.share.budget.spare.give(std::mem::take(&mut self.bytes));
     }
 }
 

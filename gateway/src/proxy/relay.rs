@@ -146,9 +146,13 @@ impl Gateway {
         answer: Answer,
         mut placement: Placement,
     ) -> Result<End, Refuse> {
-        ctx.upstream_head = Some(Instant::now());
+        let now = Instant::now();
+        ctx.upstream_head = Some(now);
         let is_stream = answer.is_event_stream();
         let is_success = answer.head.status.is_success();
+        if is_success {
+            placement.began(now);
+        }
         let is_pod_error = answer.head.status.is_server_error();
         let Answer { head, first, connection } = answer;
         // Where the next request is here already, the connection ends after this answer, and the

@@ -86,11 +86,13 @@ pub(crate) mod tests {
                     name: format!("pod-{number}").into(),
                     addr: ([10, 0, 0, number], 8000).into(),
                     role: Role::Both,
+                    kv_ports: None,
                 },
                 slot: slots.acquire(),
                 health,
                 models: Arc::new([card]),
                 engine: EngineHints { waiting, kv_usage, ..EngineHints::default() },
+                kv_events: Arc::default(),
             })
         };
         let endpoints = vec![

@@ -5,7 +5,10 @@
 //! allocated again. A sequence gives its blocks back tail first, so the tail of a chain is evicted
 //! before its beginning.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use ahash::RandomState;
 
@@ -27,6 +30,26 @@ struct Block {
     freed_at: u64,
 }
 
+/// What the cache did since it was asked last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheEvent {
+    /// Consecutive blocks of a chain were filled.
+    Stored {
+        /// Their names, in order.
+        keys: Vec<u64>,
+        /// The block before the first; none at the start of a chain.
+        parent: Option<u64>,
+        /// The tokens of all of them.
+        tokens: Vec<u32>,
+        /// What the chain was begun with.
+        salt: Arc<str>,
+    },
+    /// A filled block was given to something else.
+    Removed(u64),
+    /// Nothing is held any more.
+    Cleared,
+}
+
 /// All blocks of one engine.
 #[derive(Debug)]
 pub struct BlockCache {
@@ -38,6 +61,8 @@ pub struct BlockCache {
     cached: HashMap<BlockKey, Vec<BlockId>>,
     hasher: RandomState,
     next_freed_at: u64,
+    /// None: they are not recorded.
+    events: Option<Vec<CacheEvent>>,
 }
 
 /// The blocks that one sequence holds. It must go back through [`BlockCache::release`].
@@ -47,6 +72,7 @@ pub struct Chain {
     /// Keys of the blocks that are full, from the first block on.
     keys: Vec<BlockKey>,
     root: BlockKey,
+    salt: Arc<str>,
     reused_blocks: usize,
 }
 
@@ -62,7 +88,18 @@ impl BlockCache {
             cached: HashMap::default(),
             hasher: RandomState::with_seeds(1, 2, 3, 4),
             next_freed_at: num_blocks as u64,
+            events: None,
         }
+    }
+
+    /// Records events from now on, for [`BlockCache::take_events`].
+    pub fn record_events(&mut self) {
+        self.events = Some(Vec::new());
+    }
+
+    /// What happened since the last call, in order. Empty if nothing is recorded.
+    pub fn take_events(&mut self) -> Vec<CacheEvent> {
+        self.events.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Begins a sequence: takes the longest cached prefix of `tokens`, but at most
@@ -71,7 +108,9 @@ impl BlockCache {
     pub fn begin(&mut self, salt: &str, tokens: &[u32]) -> Chain {
         let root = BlockKey(self.hasher.hash_one(salt));
         let reusable = tokens.len().saturating_sub(1) / self.block_size;
-        let mut chain = Chain { blocks: Vec::new(), keys: Vec::new(), root, reused_blocks: 0 };
+        let salt = Arc::from(salt);
+        let mut chain =
+            Chain { blocks: Vec::new(), keys: Vec::new(), root, salt, reused_blocks: 0 };
         for tokens in tokens.chunks_exact(self.block_size).take(reusable) {
             let key = self.key_after(&chain, tokens);
             let Some(&block) = self.cached.get(&key).and_then(|copies| copies.first()) else {
@@ -94,7 +133,9 @@ impl BlockCache {
         }
         for _ in 0..missing {
             let (_, block) = self.free.pop_first().expect("as many free blocks as counted above");
-            self.evict(block);
+            if let Some(key) = self.evict(block) {
+                self.record(|| CacheEvent::Removed(key.0));
+            }
             self.blocks[block.0].users = 1;
             chain.blocks.push(block);
         }
@@ -104,13 +145,22 @@ impl BlockCache {
     /// Records that the first `tokens.len()` tokens of the chain are computed: its full blocks can
     /// be reused from now on.
     pub fn commit(&mut self, chain: &mut Chain, tokens: &[u32]) {
-        let full = tokens.chunks_exact(self.block_size).skip(chain.keys.len());
-        for tokens in full {
+        let known = chain.keys.len();
+        for tokens in tokens.chunks_exact(self.block_size).skip(known) {
             let key = self.key_after(chain, tokens);
             let block = chain.blocks[chain.keys.len()];
             self.blocks[block.0].key = Some(key);
             self.cached.entry(key).or_default().push(block);
             chain.keys.push(key);
+        }
+        if chain.keys.len() > known {
+            let (from, to) = (known * self.block_size, chain.keys.len() * self.block_size);
+            self.record(|| CacheEvent::Stored {
+                keys: chain.keys[known..].iter().map(|key| key.0).collect(),
+                parent: known.checked_sub(1).map(|last| chain.keys[last].0),
+                tokens: tokens[from..to].to_vec(),
+                salt: Arc::clone(&chain.salt),
+            });
         }
     }
 
@@ -131,7 +181,26 @@ impl BlockCache {
     /// Forgets every unused block's content (vLLM's `/reset_prefix_cache`).
     pub fn clear(&mut self) {
         let unused: Vec<BlockId> = self.free.values().copied().collect();
-        unused.into_iter().for_each(|block| self.evict(block));
+        let all = unused.len() == self.blocks.len();
+        for block in unused {
+            // vLLM refuses to clear while blocks are in use; we say one by one what went.
+            if let Some(key) = self.evict(block)
+                && !all
+            {
+                self.record(|| CacheEvent::Removed(key.0));
+            }
+        }
+        if all {
+            self.record(|| CacheEvent::Cleared);
+        }
+    }
+
+    /// Names of all blocks that would be hits, one for each copy, sorted.
+    pub fn cached_keys(&self) -> Vec<u64> {
+        let copies = |(key, blocks): (&BlockKey, &Vec<BlockId>)| vec![key.0; blocks.len()];
+        let mut keys: Vec<u64> = self.cached.iter().flat_map(copies).collect();
+        keys.sort_unstable();
+        keys
     }
 
     /// Blocks in use by running sequences, as a share of all: `vllm:kv_cache_usage_perc`.
@@ -160,14 +229,22 @@ impl BlockCache {
         state.users += 1;
     }
 
-    fn evict(&mut self, block: BlockId) {
-        let Some(key) = self.blocks[block.0].key.take() else { return };
+    fn record(&mut self, event: impl FnOnce() -> CacheEvent) {
+        if let Some(events) = &mut self.events {
+            events.push(event());
+        }
+    }
+
+    /// Forgets what the block holds, and says what that was.
+    fn evict(&mut self, block: BlockId) -> Option<BlockKey> {
+        let key = self.blocks[block.0].key.take()?;
         if let Some(copies) = self.cached.get_mut(&key) {
             copies.retain(|copy| *copy != block);
             if copies.is_empty() {
                 self.cached.remove(&key);
             }
         }
+        Some(key)
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use super::{Config, EngineConfig, Fleet};
+use super::{Config, EngineConfig, Fleet, KvEventsConfig};
 
 /// Options of `loadtest simulate`.
 #[derive(Debug, Clone, clap::Args)]
@@ -56,6 +56,16 @@ pub struct Args {
     /// Requests in flight above which new ones get 503. No limit if not given.
     #[arg(long)]
     pub max_num_queued_reqs: Option<usize>,
+    /// Publish KV events as vLLM does (`/kv_event_sources` says where).
+    #[arg(long, default_value_t = EngineConfig::default().kv_events, action = clap::ArgAction::Set)]
+    pub kv_events: bool,
+    /// Port of the first pod's KV events; the others take every second one after it. 0 takes free
+    /// ports.
+    #[arg(long, default_value_t = KvEventsConfig::default().port)]
+    pub kv_events_port: u16,
+    /// Port of the first pod's replay of KV events; the others likewise. 0 takes free ports.
+    #[arg(long, default_value_t = KvEventsConfig::default().replay_port)]
+    pub kv_events_replay_port: u16,
 }
 
 /// Starts the pods, prints one URL a line, and serves until Ctrl-C, SIGTERM, or until every pod
@@ -89,6 +99,10 @@ impl Args {
             loras: self.lora.clone(),
             tokenizer_dir: self.tokenizer.clone(),
             max_model_len: self.max_model_len,
+            kv_events: KvEventsConfig {
+                port: self.kv_events_port,
+                replay_port: self.kv_events_replay_port,
+            },
             engine: EngineConfig {
                 block_size: self.block_size,
                 num_blocks: self.num_blocks,
@@ -98,6 +112,7 @@ impl Args {
                 max_num_seqs: self.max_num_seqs,
                 max_num_batched_tokens: self.max_num_batched_tokens,
                 max_num_queued_reqs: self.max_num_queued_reqs,
+                kv_events: self.kv_events,
             },
         }
     }

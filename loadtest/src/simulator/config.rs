@@ -15,8 +15,19 @@ pub struct Config {
     pub tokenizer_dir: Option<PathBuf>,
     /// Prompt plus output tokens of one request. Never more than the cache holds.
     pub max_model_len: usize,
+    /// Where KV events are published, if the engine records them.
+    pub kv_events: KvEventsConfig,
     /// Memory, batching and speed.
     pub engine: EngineConfig,
+}
+
+/// Where a pod publishes its KV events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KvEventsConfig {
+    /// Port of the publisher; 0 takes a free one.
+    pub port: u16,
+    /// Port of the replay; 0 takes a free one.
+    pub replay_port: u16,
 }
 
 /// The part of [`Config`] that the pure engine knows.
@@ -39,6 +50,8 @@ pub struct EngineConfig {
     pub max_num_batched_tokens: usize,
     /// Requests in flight above which new ones get 503 (vLLM's `--max-num-queued-reqs`).
     pub max_num_queued_reqs: Option<usize>,
+    /// Whether what happens in the cache is recorded and published.
+    pub kv_events: bool,
 }
 
 // === impl Config ===
@@ -51,6 +64,7 @@ impl Default for Config {
             loras: Vec::new(),
             tokenizer_dir: None,
             max_model_len: 32_768,
+            kv_events: KvEventsConfig::default(),
             engine: EngineConfig::default(),
         }
     }
@@ -78,6 +92,7 @@ impl Default for EngineConfig {
             max_num_seqs: 256,
             max_num_batched_tokens: 2_048,
             max_num_queued_reqs: None,
+            kv_events: true,
         }
     }
 }

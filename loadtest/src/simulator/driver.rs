@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     engine::{Busy, Engine},
+    publisher::Publisher,
     sequence::{Output, Prompt, RequestId},
 };
 
@@ -21,6 +22,8 @@ pub(super) struct Driver(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
+    /// Where cache events go; none: nowhere.
+    publisher: Option<Publisher>,
     /// Rung when a request arrives.
     wake: Notify,
     started: Instant,
@@ -48,9 +51,9 @@ struct CloseSinks<'a>(&'a Driver);
 // === impl Driver ===
 
 impl Driver {
-    pub(super) fn new(engine: Engine) -> Self {
+    pub(super) fn new(engine: Engine, publisher: Option<Publisher>) -> Self {
         let state = Mutex::new(State { engine, sinks: HashMap::new() });
-        Self(Arc::new(Shared { state, wake: Notify::new(), started: Instant::now() }))
+        Self(Arc::new(Shared { state, publisher, wake: Notify::new(), started: Instant::now() }))
     }
 
     /// Queues a request.
@@ -88,6 +91,11 @@ impl Driver {
                         () = tokio::time::sleep_until(self.0.started + clock) => {}
                         () = stop.cancelled() => return,
                     }
+                    if let Some(publisher) = &self.0.publisher
+                        && !step.events.is_empty()
+                    {
+                        publisher.publish(step.events).await;
+                    }
                     self.deliver(&step.outputs);
                 }
                 None => {
@@ -111,6 +119,13 @@ impl Driver {
                 state.sinks.remove(&output.request);
             }
         }
+    }
+
+    /// The engine's process dies and comes back: requests end without an answer, the cache is empty.
+    pub(super) fn restart(&self) {
+        let mut state = self.0.state.lock();
+        state.engine.restart();
+        state.sinks.clear();
     }
 
     fn cancel(&self, id: RequestId, stopped: bool) {

@@ -8,7 +8,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
-    cache::BlockCache,
+    cache::{BlockCache, CacheEvent},
     config::EngineConfig,
     language::Language,
     sequence::{Finish, Output, Prompt, RequestId, Sequence},
@@ -34,6 +34,8 @@ pub struct Step {
     pub duration: Duration,
     /// What came out at its end.
     pub outputs: Vec<Output>,
+    /// What happened in the cache until its end.
+    pub events: Vec<CacheEvent>,
 }
 
 /// The queue is full (`max_num_queued_reqs`).
@@ -55,7 +57,10 @@ struct Batch {
 impl Engine {
     /// An idle engine with an empty cache.
     pub fn new(config: EngineConfig, language: Arc<Language>) -> Self {
-        let cache = BlockCache::new(config.block_size, config.num_blocks);
+        let mut cache = BlockCache::new(config.block_size, config.num_blocks);
+        if config.kv_events {
+            cache.record_events();
+        }
         Self {
             config,
             language,
@@ -109,7 +114,7 @@ impl Engine {
         self.stats.iteration_tokens.observe(computed as f64);
         let duration = self.duration(&batch);
         let outputs = self.compute(&batch.tokens, now + duration);
-        Some(Step { duration, outputs })
+        Some(Step { duration, outputs, events: self.cache.take_events() })
     }
 
     /// Sequences in the batch: `vllm:num_requests_running`.
@@ -130,6 +135,16 @@ impl Engine {
     /// Share of blocks in use by running sequences.
     pub fn cache_usage(&self) -> f64 {
         self.cache.usage()
+    }
+
+    /// The cache itself, to look at.
+    pub fn cache(&self) -> &BlockCache {
+        &self.cache
+    }
+
+    /// What a restart leaves: nothing. Requests are lost.
+    pub fn restart(&mut self) {
+        *self = Self::new(self.config.clone(), Arc::clone(&self.language));
     }
 
     /// Forgets all cached blocks that no running sequence holds.

@@ -32,6 +32,26 @@ pub enum Fault {
     Exit,
 }
 
+/// What can be done to a pod's KV events. As JSON: `{"do": "drop", "batches": 3}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub enum KvFault {
+    /// The next batches reach no subscriber. They can be replayed, unless they are forgotten too.
+    Drop {
+        /// How many.
+        batches: u64,
+        /// Whether the replay does not have them either.
+        #[serde(default)]
+        forget: bool,
+    },
+    /// Nothing is published, nor replayed, until resumed; what happens meanwhile is lost.
+    Stop,
+    /// Ends `Stop` and `Drop`.
+    Resume,
+    /// The engine's process dies and comes back: empty cache, numbers from 0, new connections.
+    Restart,
+}
+
 /// A pod's current fault. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Faults {

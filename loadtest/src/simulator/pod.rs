@@ -10,7 +10,13 @@ use router::tokenize::{ChatRequest, Tokenizer};
 use serde_json::{Value, json};
 
 use super::{
-    body::Body, config::Config, driver::Driver, errors::ApiError, fault::Faults, recorder::Recorder,
+    body::Body,
+    config::Config,
+    driver::Driver,
+    errors::ApiError,
+    fault::{Faults, KvFault},
+    publisher::Publisher,
+    recorder::Recorder,
 };
 
 /// One simulated pod, shared by its routes.
@@ -21,6 +27,8 @@ pub(super) struct Pod {
     pub(super) tokenizer: Arc<Tokenizer>,
     pub(super) faults: Faults,
     pub(super) recorder: Recorder,
+    /// None: it publishes no KV events.
+    pub(super) publisher: Option<Publisher>,
     /// Seconds since the epoch at start.
     pub(super) started: u64,
 }
@@ -66,6 +74,24 @@ impl Pod {
             format!("lora:{model}\n{salt}")
         } else {
             salt.to_owned()
+        }
+    }
+
+    /// Does something to the KV events.
+    pub(super) async fn kv_fault(&self, fault: KvFault) {
+        if fault == KvFault::Restart {
+            self.driver.restart();
+        }
+        if let Some(publisher) = &self.publisher {
+            publisher.fault(fault).await;
+        }
+    }
+
+    /// The adapter and the request's own salt in what [`Pod::salt`] made.
+    pub(super) fn salt_parts(salt: &str) -> (Option<&str>, &str) {
+        match salt.strip_prefix("lora:").and_then(|rest| rest.split_once('\n')) {
+            Some((lora, salt)) => (Some(lora), salt),
+            None => (None, salt),
         }
     }
 

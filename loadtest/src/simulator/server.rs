@@ -28,7 +28,7 @@ use super::{
 const MAX_BODY_BYTES: usize = 256 << 20;
 
 /// Paths that pollers ask all the time and the record would drown in.
-const NOT_RECORDED: &[&str] = &["/metrics", "/health", "/ping", "/load"];
+const NOT_RECORDED: &[&str] = &["/metrics", "/health", "/ping", "/load", "/kv_event_sources"];
 
 pub(super) fn router(pod: Arc<Pod>) -> Router {
     Router::new()
@@ -47,6 +47,8 @@ pub(super) fn router(pod: Arc<Pod>) -> Router {
         .route("/load", get(meta::load))
         .route("/metrics", get(meta::metrics))
         .route("/kv_event_sources", get(meta::kv_event_sources))
+        .route("/reset_prefix_cache", post(admin::reset_prefix_cache))
+        .route("/sim/kv_events", post(admin::kv_events))
         .route("/sim/fault", post(admin::set_fault).delete(admin::clear_fault))
         .route("/sim/requests", get(admin::requests))
         .route("/sim/reset_cache", post(admin::reset_cache))

@@ -2,6 +2,7 @@
 
 mod disconnects;
 mod faults;
+mod kv_events;
 mod metrics;
 mod shapes;
 mod support;

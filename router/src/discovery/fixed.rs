@@ -87,6 +87,7 @@ impl StaticEndpoint {
             name: addr.to_string().into(),
             addr,
             role: self.role,
+            kv_ports: None,
         }
     }
 }

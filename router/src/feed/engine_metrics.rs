@@ -9,6 +9,7 @@ use http::StatusCode;
 use prometheus_parse::{Scrape, Value};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{Voice, read_body};
@@ -48,6 +49,13 @@ const RUNNING: &str = "num_requests_running";
 const WAITING: &str = "num_requests_waiting";
 const KV_USAGE: &str = "kv_cache_usage_perc";
 const CACHE_CONFIG: &str = "cache_config_info";
+const PROMPT_TOKENS: &str = "prompt_tokens_total";
+const GENERATION_TOKENS: &str = "generation_tokens_total";
+const CACHE_HITS: &str = "prefix_cache_hits_total";
+const ENDED: &str = "request_success_total";
+/// The families that are read.
+const WANTED: [&str; 8] =
+    [RUNNING, WAITING, KV_USAGE, CACHE_CONFIG, PROMPT_TOKENS, GENERATION_TOKENS, CACHE_HITS, ENDED];
 
 // === impl EngineMetricsSettings ===
 
@@ -65,6 +73,7 @@ impl Default for EngineMetricsSettings {
 /// lets the hints age; it never blames the pod.
 pub(super) async fn run(
     voice: Voice,
+    latest: watch::Sender<EngineHints>,
     client: reqwest::Client,
     settings: Arc<EngineMetricsSettings>,
 ) {
@@ -77,6 +86,7 @@ pub(super) async fn run(
         match read(&voice, &client).await {
             Ok(mut hints) => {
                 hints.read_at = Some(Instant::now());
+                latest.send_replace(hints);
                 if voice.tell(Event::Metrics { slot: voice.slot, hints }).await.is_err() {
                     return;
                 }
@@ -98,22 +108,28 @@ async fn read(voice: &Voice, client: &reqwest::Client) -> Result<EngineHints, Re
     Ok(parse(&String::from_utf8_lossy(&body))?)
 }
 
-/// The four families we want of vLLM's text. Data-parallel engines behind one port are summed
+/// The families we want of vLLM's text. Data-parallel engines behind one port are summed
 /// (requests, blocks) or taken at their fullest (usage); families that are missing stay at zero or
 /// none.
 fn parse(text: &str) -> Result<EngineHints, std::io::Error> {
     // The parser knows no colon in names, and 560 lines per pod and second are better skipped.
     let ours = text.lines().filter_map(|line| line.strip_prefix(PREFIX)).filter(|line| {
         let name = line.split(['{', ' ']).next();
-        name.is_some_and(|name| [RUNNING, WAITING, KV_USAGE, CACHE_CONFIG].contains(&name))
+        name.is_some_and(|name| WANTED.contains(&name))
     });
     let mut hints = EngineHints::default();
     for sample in Scrape::parse(ours.map(|line| Ok(line.to_owned())))?.samples {
-        let (Value::Untyped(value) | Value::Gauge(value)) = sample.value else { continue };
+        let (Value::Untyped(value) | Value::Gauge(value) | Value::Counter(value)) = sample.value
+        else {
+            continue;
+        };
         let value = if value.is_finite() { value.max(0.0) } else { 0.0 };
         match sample.metric.as_str() {
             RUNNING => hints.running += value,
             WAITING => hints.waiting += value,
+            PROMPT_TOKENS | GENERATION_TOKENS => hints.computed_tokens += value,
+            CACHE_HITS => hints.computed_tokens -= value,
+            ENDED => hints.ended_requests += value,
             KV_USAGE => hints.kv_usage = hints.kv_usage.max(value),
             _ => {
                 let label = |name| sample.labels.get(name).and_then(|text| text.parse().ok());

@@ -48,7 +48,7 @@ impl<'a> Members<'a> {
                     true => scanner.value(&mut Text(out)),
                     false => scanner.value(&mut Deaf),
                 })?;
-                members.push(Member { key, value, text: is_wanted.then(|| began..out.len()) });
+                members.push(Member { key, value, text: is_wanted.then_some(began..out.len()) });
                 if !scanner.take(b',') {
                     break;
                 }

@@ -36,9 +36,6 @@ pub(super) struct Deaf;
 pub(super) struct Scanner<'a> {
     text: &'a str,
     at: usize,
-    /// Whether strings must be searched for control characters: most bodies have none at all, and
-    /// that is seen 32 bytes at a time.
-    has_controls: bool,
 }
 
 // === impl Sink ===
@@ -61,7 +58,7 @@ impl Sink for Deaf {
 
 impl<'a> Scanner<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, at: 0, has_controls: has_controls(text.as_bytes()) }
+        Self { text, at: 0 }
     }
 
     /// The next byte after white space, without taking it.
@@ -146,19 +143,19 @@ impl<'a> Scanner<'a> {
     /// Reads a string, telling `sink` what it means.
     pub(super) fn string<S: Sink>(&mut self, sink: &mut S) -> Result<(), BadJson> {
         self.expect(b'"', "expected a string")?;
+        let began = self.at;
         loop {
             let rest = &self.text.as_bytes()[self.at..];
             let Some(length) = memchr2(b'"', b'\\', rest) else {
                 self.at = self.text.len();
                 return Err(self.bad("EOF inside a string"));
             };
-            let run = &rest[..length];
-            if self.has_controls && has_controls(run) {
-                return Err(self.bad("a control character inside a string"));
-            }
             sink.run(&self.text[self.at..self.at + length]);
             self.at += length;
             if rest[length] == b'"' {
+                if has_controls(&self.text.as_bytes()[began..self.at]) {
+                    return Err(self.bad("a control character inside a string"));
+                }
                 self.at += 1;
                 sink.end_string();
                 return Ok(());
@@ -222,7 +219,8 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Not `any`: without its early exit the compiler looks at many bytes at once.
+/// Not `any`: without its early exit the compiler looks at many bytes at once. Asked of a string as
+/// soon as it was read, while it is in the nearest cache.
 fn has_controls(bytes: &[u8]) -> bool {
     bytes.iter().fold(false, |found, byte| found | (*byte < b' '))
 }

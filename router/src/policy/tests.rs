@@ -10,9 +10,11 @@ fn pods(n: usize, prompt_tokens: u32) -> Vec<Candidate> {
         slot: slots.acquire(),
         position,
         matched_tokens: 0,
+        on_its_way_tokens: 0,
         uncached_tokens: prompt_tokens,
         cold_tokens: prompt_tokens / BLOCK * BLOCK,
         load: Load::default(),
+        is_home: false,
         eviction_age_ms: None,
         session_rank: 0,
         cost_ms: 0.0,
@@ -106,29 +108,25 @@ fn warm_prefers_the_sessions_pod_among_equals_but_not_over_a_warm_one() {
     assert_eq!(picked(PolicyName::Warm, ask, &mut candidates), 2);
 }
 
-/// Paced sessions that share a system prompt, never two requests in flight (reference:
-/// agentic sessions on two idle engines; a metric of in-flight load alone gives 448 to 0).
+/// The scenario with real prompts, hashes and bookings is in `tests/spread.rs`.
 #[test]
-fn paced_sessions_with_nothing_in_flight_spread_over_two_idle_pods() {
-    for (system, suffix) in [(1_024_u32, 256_u32), (512, 32), (4_096, 512), (1_024, 1_024)] {
-        let sessions = 600_u64;
-        let mut recent = [0.0_f64; 2];
-        let mut has_system = [false; 2];
-        let mut homes = [0_u32; 2];
-        for session in 0..sessions {
-            let mut candidates = pods(2, system + suffix);
-            for (row, candidate) in candidates.iter_mut().enumerate() {
-                candidate.load.recent_tokens = recent[row];
-                hold(candidate, if has_system[row] { system } else { 0 });
-            }
-            let ask = Ask { dice: session, ..Ask::default() };
-            let row = picked(PolicyName::Warm, ask, &mut candidates);
-            recent[row] += f64::from(candidates[row].cold_tokens);
-            has_system[row] = true;
-            homes[row] += 1;
-        }
-        let share = f64::from(homes[0]) / 600.0;
-        assert!((0.45..=0.55).contains(&share), "{system}+{suffix}: {homes:?}");
+fn a_new_conversation_under_a_shared_prompt_goes_where_less_was_done_and_the_next_turn_goes_home() {
+    for system in [112_u32, 2_048, 12_000, 50_000] {
+        let mut candidates = pods(2, system + 200);
+        hold(&mut candidates[0], system);
+        candidates[0].load.recent_tokens = f64::from(system + 200);
+        assert_eq!(picked(PolicyName::Warm, Ask::default(), &mut candidates), 1, "{system}");
+
+        let mut home = candidates.clone();
+        home[0].is_home = true;
+        assert_eq!(picked(PolicyName::Warm, Ask::default(), &mut home), 0, "{system}");
+
+        // Both hold it: what is recent decides, but never against work in flight.
+        hold(&mut candidates[1], system);
+        candidates[1].load.recent_tokens = f64::from(system);
+        assert_eq!(picked(PolicyName::Warm, Ask::default(), &mut candidates), 1, "{system}");
+        candidates[1].load.prefill_tokens = 200;
+        assert_eq!(picked(PolicyName::Warm, Ask::default(), &mut candidates), 0, "{system}");
     }
 }
 

@@ -6,14 +6,26 @@
 //! cost = (queued + uncached) * r           time to the first token: what is booked before, and us
 //!      + requests * decode_ms              every running request slows each decode step
 //!      + cold * r * exp(-age / reuse)      warm blocks of others that our cold ones push out
-//!      + balance * (recent - least) * r    only for a request that is cold in part
-//!      - session                           for the session's own pod
+//!      - share * on_its_way * r            a prefill that is under way need not be done twice
+//!      - session                           for the conversation's own pod
+//! and for a new conversation
+//!      + balance * min(lead, new) * r      what nobody holds goes to who had least of late
+//!      - min(arrears, missing) * r         a prefix that others share is worth a second copy
 //! ```
 //!
 //! The shape is that of "LMetric" (arXiv 2603.15202: new prefill tokens and batch size, in units
-//! of work, from our own bookings and not from polled gauges). The balance term closes a hole of
-//! every such metric: sessions that are paced so that nothing is ever in flight see no load, and
-//! any shared system prompt would pull them all to one pod.
+//! of work, from our own bookings and not from polled gauges). The last two terms close a hole of
+//! every such metric: conversations that are paced so that nothing is ever in flight see no load,
+//! and any shared system prompt would pull them all to one pod, however many they are.
+//!
+//! Both are measured by the prompt at hand and not by a constant, so they hold for prompts of any
+//! length. `lead` is how much more cold work than the least busy pod one had of late, `new` what no
+//! pod holds of the prompt: idle pods alternate, and work in flight outweighs it. `missing` is what
+//! a pod lacks of what the best one holds. To compute it costs time once, and from then on the
+//! prefix can be reused on both: it is paid for when the pod's `arrears` of recent work behind the
+//! best one have reached it, as one buys what one has rented for long enough. A conversation that
+//! is at home somewhere, or a prompt that some pod holds whole, gains nothing by a copy: it is not
+//! spread.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,7 +38,7 @@ use super::{Ask, Candidate, least};
 pub struct Weights {
     /// What one request in flight on a pod costs the next one, in milliseconds.
     pub decode_ms: f64,
-    /// Share of the difference in recently placed cold tokens that counts as work, 0 to 1.
+    /// How much a new conversation minds the work that pods had of late, from 0 (not at all) to 1.
     pub balance: f64,
     /// How long a block is worth keeping, in milliseconds: one that was not used for so long is
     /// used again with a chance of 1/e.
@@ -35,26 +47,43 @@ pub struct Weights {
     pub session_tokens: f64,
 }
 
-/// Difference in recent tokens beyond which more says nothing more.
-const BALANCE_CAP_TOKENS: f64 = 16_384.0;
+/// What of a prefill that is under way counts as spared: it is waited for as long as it would
+/// take elsewhere, so that another pod is as fast, but not for less.
+const SPARED: f64 = 0.2;
+
+/// The session's own pod begins a new conversation while it leads by less than so much of it: with
+/// sessions, too, pods end within 45 to 55.
+const SESSION_LEAD: f64 = 0.5;
+
+/// What a new conversation is weighed by.
+struct Opening {
+    /// Recent work of the pod that had least and of the one that holds most of the prompt, in
+    /// tokens.
+    least: f64,
+    best: f64,
+    /// Most prompt tokens that any pod holds, and what is new to all.
+    matched: u32,
+    new: f64,
+}
 
 // === impl Weights ===
 
 impl Default for Weights {
     fn default() -> Self {
         // decode: a step of a mid-size model is 10 to 30 ms and grows by some percent per request.
-        // balance: above 0 and so small that one cold prompt on a pod never makes a second pod as
-        // good for the very same prompt. session: less than a few blocks, so that a pod that holds
-        // the prompt wins over one that merely knows the session.
+        // balance: enough to alternate, and less than work in flight. session: less than a few blocks, so that a pod
+        // that holds the prompt wins over one that merely knows the session.
         Self { decode_ms: 1.0, balance: 0.5, reuse_ms: 60_000.0, session_tokens: 64.0 }
     }
 }
 
 pub(super) fn pick(weights: &Weights, ask: Ask, candidates: &mut [Candidate]) -> usize {
-    let recent = |c: &Candidate| c.load.recent_tokens;
-    let least_recent = candidates.iter().map(recent).fold(f64::INFINITY, f64::min);
-    let own = candidates.iter().map(|c| c.session_rank).max().filter(|_| ask.has_session);
-    let cold_everywhere = candidates.iter().all(|c| c.cold_tokens > 0);
+    let opening = Opening::of(candidates);
+    let own = own_rank(ask, candidates);
+    let has_home = candidates.iter().any(|c| c.is_home);
+    let own_tokens = opening.as_ref().map_or(weights.session_tokens, |opening| {
+        weights.session_tokens.min(SESSION_LEAD * weights.balance * opening.new)
+    });
     for candidate in &mut *candidates {
         let mut tokens = f64::from(candidate.uncached_tokens);
         #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
@@ -62,17 +91,52 @@ pub(super) fn pick(weights: &Weights, ask: Ask, candidates: &mut [Candidate]) ->
             tokens += candidate.load.prefill_tokens as f64;
         }
         tokens += f64::from(candidate.cold_tokens) * reuse(weights, candidate.eviction_age_ms);
-        if cold_everywhere {
-            let ahead = (recent(candidate) - least_recent).min(BALANCE_CAP_TOKENS);
-            tokens += weights.balance * ahead;
+        tokens -= SPARED * f64::from(candidate.on_its_way_tokens);
+        if let Some(opening) = &opening {
+            tokens += opening.tokens(weights.balance, candidate);
         }
-        if own == Some(candidate.session_rank) {
-            tokens -= weights.session_tokens;
+        let is_own = if has_home { candidate.is_home } else { own == Some(candidate.session_rank) };
+        if is_own {
+            tokens -= own_tokens;
         }
         candidate.cost_ms = tokens * candidate.load.prefill_ms_per_token
             + f64::from(candidate.load.requests) * weights.decode_ms;
     }
     least(candidates, ask.dice, |candidate| candidate.cost_ms)
+}
+
+fn own_rank(ask: Ask, candidates: &[Candidate]) -> Option<u64> {
+    candidates.iter().map(|c| c.session_rank).max().filter(|_| ask.has_session)
+}
+
+// === impl Opening ===
+
+impl Opening {
+    /// None for a conversation that is at home on a pod, or a prompt that a pod holds whole.
+    fn of(candidates: &[Candidate]) -> Option<Self> {
+        let is_placed = |c: &Candidate| c.is_home || c.cold_tokens == 0;
+        if candidates.iter().any(is_placed) {
+            return None;
+        }
+        let best = candidates.iter().max_by_key(|c| c.matched_tokens)?;
+        let holders = candidates.iter().filter(|c| c.matched_tokens == best.matched_tokens);
+        let recent = |c: &Candidate| c.load.recent_tokens;
+        Some(Self {
+            least: candidates.iter().map(recent).fold(f64::INFINITY, f64::min),
+            best: holders.map(recent).fold(f64::INFINITY, f64::min),
+            matched: best.matched_tokens,
+            new: f64::from(best.uncached_tokens),
+        })
+    }
+
+    /// What the pod's recent work adds to its cost or takes off, in tokens.
+    fn tokens(&self, balance: f64, candidate: &Candidate) -> f64 {
+        let recent = candidate.load.recent_tokens;
+        let missing = f64::from(self.matched.saturating_sub(candidate.matched_tokens));
+        let lead = (recent - self.least).min(self.new);
+        let arrears = (self.best - recent).clamp(0.0, missing);
+        balance * lead - if balance > 0.0 { arrears } else { 0.0 }
+    }
 }
 
 /// The chance that the block evicted next would have been used again.

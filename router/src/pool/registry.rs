@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::health::{PodHealth, Probe};
 use super::sources::Sources;
-use super::{Endpoint, EngineHints, Health, ModelCard, Outcome, Pod, PoolSettings, Snapshot};
+use super::{Endpoint, EngineHints, Health, ModelCard, Outcome, PoolSettings, Snapshot};
 use crate::discovery::{Sighting, Source};
 use crate::feed::ProbeError;
 
@@ -41,7 +41,7 @@ pub(super) struct Effects {
     /// The snapshot is not what it was.
     pub(super) changed: bool,
     /// New pods: their feeds start.
-    pub(super) added: Vec<(Pod, Slot)>,
+    pub(super) added: Vec<Arc<Endpoint>>,
     /// Gone pods: their feeds end, the index forgets them, then [`Registry::recycle`] is called.
     pub(super) removed: Vec<Slot>,
     /// Pods whose probe should look at once.
@@ -82,6 +82,7 @@ impl Known {
                 health: Health::Unproven,
                 models: Arc::default(),
                 engine: EngineHints::default(),
+                kv_events: Arc::default(),
             }),
         }
     }
@@ -199,8 +200,9 @@ impl Registry {
         for sighting in wanted.into_values() {
             let (slot, pod) = (self.slots.acquire(), &sighting.pod);
             tracing::info!(pod = %pod.name, addr = %pod.addr, role = ?pod.role, "pod appeared");
-            self.pods.insert(slot, Known::new(source, &sighting, slot));
-            effects.added.push((sighting.pod, slot));
+            let known = Known::new(source, &sighting, slot);
+            effects.added.push(Arc::clone(&known.endpoint));
+            self.pods.insert(slot, known);
         }
     }
 

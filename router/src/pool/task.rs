@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::registry::{Effects, Event, Registry};
 use super::{Pool, PoolSettings, Shared, Snapshot};
 use crate::discovery::{self, DiscoverySettings};
+use crate::feed::kv_events::{KvEventsSettings, KvSink};
 use crate::feed::{Feeds, PodFeeds};
 
 /// Why the pool did not start.
@@ -21,6 +22,14 @@ pub enum StartError {
     /// The HTTP client of the probes could not be built.
     #[error("cannot build the HTTP client that probes pods")]
     HttpClient(#[from] reqwest::Error),
+    /// The port that pods dial with their KV events cannot be listened on.
+    #[error("cannot listen for KV events on {address}: {source}")]
+    KvListen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
 }
 
 /// Ends the pool's tasks: politely with [`PoolGuard::shutdown`], at once when dropped.
@@ -55,11 +64,40 @@ pub fn start(
     settings: PoolSettings,
     discovery: DiscoverySettings,
 ) -> Result<(Pool, PoolGuard), StartError> {
+    start_feeding(settings, discovery, None)
+}
+
+/// The same, and what the pods say of their caches goes to `sink`.
+///
+/// # Errors
+///
+/// Besides, when the port that pods dial cannot be listened on.
+pub fn start_with_events(
+    settings: PoolSettings,
+    discovery: DiscoverySettings,
+    kv_events: KvEventsSettings,
+    sink: Arc<dyn KvSink>,
+) -> Result<(Pool, PoolGuard), StartError> {
+    start_feeding(settings, discovery, Some((kv_events, sink)))
+}
+
+fn start_feeding(
+    settings: PoolSettings,
+    discovery: DiscoverySettings,
+    kv_events: Option<(KvEventsSettings, Arc<dyn KvSink>)>,
+) -> Result<(Pool, PoolGuard), StartError> {
     let (sender, events) = mpsc::channel(QUEUE);
     let shared = Arc::new(Shared::new(Snapshot::default()));
-    let feeds = Feeds::new(&settings, sender.clone(), Arc::clone(&shared))?;
-    let registry = Registry::new(settings, &discovery.sources());
     let mut tasks = JoinSet::new();
+    let mut feeds = Feeds::new(&settings, sender.clone(), Arc::clone(&shared))?;
+    if let Some((settings, sink)) = kv_events {
+        let bind = settings.bind;
+        feeds = feeds.with_kv_events(settings, sink, &mut tasks).map_err(|source| {
+            let address = bind.expect("only a listener can fail");
+            StartError::KvListen { address, source }
+        })?;
+    }
+    let registry = Registry::new(settings, &discovery.sources());
     discovery::spawn(discovery, &sender, &mut tasks);
     let stop = CancellationToken::new();
     let task = Task {
@@ -134,10 +172,11 @@ impl Task {
         if effects.changed {
             self.shared.publish(self.registry.snapshot());
         }
-        for (pod, slot) in effects.added.drain(..) {
+        for endpoint in effects.added.drain(..) {
             // A pod may come and go within one batch.
-            if !effects.removed.contains(&slot) {
-                self.running.insert(slot, self.feeds.start(&pod, slot, &mut self.tasks));
+            if !effects.removed.contains(&endpoint.slot) {
+                let feeds = self.feeds.start(&endpoint, &mut self.tasks);
+                self.running.insert(endpoint.slot, feeds);
             }
         }
         for slot in &effects.doubted {

@@ -1,4 +1,5 @@
-//! A pod as the feeds see it: `/health`, `/v1/models` and `/metrics` on a port of its own.
+//! A pod as the feeds see it: `/health`, `/v1/models`, `/metrics` and `/kv_event_sources` on a port
+//! of its own.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub(crate) struct Says {
     pub(crate) models: Mutex<Vec<&'static str>>,
     pub(crate) token: Mutex<Option<&'static str>>,
     pub(crate) probes: AtomicU32,
+    pub(crate) kv_event_sources: Mutex<serde_json::Value>,
 }
 
 /// A running pod; dropping it closes its port.
@@ -39,11 +41,13 @@ impl FakeEngine {
             models: Mutex::new(vec![model]),
             token: Mutex::default(),
             probes: 0.into(),
+            kv_event_sources: Mutex::new(serde_json::json!({})),
         });
         let app = Router::new()
             .route("/health", get(health))
             .route("/v1/models", get(models))
             .route("/metrics", get(metrics))
+            .route("/kv_event_sources", get(kv_event_sources))
             .with_state(Arc::clone(&says));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
         let addr = listener.local_addr().expect("it is bound");
@@ -74,6 +78,10 @@ async fn models(
     let card = |id| serde_json::json!({"id": id, "object": "model", "max_model_len": 8192});
     let cards: Vec<_> = says.models.lock().iter().map(card).collect();
     Ok(Json(serde_json::json!({"object": "list", "data": cards})))
+}
+
+async fn kv_event_sources(State(says): State<Arc<Says>>) -> Json<serde_json::Value> {
+    Json(says.kv_event_sources.lock().clone())
 }
 
 async fn metrics(State(says): State<Arc<Says>>) -> (StatusCode, &'static str) {

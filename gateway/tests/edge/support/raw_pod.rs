@@ -65,7 +65,7 @@ pub(crate) enum Seen {
 
 /// Whether the gateway asks this on its own.
 pub(crate) fn is_probe(path: &str) -> bool {
-    matches!(path, "/health" | "/v1/models" | "/metrics")
+    matches!(path, "/health" | "/v1/models" | "/metrics" | "/kv_event_sources")
 }
 
 /// The list of models, as vLLM has it.

@@ -1,4 +1,4 @@
-use super::{BlockCache, Chain};
+use super::{BlockCache, CacheEvent, Chain};
 
 fn tokens(first: u32, count: usize) -> Vec<u32> {
     (first..).take(count).collect()
@@ -109,4 +109,66 @@ fn a_cleared_cache_has_no_hits() {
     visit(&mut cache, &prompt);
     cache.clear();
     assert_eq!(visit(&mut cache, &prompt), 0);
+}
+
+/// What a listener holds who believes every event.
+fn listen(held: &mut Vec<u64>, events: Vec<CacheEvent>) {
+    for event in events {
+        match event {
+            CacheEvent::Stored { keys, .. } => held.extend(keys),
+            CacheEvent::Removed(key) => {
+                let at = held.iter().position(|one| *one == key);
+                held.swap_remove(at.expect("what is removed was stored"));
+            }
+            CacheEvent::Cleared => held.clear(),
+        }
+    }
+}
+
+#[test]
+fn who_believes_every_event_holds_what_the_cache_holds() {
+    let mut cache = BlockCache::new(4, 12);
+    cache.record_events();
+    let mut held = Vec::new();
+    let mut running = Vec::new();
+    for round in 0..200_u32 {
+        let first = [0, 0, 100, 300][round as usize % 4];
+        let len = 1 + (round as usize * 7) % 23;
+        let mut chain = cache.begin("", &tokens(first, len));
+        if cache.grow(&mut chain, len) {
+            cache.commit(&mut chain, &tokens(first, len));
+            running.push(chain);
+        } else {
+            cache.release(chain);
+        }
+        if round % 3 == 0 || running.len() > 2 {
+            running.drain(..).for_each(|chain| cache.release(chain));
+        }
+        if round % 37 == 0 {
+            cache.clear();
+        }
+        listen(&mut held, cache.take_events());
+        held.sort_unstable();
+        assert_eq!(held, cache.cached_keys(), "round {round}");
+    }
+}
+
+#[test]
+fn a_stored_run_names_its_parent_and_all_its_tokens() {
+    let mut cache = BlockCache::new(4, 12);
+    cache.record_events();
+    let mut chain = cache.begin("salt", &tokens(0, 13));
+    assert!(cache.grow(&mut chain, 13), "there is room");
+    cache.commit(&mut chain, &tokens(0, 5));
+    cache.commit(&mut chain, &tokens(0, 13));
+    let events = cache.take_events();
+    let [CacheEvent::Stored { keys: first, parent: None, .. }, then] = &events[..] else {
+        unreachable!("two runs: {events:?}")
+    };
+    let CacheEvent::Stored { keys, parent, tokens: run, salt } = then else {
+        unreachable!("a run: {then:?}")
+    };
+    assert_eq!((keys.len(), *parent, &**salt), (2, Some(first[0]), "salt"));
+    assert_eq!(*run, tokens(4, 8));
+    cache.release(chain);
 }

@@ -16,7 +16,7 @@ use crate::simulator::{
 fn start() -> (Driver, JoinSet<()>) {
     let tokenizer = assets::tokenizer().expect("the embedded tokenizer loads");
     let language = Language::of(&tokenizer).expect("it has words");
-    let driver = Driver::new(Engine::new(EngineConfig::default(), Arc::new(language)));
+    let driver = Driver::new(Engine::new(EngineConfig::default(), Arc::new(language)), None);
     let mut tasks = JoinSet::new();
     tasks.spawn(driver.clone().run(CancellationToken::new()));
     (driver, tasks)

@@ -31,7 +31,7 @@ fn submit(engine: &mut Engine, prompt: Prompt) -> RequestId {
 /// Steps until idle; every output in order, and the time it took.
 fn run(engine: &mut Engine) -> (Vec<Output>, Duration) {
     let (mut outputs, mut now) = (Vec::new(), Duration::ZERO);
-    while let Some(Step { duration, outputs: new }) = engine.step(now) {
+    while let Some(Step { duration, outputs: new, .. }) = engine.step(now) {
         now += duration;
         outputs.extend(new);
     }

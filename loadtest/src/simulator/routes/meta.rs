@@ -52,9 +52,9 @@ pub(crate) async fn load(State(pod): State<Arc<Pod>>) -> Json<Value> {
     Json(json!({"server_load": load}))
 }
 
-/// No KV events are published (yet).
-pub(crate) async fn kv_event_sources() -> Json<Value> {
-    Json(json!({}))
+/// Where the KV events of each data-parallel rank are: one rank, or none.
+pub(crate) async fn kv_event_sources(State(pod): State<Arc<Pod>>) -> Json<Value> {
+    Json(pod.publisher.as_ref().map_or_else(|| json!({}), |it| json!({"0": it.source()})))
 }
 
 pub(crate) async fn metrics(State(pod): State<Arc<Pod>>) -> Response {

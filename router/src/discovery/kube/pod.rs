@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::discovery::Sighting;
+use crate::feed::kv_events::KvPorts;
 use crate::pool::{self, Role};
 
 /// What a pod's role label means.
@@ -24,6 +25,8 @@ pub(super) enum Kind<'a> {
 /// The label of llm-d. Its values: `prefill`, `decode`, `encode`, sets of these joined by hyphens,
 /// and the older `both`.
 const ROLE_LABEL: &str = "llm-d.ai/role";
+/// Ports of the pod's KV events, for pods that do not answer `/kv_event_sources`: see [`KvPorts`].
+const KV_EVENTS_ANNOTATION: &str = "hearth.dev/kv-events";
 
 /// Reads the pod's role label.
 pub(super) fn kind(pod: &Pod) -> Kind<'_> {
@@ -73,9 +76,18 @@ pub(super) fn sighting(
             name: pod.metadata.name.as_deref()?.into(),
             addr: SocketAddr::new(ip, named_port(pod, port_name).unwrap_or(default_port)),
             role,
+            kv_ports: kv_ports(pod),
         },
         serving: ready && pod.metadata.deletion_timestamp.is_none(),
     })
+}
+
+/// The pod's annotation that says where its KV events are.
+fn kv_ports(pod: &Pod) -> Option<KvPorts> {
+    let text = pod.metadata.annotations.as_ref()?.get(KV_EVENTS_ANNOTATION)?;
+    let name = pod.metadata.name.as_deref();
+    let ports = text.parse::<KvPorts>();
+    ports.inspect_err(|error| tracing::warn!(pod = name, text, %error, KV_EVENTS_ANNOTATION)).ok()
 }
 
 /// The first container port of that name.

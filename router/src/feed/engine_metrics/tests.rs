@@ -16,6 +16,13 @@ vllm:kv_cache_usage_perc{engine="1",model_name="tiny"} 0.5
 vllm:cache_config_info{_block_size_resolved="True",block_size="32",engine="0",hash_block_size="None",kv_cache_dtype_skip_layers="[]",num_cpu_blocks="None",num_gpu_blocks="32768",num_gpu_blocks_override="None"} 1.0
 # TYPE vllm:prompt_tokens_total counter
 vllm:prompt_tokens_total{engine="0",model_name="tiny"} 99.0
+# TYPE vllm:prefix_cache_hits_total counter
+vllm:prefix_cache_hits_total{engine="0",model_name="tiny"} 32.0
+# TYPE vllm:generation_tokens_total counter
+vllm:generation_tokens_total{engine="0",model_name="tiny"} 10.0
+# TYPE vllm:request_success_total counter
+vllm:request_success_total{engine="0",finished_reason="stop",model_name="tiny"} 1.0
+vllm:request_success_total{engine="0",finished_reason="length",model_name="tiny"} 2.0
 "#;
 
 #[test]
@@ -27,6 +34,8 @@ fn the_families_of_vllm_become_hints() {
         running: 7.0,
         waiting: 1.0,
         kv_usage: 0.5,
+        computed_tokens: 77.0,
+        ended_requests: 3.0,
         read_at: None,
     };
     assert_eq!(hints, expected);

@@ -61,7 +61,7 @@ fn prompts_of_every_api_are_found() {
         (Api::Tokenize, r#"{"prompt":"x","messages":[{"content":"y"}]}"#, "content\0y"),
         (Api::Responses, r#"{"input":"hi","instructions":"be"}"#, "be\0hi"),
         (Api::Messages, r#"{"messages":[{"role":"user"}],"system":"s"}"#, "s\0role\0user"),
-        (Api::Score, r#"{"text_2":["b",null,1.50],"text_1":"a"}"#, "a\0b\01.50"),
+        (Api::Score, r#"{"text_2":["b",null,1.50],"text_1":"a"}"#, "a\0b\x001.50"),
         (Api::Chat, r#"{"input":"not a chat's"}"#, ""),
         (Api::Chat, "{}", ""),
     ] {

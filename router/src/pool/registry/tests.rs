@@ -4,14 +4,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::pool::Role;
+use crate::pool::{Pod, Role};
 
 const SOURCE: Source = Source::Fixed;
 
 fn sighting(uid: &str, port: u16) -> Sighting {
     let addr = ([10, 0, 0, 1], port).into();
     Sighting {
-        pod: Pod { uid: uid.into(), name: uid.into(), addr, role: Role::Both },
+        pod: Pod { uid: uid.into(), name: uid.into(), addr, role: Role::Both, kv_ports: None },
         serving: true,
     }
 }
@@ -88,7 +88,7 @@ fn the_whole_set_is_compared_and_a_pod_with_another_address_is_another_pod() {
     let (a, b) = (world.slot("a"), world.slot("b"));
     let effects = world.desired(vec![sighting("a", 8000), sighting("b", 9000), sighting("c", 1)]);
     assert_eq!(effects.removed, [b]);
-    assert_eq!(effects.added.iter().map(|(pod, _)| &*pod.uid).collect::<Vec<_>>(), ["b", "c"]);
+    assert_eq!(effects.added.iter().map(|it| &*it.pod.uid).collect::<Vec<_>>(), ["b", "c"]);
     assert_eq!(world.slot("a"), a);
     assert_ne!(world.slot("b"), b);
     assert_eq!(world.ready(), ["a"], "new pods wait for their probe");
@@ -237,7 +237,7 @@ proptest! {
                 prop_assert!(live.remove(slot));
                 world.registry.recycle(*slot);
             }
-            for (_, slot) in &effects.added {
+            for slot in effects.added.iter().map(|it| &it.slot) {
                 prop_assert!(live.insert(*slot), "a slot is given to one pod at a time");
             }
             let snapshot = world.registry.snapshot();

@@ -1,0 +1,88 @@
+use super::*;
+use kv_index::Slots;
+use std::time::Duration;
+
+fn book(bookings: &Arc<Bookings>, slot: Slot, cold: u32) -> Booking {
+    let choose = |desk: &mut Desk| {
+        desk.admit(slot);
+        Some(((), slot, cold))
+    };
+    bookings.book(Instant::now(), choose).unwrap().1
+}
+
+fn answer(booking: &mut Booking, after_ms: u64) {
+    booking.first_token(booking.booked_at + Duration::from_millis(after_ms));
+}
+
+#[test]
+fn a_booking_is_given_back_on_drop_before_and_after_the_first_token() {
+    let (bookings, slot) = (Arc::new(Bookings::default()), Slots::default().acquire());
+    let (mut a, b) = (book(&bookings, slot, 100), book(&bookings, slot, 50));
+    assert_eq!(bookings.totals(), Totals { prefill_tokens: 150, requests: 2 });
+    answer(&mut a, 5);
+    answer(&mut a, 5);
+    assert_eq!(bookings.totals(), Totals { prefill_tokens: 50, requests: 2 });
+    drop((a, b));
+    assert_eq!(bookings.totals(), Totals::default());
+}
+
+#[test]
+fn a_late_booking_of_a_dead_pod_does_not_touch_its_successor() {
+    let (bookings, mut slots) = (Arc::new(Bookings::default()), Slots::default());
+    let old = slots.acquire();
+    let late = book(&bookings, old, 10);
+    slots.release(old);
+    let new = slots.acquire();
+    let current = book(&bookings, new, 7);
+    drop(late);
+    assert_eq!(bookings.totals(), Totals { prefill_tokens: 7, requests: 1 });
+    drop(book(&bookings, old, 3));
+    let sum = bookings.totals();
+    assert_eq!(sum, Totals { prefill_tokens: 7, requests: 1 }, "a stale snapshot books nothing");
+    drop(current);
+    assert_eq!(bookings.totals(), Totals::default());
+}
+
+#[test]
+fn rates_are_learned_from_long_prompts_only_and_count_the_queue() {
+    let (bookings, slot) = (Arc::new(Bookings::default()), Slots::default().acquire());
+    answer(&mut book(&bookings, slot, 16), 1_000);
+    assert!((bookings.load(slot).prefill_ms_per_token - 0.1).abs() < 1e-9);
+    for _ in 0..100 {
+        let _ahead = book(&bookings, slot, 1_000);
+        answer(&mut book(&bookings, slot, 1_000), 4_000);
+    }
+    assert!((bookings.load(slot).prefill_ms_per_token - 2.0).abs() < 0.01);
+}
+
+#[test]
+fn a_pod_that_was_never_measured_is_as_fast_as_the_others() {
+    let (bookings, mut slots) = (Arc::new(Bookings::default()), Slots::default());
+    let (a, b) = (slots.acquire(), slots.acquire());
+    drop((book(&bookings, a, 16), book(&bookings, b, 16)));
+    let rate = |slot| bookings.load(slot).prefill_ms_per_token;
+    answer(&mut book(&bookings, a, 10_000), 200);
+    assert!((rate(a) - 0.02).abs() < 1e-9, "the first count replaces the guess: {}", rate(a));
+    assert!((rate(b) - 0.02).abs() < 1e-9, "{}", rate(b));
+    answer(&mut book(&bookings, a, 200), 30);
+    assert!(rate(a) < 0.03, "a short prompt's overhead says little: {}", rate(a));
+    bookings.forget(a);
+    assert!((rate(b) - 0.1).abs() < 1e-9, "nothing is known of anyone");
+}
+
+#[test]
+fn a_newcomer_starts_at_the_mean() {
+    let (bookings, mut slots) = (Arc::new(Bookings::default()), Slots::default());
+    let (a, b, c) = (slots.acquire(), slots.acquire(), slots.acquire());
+    assert!(bookings.load(a).recent_tokens + bookings.load(b).recent_tokens < 1e-9);
+    drop((book(&bookings, a, 0), book(&bookings, b, 0)));
+    for (slot, cold) in [(a, 1_000), (b, 3_000)] {
+        book(&bookings, slot, cold).began();
+        drop(book(&bookings, slot, 500));
+    }
+    let recent = bookings.load(c).recent_tokens;
+    assert!((1_990.0..2_010.0).contains(&recent), "{recent}");
+    bookings.forget(b);
+    let recent = bookings.load(c).recent_tokens;
+    assert!((990.0..1_010.0).contains(&recent), "a pod that left does not count: {recent}");
+}

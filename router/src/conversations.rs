@@ -1,0 +1,132 @@
+//! Where each conversation is at home: the pod that was sent the very prompt that this one repeats
+//! or continues.
+//!
+//! How deep a pod holds a prompt does not tell a conversation's next turn from a new conversation
+//! under the same system prompt; where an earlier prompt ended does. The one belongs where its
+//! history is, the other may begin anywhere. A prompt that was continued is no end any more: who
+//! comes next from there has branched off, and is new.
+
+#[cfg(test)]
+mod tests;
+
+use std::hash::{Hash, Hasher};
+use std::num::NonZeroUsize;
+
+use kv_index::{BlockHash, Milestones, Slot};
+use lru::LruCache;
+use parking_lot::RwLock;
+use xxhash_rust::xxh3::Xxh3Default;
+
+/// The ends of prompts that were sent, by the last milestone before each.
+#[derive(Debug)]
+pub(crate) struct Conversations {
+    ends: RwLock<LruCache<BlockHash, Vec<(End, Slot)>>>,
+}
+
+/// Where a prompt ends: its last full block, known by the milestone before it and what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    milestone: BlockHash,
+    /// Bytes or tokens from the milestone to the end of the last full block.
+    rest_len: usize,
+    rest: u64,
+}
+
+/// Where a conversation is at home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// The pod.
+    pub slot: Slot,
+    /// Blocks that it must still hold to be one.
+    pub blocks: usize,
+    /// The end that is repeated or continued.
+    pub end: End,
+}
+
+/// Milestones with ends that are remembered, the latest: so many conversations at least.
+const MILESTONES: usize = 16_384;
+
+/// Ends behind one milestone: short first turns under one long prompt share it. With 40 bytes per
+/// end, all together take 21 MB at most.
+const ENDS_PER_MILESTONE: usize = 32;
+
+/// How many milestones back an end is looked for: 3,000 tokens of answer and question after a
+/// short prompt, three times its length after a long one.
+const LOOK_BACK: usize = 192;
+
+// === impl End ===
+
+impl End {
+    /// The end of a prompt of these bytes or tokens; none if it is shorter than a block.
+    #[must_use]
+    pub fn of<T: Hash>(milestones: &Milestones, items: &[T], block: usize) -> Option<Self> {
+        let milestone = *milestones.hashes().last()?;
+        let behind = items.get(Milestones::position(milestones.hashes().len()) * block..)?;
+        let rest_len = behind.len() / block * block;
+        Some(Self { milestone, rest_len, rest: digest(&behind[..rest_len]) })
+    }
+}
+
+// === impl Conversations ===
+
+impl Default for Conversations {
+    fn default() -> Self {
+        let most = NonZeroUsize::new(MILESTONES).expect("it is not zero");
+        Self { ends: RwLock::new(LruCache::new(most)) }
+    }
+}
+
+impl Conversations {
+    /// The latest end that this prompt repeats or continues.
+    pub(crate) fn home<T: Hash>(
+        &self,
+        milestones: &Milestones,
+        items: &[T],
+        block: usize,
+    ) -> Option<Home> {
+        let ends = self.ends.read();
+        let numbered = milestones.hashes().iter().enumerate().rev().take(LOOK_BACK);
+        for (index, milestone) in numbered {
+            let Some(here) = ends.peek(milestone) else { continue };
+            let blocks = Milestones::position(index + 1);
+            let behind = items.get(blocks * block..)?;
+            let is_met = |(end, _): &&(End, Slot)| {
+                behind.get(..end.rest_len).is_some_and(|rest| digest(rest) == end.rest)
+            };
+            let longest = here.iter().filter(is_met).max_by_key(|(end, _)| end.rest_len);
+            if let Some(&(end, slot)) = longest {
+                return Some(Home { slot, blocks, end });
+            }
+        }
+        None
+    }
+
+    /// A prompt with this end was sent to a pod. Returns whether that is new.
+    pub(crate) fn record(&self, end: End, slot: Slot) -> bool {
+        let mut ends = self.ends.write();
+        let here = ends.get_or_insert_mut(end.milestone, Vec::new);
+        let known = here.iter().position(|(known, _)| *known == end);
+        let before = known.map(|at| here.remove(at));
+        if here.len() >= ENDS_PER_MILESTONE {
+            here.remove(0);
+        }
+        here.push((end, slot));
+        before != Some((end, slot))
+    }
+
+    /// Nothing ends there on that pod, or not any more.
+    pub(crate) fn forget(&self, end: End, slot: Slot) {
+        let mut ends = self.ends.write();
+        let Some(here) = ends.peek_mut(&end.milestone) else { return };
+        here.retain(|known| *known != (end, slot));
+        if here.is_empty() {
+            ends.pop(&end.milestone);
+        }
+    }
+}
+
+fn digest<T: Hash>(items: &[T]) -> u64 {
+    let mut hasher = Xxh3Default::new();
+    T::hash_slice(items, &mut hasher);
+    hasher.finish()
+}

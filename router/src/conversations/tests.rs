@@ -1,0 +1,57 @@
+use kv_index::{ChainHasher, Slots};
+
+use super::*;
+
+const BLOCK: usize = 4;
+
+fn milestones(text: &str) -> Milestones {
+    let hasher = ChainHasher::with_seed(1);
+    hasher.milestones(hasher.root(&["m"]), text.as_bytes(), BLOCK)
+}
+
+fn home(conversations: &Conversations, text: &str) -> Option<Slot> {
+    conversations.home(&milestones(text), text.as_bytes(), BLOCK).map(|home| home.slot)
+}
+
+fn end(text: &str) -> End {
+    End::of(&milestones(text), text.as_bytes(), BLOCK).expect("longer than a block")
+}
+
+#[test]
+fn a_repetition_and_a_continuation_are_at_home_and_a_branch_is_not() {
+    for system in [8, 600, 2_000, 40_000].map(|blocks: usize| "abcd".repeat(blocks)) {
+        let (conversations, slot) = (Conversations::default(), Slots::default().acquire());
+        let first = format!("{system}first question.");
+        assert!(conversations.record(end(&first), slot));
+        assert!(!conversations.record(end(&first), slot), "it is known");
+        assert_eq!(home(&conversations, &first), Some(slot));
+        let next = format!("{first} an answer and the second question.");
+        assert_eq!(home(&conversations, &next), Some(slot), "{} blocks", system.len() / BLOCK);
+        assert_eq!(home(&conversations, &format!("{system}other question.")), None);
+        assert_eq!(home(&conversations, &system), None, "a part is no repetition");
+        conversations.forget(end(&first), slot);
+        assert_eq!(home(&conversations, &next), None, "an end that was continued is none");
+    }
+}
+
+#[test]
+fn the_latest_pod_is_the_home_and_another_pod_cannot_take_it_away() {
+    let (conversations, mut slots) = (Conversations::default(), Slots::default());
+    let (a, b) = (slots.acquire(), slots.acquire());
+    let text = "a prompt of some blocks";
+    conversations.record(end(text), a);
+    conversations.record(end(text), b);
+    conversations.forget(end(text), a);
+    assert_eq!(home(&conversations, text), Some(b));
+}
+
+#[test]
+fn ends_behind_one_milestone_are_bounded() {
+    let (conversations, slot) = (Conversations::default(), Slots::default().acquire());
+    let system = "abcd".repeat(40_000);
+    for number in 0..200 {
+        conversations.record(end(&format!("{system}{number:08}")), slot);
+    }
+    assert_eq!(home(&conversations, &format!("{system}{:08}", 199)), Some(slot));
+    assert_eq!(home(&conversations, &format!("{system}{:08}", 0)), None);
+}

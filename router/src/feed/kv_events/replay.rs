@@ -1,0 +1,110 @@
+//! A publisher's history: asked once, told batch by batch.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::frame::{Frame, Told};
+use super::zmtp::{Connection, Role, ZmtpError};
+
+/// A replay that runs; dropping it gives it up.
+#[derive(Debug)]
+pub(super) struct Replay {
+    told: mpsc::Receiver<Result<Told, ReplayError>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// Why a history could not be had.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReplayError {
+    #[error(transparent)]
+    Connection(#[from] ZmtpError),
+    #[error("no answer in {0:?}")]
+    TimedOut(Duration),
+    #[error("a reply that is none")]
+    Reply,
+    #[error("its task ended")]
+    Ended,
+}
+
+/// Batches between the socket and the index: enough to keep both busy.
+const QUEUE: usize = 4;
+
+// === impl Replay ===
+
+impl Replay {
+    /// Asks for all batches from this number on. `patience` bounds the wait for each reply.
+    pub(super) fn start(from: u64, publisher: SocketAddr, patience: Duration) -> Self {
+        let (sender, told) = mpsc::channel(QUEUE);
+        let task = tokio::spawn(async move {
+            if let Err(error) = run(from, publisher, patience, &sender).await {
+                // Nobody listens: it was given up.
+                drop(sender.send(Err(error)).await);
+            }
+        });
+        Self { told, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// The next batch, or the end.
+    pub(super) async fn next(&mut self) -> Result<Told, ReplayError> {
+        self.told.recv().await.unwrap_or(Err(ReplayError::Ended))
+    }
+}
+
+async fn run(
+    from: u64,
+    publisher: SocketAddr,
+    patience: Duration,
+    told: &mpsc::Sender<Result<Told, ReplayError>>,
+) -> Result<(), ReplayError> {
+    let in_time = |_elapsed| ReplayError::TimedOut(patience);
+    let ask = async {
+        let stream = TcpStream::connect(publisher).await.map_err(ZmtpError::Io)?;
+        let mut connection = Connection::open(stream, Role::Dealer).await?;
+        // The publisher's ROUTER wants an empty frame before the number.
+        connection.send(&[b"", &from.to_be_bytes()]).await?;
+        Ok::<_, ZmtpError>(connection)
+    };
+    let mut connection = tokio::time::timeout(patience, ask).await.map_err(in_time)??;
+    loop {
+        let reply = tokio::time::timeout(patience, connection.recv()).await.map_err(in_time)??;
+        let reply = Told::read(&reply).ok_or(ReplayError::Reply)?;
+        let last = matches!(reply, Told::End);
+        if told.send(Ok(reply)).await.is_err() || last {
+            return Ok(());
+        }
+    }
+}
+
+/// Batches that wait for a replay to end, within bounds.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    frames: Vec<Frame>,
+    bytes: usize,
+}
+
+/// 16 MiB of payload for one rank.
+pub(super) const HELD_BYTES: usize = 16 << 20;
+
+// === impl Held ===
+
+impl Held {
+    /// Keeps a batch if there is room for it among at most `most`; false: it is gone.
+    pub(super) fn push(&mut self, frame: Frame, most: usize) -> bool {
+        if self.frames.len() >= most || self.bytes + frame.len > HELD_BYTES {
+            return false;
+        }
+        self.bytes += frame.len;
+        self.frames.push(frame);
+        true
+    }
+
+    /// All of them, in order.
+    pub(super) fn take(&mut self) -> Vec<Frame> {
+        self.bytes = 0;
+        std::mem::take(&mut self.frames)
+    }
+}

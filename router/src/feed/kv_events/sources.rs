@@ -1,0 +1,201 @@
+//! Where a pod's events can be had: its own word, else its annotation, else the configuration.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use http::StatusCode;
+use serde::Deserialize;
+
+use super::{KvEventsSettings, Mode};
+use crate::feed::{Voice, read_body};
+use crate::pool::Pod;
+
+/// Ports of a pod's publishers, as its annotation has them: `5557`, `5557,5558` with a replay port,
+/// `5557,5657,2` for two data-parallel ranks on consecutive ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KvPorts {
+    /// Of the first rank's publisher.
+    pub publish: u16,
+    /// Of the first rank's replay; none: no history can be had.
+    pub replay: Option<u16>,
+    /// Data-parallel ranks, each on the next ports.
+    pub ranks: u16,
+}
+
+/// A text that is not ports.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not PORT, PORT,REPLAY_PORT or PORT,REPLAY_PORT,RANKS")]
+pub struct PortsError;
+
+/// One rank's publisher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    /// Where to dial; none: the pod dials us.
+    pub(super) publish: Option<SocketAddr>,
+    pub(super) replay: Option<SocketAddr>,
+}
+
+/// Why a pod did not say where its events are.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SourcesError {
+    #[error("no answer")]
+    NoAnswer(#[from] reqwest::Error),
+    #[error("/kv_event_sources says {0}")]
+    Status(StatusCode),
+    #[error("/kv_event_sources is longer than {SOURCES_LIMIT} bytes")]
+    TooLong,
+    #[error("/kv_event_sources is not what vLLM says there")]
+    NotSources(#[from] serde_json::Error),
+}
+
+/// 1 MiB: a few hundred bytes per rank.
+const SOURCES_LIMIT: usize = 1 << 20;
+
+/// vLLM's `KVEventsConfig` of one rank.
+#[derive(Deserialize)]
+struct Config {
+    #[serde(default)]
+    enable_kv_cache_events: bool,
+    publisher: Option<String>,
+    endpoint: Option<String>,
+    replay_endpoint: Option<String>,
+}
+
+/// Asks the pod, then looks elsewhere. Empty: it publishes nothing.
+pub(super) async fn find(
+    voice: &Voice,
+    client: &reqwest::Client,
+    settings: &KvEventsSettings,
+) -> Result<Vec<Target>, SourcesError> {
+    let asked = match ask(voice, client).await {
+        Ok(body) => parse(&body, voice.pod.addr.ip()),
+        Err(error) => Err(error),
+    };
+    let bind = settings.mode != Mode::Connect && settings.bind.is_some();
+    let dial = settings.mode != Mode::Bind;
+    let mut targets = match &asked {
+        Ok(own) if !own.is_empty() => own.clone(),
+        _ => configured(&voice.pod, settings),
+    };
+    if targets.is_empty() && settings.mode == Mode::Bind {
+        targets.push(Target { publish: None, replay: None });
+    }
+    for target in &mut targets {
+        target.publish = target.publish.filter(|_| dial);
+    }
+    targets.retain(|target| target.publish.is_some() || bind);
+    if targets.is_empty() {
+        // Only a pod that has answered can be said to publish nothing.
+        asked?;
+    }
+    Ok(targets)
+}
+
+async fn ask(voice: &Voice, client: &reqwest::Client) -> Result<Vec<u8>, SourcesError> {
+    let response = client.get(voice.url("/kv_event_sources")).send().await?;
+    match response.status() {
+        StatusCode::OK => {}
+        // Older than the route.
+        StatusCode::NOT_FOUND => return Ok(Vec::new()),
+        other => return Err(SourcesError::Status(other)),
+    }
+    read_body(response, SOURCES_LIMIT).await?.ok_or(SourcesError::TooLong)
+}
+
+/// `{"0": {"endpoint": "tcp://*:5557", …}, "1": …}`: one entry per data-parallel rank.
+fn parse(body: &[u8], ip: IpAddr) -> Result<Vec<Target>, SourcesError> {
+    if body.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ranks: BTreeMap<String, Config> = serde_json::from_slice(body)?;
+    let mut numbered: Vec<(u32, Config)> = ranks
+        .into_iter()
+        .filter(|(_, it)| it.enable_kv_cache_events && it.publisher.as_deref() == Some("zmq"))
+        .map(|(rank, config)| (rank.parse().unwrap_or(u32::MAX), config))
+        .collect();
+    numbered.sort_by_key(|(rank, _)| *rank);
+    let target = |config: &Config| {
+        let publish = config.endpoint.as_deref().and_then(Host::read);
+        let replay = config.replay_endpoint.as_deref().and_then(Host::read);
+        Target {
+            publish: publish
+                .filter(|(host, _)| host.is_of(ip))
+                .map(|(_, port)| SocketAddr::new(ip, port)),
+            // A router always binds.
+            replay: replay.map(|(_, port)| SocketAddr::new(ip, port)),
+        }
+    };
+    Ok(numbered.iter().map(|(_, config)| target(config)).collect())
+}
+
+fn configured(pod: &Pod, settings: &KvEventsSettings) -> Vec<Target> {
+    let ports = pod.kv_ports.or(settings.ports());
+    let Some(ports) = ports else { return Vec::new() };
+    let at = |base: u16, rank| Some(SocketAddr::new(pod.addr.ip(), base.checked_add(rank)?));
+    (0..ports.ranks)
+        .map(|rank| Target {
+            publish: at(ports.publish, rank),
+            replay: ports.replay.and_then(|base| at(base, rank)),
+        })
+        .filter(|target| target.publish.is_some())
+        .collect()
+}
+
+/// The host part of a ZeroMQ endpoint.
+enum Host<'a> {
+    /// All interfaces: the publisher listens.
+    Any,
+    /// One address: the publisher's own, or one that it dials.
+    One(&'a str),
+}
+
+// === impl Host ===
+
+impl<'a> Host<'a> {
+    /// Host and port of `tcp://HOST:PORT`.
+    fn read(endpoint: &'a str) -> Option<(Self, u16)> {
+        let (host, port) = endpoint.strip_prefix("tcp://")?.rsplit_once(':')?;
+        let host = match host {
+            "*" | "::" | "[::]" | "0.0.0.0" => Self::Any,
+            other => Self::One(other.trim_start_matches('[').trim_end_matches(']')),
+        };
+        Some((host, port.parse().ok().filter(|port| *port != 0)?))
+    }
+
+    /// Whether the pod with this address listens there; otherwise it dials that address.
+    fn is_of(&self, ip: IpAddr) -> bool {
+        match self {
+            Self::Any => true,
+            Self::One(host) => host.parse() == Ok(ip),
+        }
+    }
+}
+
+// === impl KvPorts ===
+
+impl FromStr for KvPorts {
+    type Err = PortsError;
+
+    fn from_str(text: &str) -> Result<Self, PortsError> {
+        let mut parts = text.split(',').map(|part| part.trim().parse::<u16>());
+        let mut next = || parts.next().transpose().map_err(|_not_a_number| PortsError);
+        let publish = next()?.filter(|port| *port != 0).ok_or(PortsError)?;
+        let replay = next()?.filter(|port| *port != 0);
+        let ranks = next()?.unwrap_or(1);
+        if ranks == 0 || next()?.is_some() {
+            return Err(PortsError);
+        }
+        Ok(Self { publish, replay, ranks })
+    }
+}
+
+impl fmt::Display for KvPorts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{},{},{}", self.publish, self.replay.unwrap_or(0), self.ranks)
+    }
+}
+
+#[cfg(test)]
+mod tests;

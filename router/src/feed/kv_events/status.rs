@@ -1,0 +1,237 @@
+//! What is known of one pod's events, readable by everyone without a lock.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::trust::{Doubt, Trust};
+
+/// What one pod told of its cache. Part of its [`Endpoint`](crate::pool::Endpoint).
+#[derive(Debug)]
+pub struct KvStatus {
+    /// The least of its ranks, encoded.
+    trust: AtomicU8,
+    /// By data-parallel rank.
+    ranks: Mutex<Vec<Trust>>,
+    pub(super) counts: Counts,
+    verdicts: watch::Sender<Option<Verdict>>,
+    created: Instant,
+}
+
+/// What was counted since the pod appeared.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) batches: AtomicU64,
+    pub(super) events: AtomicU64,
+    pub(super) skipped: AtomicU64,
+    pub(super) duplicates: AtomicU64,
+    pub(super) gaps: AtomicU64,
+    pub(super) replays: AtomicU64,
+    pub(super) failed_replays: AtomicU64,
+    pub(super) resets: AtomicU64,
+    pub(super) dropped: AtomicU64,
+    pub(super) undecodable: AtomicU64,
+    pub(super) connects: AtomicU64,
+    /// One more than the number of the last batch; 0 before the first.
+    next_seq: AtomicU64,
+    /// Milliseconds from `created` to the last batch, plus one; 0 before the first.
+    heard_ms: AtomicU64,
+}
+
+/// A reading of a [`KvStatus`], for metrics and pages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KvReport {
+    /// How far it can be believed: the least of its ranks.
+    pub trust: Trust,
+    /// The same by data-parallel rank; empty if the pod tells nothing.
+    pub ranks: Vec<Trust>,
+    /// Batches applied.
+    pub batches: u64,
+    /// Events applied.
+    pub events: u64,
+    /// Events and fields passed over because they are not known here.
+    pub skipped: u64,
+    /// Batches that came twice.
+    pub duplicates: u64,
+    /// Batches that came before their predecessors.
+    pub gaps: u64,
+    /// Times the history was asked for.
+    pub replays: u64,
+    /// Of those, times it could not be had.
+    pub failed_replays: u64,
+    /// Times everything known of the pod was forgotten.
+    pub resets: u64,
+    /// Batches that found no room to wait; each is a gap, and replayed.
+    pub dropped: u64,
+    /// Batches and messages that could not be read.
+    pub undecodable: u64,
+    /// Times the stream was opened.
+    pub connects: u64,
+    /// The number of the last batch.
+    pub last_seq: Option<u64>,
+    /// How long ago it was heard.
+    pub age: Option<Duration>,
+}
+
+/// What comparing predictions with answers has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The pod holds less than we believed: forget it and ask again.
+    Failing,
+    /// What we believe agrees with what the pod does.
+    Reconciled,
+}
+
+// === impl KvStatus ===
+
+impl Default for KvStatus {
+    fn default() -> Self {
+        Self {
+            trust: AtomicU8::new(encode(Trust::Approximate)),
+            ranks: Mutex::default(),
+            counts: Counts::default(),
+            verdicts: watch::Sender::new(None),
+            created: Instant::now(),
+        }
+    }
+}
+
+impl KvStatus {
+    /// How far the index can be believed of the pod. One atomic load.
+    #[must_use]
+    pub fn trust(&self) -> Trust {
+        decode(self.trust.load(Ordering::Acquire))
+    }
+
+    /// Tells the feed what comparing predictions with answers has shown.
+    pub fn judge(&self, verdict: Verdict) {
+        self.verdicts.send_replace(Some(verdict));
+    }
+
+    /// All that is known.
+    #[must_use]
+    pub fn report(&self) -> KvReport {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let it = &self.counts;
+        let heard = read(&it.heard_ms).checked_sub(1).map(Duration::from_millis);
+        KvReport {
+            trust: self.trust(),
+            ranks: self.ranks.lock().clone(),
+            batches: read(&it.batches),
+            events: read(&it.events),
+            skipped: read(&it.skipped),
+            duplicates: read(&it.duplicates),
+            gaps: read(&it.gaps),
+            replays: read(&it.replays),
+            failed_replays: read(&it.failed_replays),
+            resets: read(&it.resets),
+            dropped: read(&it.dropped),
+            undecodable: read(&it.undecodable),
+            connects: read(&it.connects),
+            last_seq: read(&it.next_seq).checked_sub(1),
+            age: heard.map(|heard| self.created.elapsed().saturating_sub(heard)),
+        }
+    }
+
+    pub(super) fn verdicts(&self) -> watch::Receiver<Option<Verdict>> {
+        self.verdicts.subscribe()
+    }
+
+    /// The pod has so many ranks that tell.
+    pub(super) fn set_ranks(&self, count: usize) {
+        let mut ranks = self.ranks.lock();
+        ranks.resize(count, Trust::Approximate);
+        self.publish(&ranks);
+    }
+
+    /// Returns what it was before.
+    pub(super) fn set_trust(&self, rank: usize, trust: Trust) -> Option<Trust> {
+        let mut ranks = self.ranks.lock();
+        let old = std::mem::replace(ranks.get_mut(rank)?, trust);
+        if old != trust {
+            self.publish(&ranks);
+        }
+        Some(old)
+    }
+
+    pub(super) fn heard(&self, seq: u64) {
+        let ms = u64::try_from(self.created.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        self.counts.next_seq.store(seq.saturating_add(1), Ordering::Relaxed);
+        self.counts.heard_ms.store(ms.saturating_add(1), Ordering::Relaxed);
+    }
+
+    fn publish(&self, ranks: &[Trust]) {
+        let least = ranks.iter().copied().max_by_key(|trust| caution(*trust));
+        self.trust.store(encode(least.unwrap_or_default()), Ordering::Release);
+    }
+}
+
+/// Adds to a counter.
+pub(super) fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+/// A pod is trusted as little as its least trusted rank.
+fn caution(trust: Trust) -> u8 {
+    match trust {
+        Trust::Exact => 0,
+        Trust::CatchingUp => 1,
+        Trust::Uncertain(_) => 2,
+        Trust::Approximate => 3,
+    }
+}
+
+/// In the order of their codes.
+const CODES: [Trust; 7] = [
+    Trust::Approximate,
+    Trust::CatchingUp,
+    Trust::Exact,
+    Trust::Uncertain(Doubt::Gap),
+    Trust::Uncertain(Doubt::LateStart),
+    Trust::Uncertain(Doubt::Silent),
+    Trust::Uncertain(Doubt::SelfCheck),
+];
+
+fn encode(trust: Trust) -> u8 {
+    match trust {
+        Trust::Approximate => 0,
+        Trust::CatchingUp => 1,
+        Trust::Exact => 2,
+        Trust::Uncertain(Doubt::Gap) => 3,
+        Trust::Uncertain(Doubt::LateStart) => 4,
+        Trust::Uncertain(Doubt::Silent) => 5,
+        Trust::Uncertain(Doubt::SelfCheck) => 6,
+    }
+}
+
+fn decode(code: u8) -> Trust {
+    CODES.get(usize::from(code)).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_survives_its_code() {
+        for trust in CODES {
+            assert_eq!(decode(encode(trust)), trust);
+        }
+    }
+
+    #[test]
+    fn a_pod_is_trusted_as_little_as_its_least_trusted_rank() {
+        let status = KvStatus::default();
+        assert_eq!(status.trust(), Trust::Approximate);
+        status.set_ranks(2);
+        status.set_trust(0, Trust::Exact);
+        assert_eq!(status.trust(), Trust::Approximate, "the other has said nothing");
+        status.set_trust(1, Trust::Uncertain(Doubt::Gap));
+        assert_eq!(status.trust(), Trust::Uncertain(Doubt::Gap));
+        status.set_trust(1, Trust::Exact);
+        assert_eq!(status.trust(), Trust::Exact);
+    }
+}

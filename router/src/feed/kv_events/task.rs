@@ -1,0 +1,322 @@
+//! One rank of one pod: hears its publisher, asks for what it missed, applies what is due.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::frame::{Frame, Told};
+use super::progress::Progress;
+use super::replay::{Held, Replay, ReplayError};
+use super::sources::{self, Target};
+use super::status::{KvStatus, Verdict, count};
+use super::stream::{Lane, Stream, StreamError};
+use super::trust::{Fate, Input, Machine, Orders, Trust};
+use super::{KvEventsSettings, KvHolder, KvSink};
+use crate::feed::Voice;
+use crate::pool::EngineHints;
+
+/// What one rank's task works with.
+#[derive(Debug)]
+pub(super) struct Rank {
+    pub(super) voice: Voice,
+    pub(super) rank: u32,
+    /// Of how many.
+    pub(super) ranks: usize,
+    pub(super) settings: Arc<KvEventsSettings>,
+    pub(super) client: reqwest::Client,
+    pub(super) sink: Arc<dyn KvSink>,
+    pub(super) status: Arc<KvStatus>,
+    pub(super) hints: watch::Receiver<EngineHints>,
+}
+
+/// The task's own state.
+struct Task {
+    rank: Rank,
+    machine: Machine,
+    target: Target,
+    replay: Option<Replay>,
+    /// The replay makes sure of a stream that is silent: what it tells should have come by itself.
+    checking: bool,
+    held: Held,
+    progress: Progress,
+    idle_at: Instant,
+}
+
+/// Something that a listening task hears.
+enum Heard {
+    Live(Result<Option<Frame>, StreamError>),
+    Told(Result<Told, ReplayError>),
+    Idle,
+    Hints,
+    Verdict,
+}
+
+/// First wait before a stream is opened again; doubled with each failure.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Runs until it is aborted.
+pub(super) async fn run(rank: Rank, target: Target, mut lane: Option<Lane>) {
+    let idle_at = Instant::now() + rank.settings.idle.get();
+    let mut task = Task {
+        machine: Machine::new(target.replay.is_some()),
+        rank,
+        target,
+        replay: None,
+        checking: false,
+        held: Held::default(),
+        progress: Progress::default(),
+        idle_at,
+    };
+    let mut wait = FIRST_WAIT;
+    loop {
+        match task.open(lane.as_mut()).await {
+            Ok(stream) => {
+                wait = FIRST_WAIT;
+                count(&task.rank.status.counts.connects, 1);
+                let ended = task.listen(stream).await;
+                task.log("the stream of KV events ended", &ended);
+                task.replay = None;
+                task.held.take();
+                let orders = task.machine.step(Input::Disconnected);
+                task.obey(orders, None);
+            }
+            Err(error) => task.log("no stream of KV events", &error),
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
+        task.look_again().await;
+    }
+}
+
+// === impl Task ===
+
+impl Task {
+    /// Opens the stream; while that lasts, an idle time may pass.
+    async fn open<'a>(&mut self, lane: Option<&'a mut Lane>) -> Result<Stream<'a>, StreamError> {
+        let (publish, patience) = (self.target.publish, self.rank.settings.timeout.get());
+        let opening = async {
+            match (publish, lane) {
+                (Some(publisher), _) => Stream::dial(publisher, patience).await,
+                (None, Some(lane)) => lane.open().await,
+                (None, None) => Err(StreamError::NoListener),
+            }
+        };
+        tokio::pin!(opening);
+        loop {
+            tokio::select! {
+                opened = &mut opening => return opened,
+                () = tokio::time::sleep_until(self.idle_at) => self.idle(),
+            }
+        }
+    }
+
+    /// Listens until the stream ends; says why it did.
+    async fn listen(&mut self, mut stream: Stream<'_>) -> StreamError {
+        let mut hints = self.rank.hints.clone();
+        let mut verdicts = self.rank.status.verdicts();
+        self.touch();
+        let orders = self.machine.step(Input::Connected);
+        self.obey(orders, None);
+        loop {
+            let heard = tokio::select! {
+                frame = stream.next() => Heard::Live(frame),
+                told = next_told(self.replay.as_mut()) => Heard::Told(told),
+                () = tokio::time::sleep_until(self.idle_at) => Heard::Idle,
+                Ok(()) = hints.changed() => Heard::Hints,
+                Ok(()) = verdicts.changed() => Heard::Verdict,
+            };
+            match heard {
+                Heard::Live(Ok(Some(frame))) => {
+                    self.touch();
+                    self.live(frame);
+                }
+                Heard::Live(Ok(None)) => count(&self.rank.status.counts.undecodable, 1),
+                Heard::Live(Err(error)) => return error,
+                Heard::Told(told) => {
+                    if self.told(told) {
+                        return StreamError::HungUp;
+                    }
+                }
+                Heard::Idle => self.idle(),
+                Heard::Hints => {
+                    let hints = *hints.borrow_and_update();
+                    self.hints(&hints);
+                }
+                Heard::Verdict => {
+                    let verdict = *verdicts.borrow_and_update();
+                    self.judged(verdict);
+                }
+            }
+        }
+    }
+
+    fn live(&mut self, frame: Frame) {
+        let orders = self.machine.step(Input::Live(frame.arrival()));
+        if orders.replay_from.is_some() || orders.drop_blocks {
+            count(&self.rank.status.counts.gaps, 1);
+        }
+        self.obey(orders, Some(frame));
+    }
+
+    /// Takes a reply of the replay; says whether the stream must be opened anew, because what it
+    /// should have brought came only when we asked.
+    fn told(&mut self, told: Result<Told, ReplayError>) -> bool {
+        let deaf = match told {
+            Ok(Told::Batch(frame)) => {
+                let orders = self.machine.step(Input::Replayed(frame.arrival()));
+                let deaf = self.checking && orders.batch == Fate::Apply;
+                self.obey(orders, Some(frame));
+                return deaf;
+            }
+            Ok(Told::End) => {
+                self.replay = None;
+                let orders = self.machine.step(Input::ReplayEnded);
+                self.obey(orders, None);
+                false
+            }
+            Err(error) => {
+                self.log("no replay of KV events", &error);
+                count(&self.rank.status.counts.failed_replays, 1);
+                self.replay = None;
+                let orders = self.machine.step(Input::ReplayFailed);
+                self.obey(orders, None);
+                false
+            }
+        };
+        if self.replay.is_none() {
+            self.checking = false;
+            for frame in self.held.take() {
+                self.live(frame);
+            }
+        }
+        deaf
+    }
+
+    fn idle(&mut self) {
+        self.idle_at = Instant::now() + self.rank.settings.idle.get();
+        for input in [Input::Idle, Input::Retry] {
+            let orders = self.machine.step(input);
+            self.check(orders);
+        }
+    }
+
+    /// The counters of several ranks are not told apart, so they accuse only a single one.
+    fn hints(&mut self, hints: &EngineHints) {
+        if self.rank.ranks == 1 && self.progress.read(hints, Instant::now()) {
+            let orders = self.machine.step(Input::Silent);
+            self.check(orders);
+        }
+    }
+
+    fn judged(&mut self, verdict: Option<Verdict>) {
+        let input = match verdict {
+            Some(Verdict::Failing) => Input::SelfCheckFailed,
+            Some(Verdict::Reconciled) => Input::Reconciled,
+            None => return,
+        };
+        let orders = self.machine.step(input);
+        self.obey(orders, None);
+    }
+
+    fn check(&mut self, orders: Orders) {
+        let asks = orders.replay_from.is_some();
+        self.obey(orders, None);
+        self.checking |= asks;
+    }
+
+    fn obey(&mut self, orders: Orders, frame: Option<Frame>) {
+        let counts = &self.rank.status.counts;
+        if orders.drop_blocks {
+            count(&counts.resets, 1);
+            self.rank.sink.clear(self.holder());
+        }
+        if let Some(frame) = frame {
+            if frame.batch.is_err() && orders.batch != Fate::Hold {
+                count(&counts.undecodable, 1);
+            }
+            match orders.batch {
+                Fate::Apply => self.apply(&frame),
+                Fate::Ignore => count(&counts.duplicates, 1),
+                Fate::Hold => {
+                    if !self.held.push(frame, self.rank.settings.queue) {
+                        count(&counts.dropped, 1);
+                    }
+                }
+            }
+        }
+        if let (Some(from), Some(publisher)) = (orders.replay_from, self.target.replay) {
+            count(&self.rank.status.counts.replays, 1);
+            self.checking = false;
+            let patience = self.rank.settings.timeout.get();
+            self.replay = Some(Replay::start(from, publisher, patience));
+        }
+        self.publish_trust();
+    }
+
+    fn apply(&mut self, frame: &Frame) {
+        let Ok(batch) = &frame.batch else { return };
+        let holder = self.holder();
+        for event in &batch.events {
+            self.rank.sink.apply(holder, event);
+        }
+        let status = &self.rank.status;
+        count(&status.counts.batches, 1);
+        count(&status.counts.events, batch.events.len() as u64);
+        count(&status.counts.skipped, u64::from(batch.skipped.events + batch.skipped.fields));
+        status.heard(frame.seq);
+    }
+
+    fn publish_trust(&self) {
+        let (index, trust) = (self.rank.rank as usize, self.machine.trust());
+        let before = self.rank.status.set_trust(index, trust);
+        if before != Some(trust) {
+            let (pod, rank) = (&self.rank.voice.pod, self.rank.rank);
+            let due = self.machine.next_seq();
+            if matches!(trust, Trust::Uncertain(_)) {
+                tracing::warn!(pod = %pod.name, rank, due, from = ?before, to = ?trust, "KV events");
+            } else {
+                tracing::info!(pod = %pod.name, rank, due, from = ?before, to = ?trust, "KV events");
+            }
+        }
+    }
+
+    /// The pod may publish elsewhere after a restart.
+    async fn look_again(&mut self) {
+        let rank = &self.rank;
+        match sources::find(&rank.voice, &rank.client, &rank.settings).await {
+            Ok(targets) => {
+                if let Some(target) = targets.get(rank.rank as usize) {
+                    self.target = *target;
+                    self.machine.set_replays(target.replay.is_some());
+                }
+            }
+            Err(error) => self.log("the pod does not say where its KV events are", &error),
+        }
+    }
+
+    /// Something was heard.
+    fn touch(&mut self) {
+        self.idle_at = Instant::now() + self.rank.settings.idle.get();
+        self.progress.heard();
+    }
+
+    fn holder(&self) -> KvHolder {
+        KvHolder { slot: self.rank.voice.slot, rank: self.rank.rank }
+    }
+
+    fn log(&self, what: &str, error: &dyn std::error::Error) {
+        let pod = &self.rank.voice.pod;
+        let cause = error.source().map(ToString::to_string);
+        tracing::debug!(pod = %pod.name, rank = self.rank.rank, %error, cause, "{what}");
+    }
+}
+
+async fn next_told(replay: Option<&mut Replay>) -> Result<Told, ReplayError> {
+    match replay {
+        Some(replay) => replay.next().await,
+        None => std::future::pending().await,
+    }
+}

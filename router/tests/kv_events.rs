@@ -1,0 +1,222 @@
+//! KV events from a publisher's sockets to the sink, over loopback: in order, whole, and with the
+//! trust that they deserve.
+
+#[path = "support/fake_engine.rs"]
+mod fake_engine;
+#[path = "support/fake_publisher.rs"]
+mod fake_publisher;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use fake_engine::FakeEngine;
+use fake_publisher::{FakePublisher, Say};
+use kv_index::Event;
+use parking_lot::Mutex;
+use router::discovery::{DiscoverySettings, StaticEndpoint};
+use router::feed::kv_events::{
+    Doubt, KvEventsSettings, KvHolder, KvReport, KvSink, Mode, Trust, Verdict,
+};
+use router::pool::{self, Pool, PoolGuard, PoolSettings};
+use router::units::HumanDuration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// Holds what it is told that the pod holds.
+#[derive(Debug, Default)]
+struct Recorder {
+    held: Mutex<BTreeSet<u64>>,
+}
+
+/// One engine, its pool and the sink.
+struct World {
+    engine: FakeEngine,
+    pool: Pool,
+    sink: Arc<Recorder>,
+    _guard: PoolGuard,
+}
+
+impl KvSink for Recorder {
+    fn apply(&self, _: KvHolder, event: &Event) {
+        let mut held = self.held.lock();
+        match event {
+            Event::Stored(stored) => held.extend(stored.blocks.iter().map(|hash| hash.0)),
+            Event::Removed(removed) => removed.blocks.iter().for_each(|hash| {
+                held.remove(&hash.0);
+            }),
+            Event::Cleared => held.clear(),
+        }
+    }
+
+    fn clear(&self, _: KvHolder) {
+        self.held.lock().clear();
+    }
+}
+
+/// Everything that waits is short: a message lost before the subscription is found soon.
+fn settings() -> KvEventsSettings {
+    KvEventsSettings { idle: HumanDuration::from_millis(200), ..KvEventsSettings::default() }
+}
+
+impl World {
+    async fn start(publisher: &FakePublisher) -> Self {
+        Self::start_with(settings(), publisher.sources()).await
+    }
+
+    async fn start_with(settings: KvEventsSettings, sources: serde_json::Value) -> Self {
+        let engine = FakeEngine::start("tiny").await;
+        *engine.says.kv_event_sources.lock() = sources;
+        let endpoints = vec![StaticEndpoint::from(engine.addr)];
+        let discovery = DiscoverySettings { endpoints, ..DiscoverySettings::default() };
+        let sink = Arc::<Recorder>::default();
+        let shared = Arc::clone(&sink) as Arc<dyn KvSink>;
+        let (pool, guard) =
+            pool::start_with_events(PoolSettings::default(), discovery, settings, shared)
+                .expect("the ports are free");
+        pool.wait_for(|snapshot| !snapshot.endpoints.is_empty()).await.expect("it is running");
+        Self { engine, pool, sink, _guard: guard }
+    }
+
+    fn report(&self) -> KvReport {
+        self.pool.snapshot().endpoints[0].kv_events.report()
+    }
+
+    /// Waits until the sink holds exactly these blocks and the pod is trusted so. Each round is a
+    /// real round trip: no clock, no busy loop.
+    async fn until(&self, held: &[u64], trust: Trust) {
+        let wanted: BTreeSet<_> = held.iter().copied().collect();
+        while *self.sink.held.lock() != wanted || self.report().trust != trust {
+            self.round_trip().await;
+        }
+    }
+
+    async fn round_trip(&self) {
+        let mut stream = TcpStream::connect(self.engine.addr).await.expect("it listens");
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.expect("it reads");
+        stream.read_to_end(&mut Vec::new()).await.expect("it answers");
+    }
+}
+
+fn stored(blocks: impl IntoIterator<Item = u64>) -> Vec<Say> {
+    blocks.into_iter().map(Say::Stored).collect()
+}
+
+#[tokio::test]
+async fn what_was_published_before_and_after_we_came_is_exact() {
+    let mut publisher = FakePublisher::start().await;
+    publisher.publish(&stored(1..4)).await;
+    let world = World::start(&publisher).await;
+    world.until(&[1, 2, 3], Trust::Exact).await;
+    publisher.publish(&stored([4])).await;
+    publisher.publish(&[Say::Removed(2)]).await;
+    world.until(&[1, 3, 4], Trust::Exact).await;
+    let report = world.report();
+    assert_eq!((report.batches, report.events, report.last_seq), (3, 5, Some(2)));
+    assert_eq!((report.undecodable, report.resets), (0, 0));
+}
+
+#[tokio::test]
+async fn a_gap_is_asked_for_and_merged_in_order() {
+    let mut publisher = FakePublisher::start().await;
+    let world = World::start(&publisher).await;
+    publisher.publish(&stored([1])).await;
+    world.until(&[1], Trust::Exact).await;
+    publisher.whisper(&stored([2]));
+    publisher.whisper(&[Say::Removed(1)]);
+    publisher.publish(&stored([3])).await;
+    world.until(&[2, 3], Trust::Exact).await;
+    assert_eq!(world.report().resets, 0, "nothing was lost for good");
+}
+
+#[tokio::test]
+async fn a_gap_that_nobody_can_fill_forgets_what_may_be_wrong() {
+    let mut publisher = FakePublisher::start().await;
+    let world = World::start(&publisher).await;
+    publisher.publish(&stored([1])).await;
+    world.until(&[1], Trust::Exact).await;
+    publisher.lose(&[Say::Removed(1)]);
+    publisher.publish(&stored([3])).await;
+    world.until(&[3], Trust::Uncertain(Doubt::Gap)).await;
+    publisher.publish(&[Say::Cleared, Say::Stored(9)]).await;
+    world.until(&[9], Trust::Exact).await;
+}
+
+#[tokio::test]
+async fn a_restarted_engine_is_known_by_its_new_story() {
+    let mut publisher = FakePublisher::start().await;
+    let world = World::start(&publisher).await;
+    publisher.publish(&stored(1..6)).await;
+    world.until(&[1, 2, 3, 4, 5], Trust::Exact).await;
+    let (publish, replay) = (publisher.publish, publisher.replay);
+    drop(publisher);
+    let mut publisher = FakePublisher::start_on(publish, replay, 5000.0).await;
+    publisher.publish(&stored([7])).await;
+    world.until(&[7], Trust::Exact).await;
+    assert!(world.report().resets > 0);
+}
+
+#[tokio::test]
+async fn a_late_start_says_so_until_the_cache_is_cleared() {
+    let mut publisher = FakePublisher::start().await;
+    publisher.publish(&stored([1])).await;
+    publisher.forget();
+    publisher.publish(&stored([2])).await;
+    let world = World::start(&publisher).await;
+    world.until(&[2], Trust::Uncertain(Doubt::LateStart)).await;
+    publisher.publish(&[Say::Cleared]).await;
+    world.until(&[], Trust::Exact).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_lost_its_last_batch_is_found_out_while_it_is_idle() {
+    let mut publisher = FakePublisher::start().await;
+    let world = World::start(&publisher).await;
+    publisher.publish(&stored([1])).await;
+    world.until(&[1], Trust::Exact).await;
+    publisher.whisper(&stored([2]));
+    world.until(&[1, 2], Trust::Exact).await;
+}
+
+#[tokio::test]
+async fn a_failed_self_check_rebuilds_from_the_history() {
+    let mut publisher = FakePublisher::start().await;
+    let world = World::start(&publisher).await;
+    publisher.publish(&stored([1, 2])).await;
+    world.until(&[1, 2], Trust::Exact).await;
+    world.sink.held.lock().insert(99);
+    world.pool.snapshot().endpoints[0].kv_events.judge(Verdict::Failing);
+    world.until(&[1, 2], Trust::Exact).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_publishes_nothing_is_approximate() {
+    let world = World::start_with(settings(), serde_json::json!({})).await;
+    world.pool.wait_for(|s| s.endpoints[0].is_ready()).await.expect("it is running");
+    assert_eq!(world.report(), KvReport::default());
+}
+
+#[tokio::test]
+async fn a_pod_that_dials_us_is_heard_and_its_history_asked_for() {
+    let bind: SocketAddr = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("there are free ports");
+        free.local_addr().expect("it is bound")
+    };
+    let mut publisher = FakePublisher::start().await;
+    let mut sources = publisher.sources();
+    // A concrete address that is not the pod's own: it dials.
+    sources["0"]["endpoint"] = "tcp://192.0.2.1:5557".into();
+    let settings = KvEventsSettings { mode: Mode::Auto, bind: Some(bind), ..settings() };
+    let world = World::start_with(settings, sources).await;
+    publisher.dial(bind).await;
+    publisher.whisper(&stored([1]));
+    // Its first batches may go before the gateway has subscribed.
+    let mut blocks = vec![1];
+    while world.report().trust == Trust::Approximate {
+        let next = blocks.len() as u64 + 1;
+        publisher.publish(&stored([next])).await;
+        blocks.push(next);
+        world.round_trip().await;
+    }
+    world.until(&blocks, Trust::Exact).await;
+}
