@@ -12,7 +12,6 @@ mod relay;
 mod respond;
 pub(crate) mod route;
 mod spare;
-mod spare;
 mod upstream;
 
 use std::sync::Arc;
