@@ -17,7 +17,7 @@ use tokio::task::{JoinError, JoinSet};
 use crate::admin::{AdminServer, Pages};
 use crate::config::{Config, Loaded};
 use crate::drain::{Drain, Outcome, Signal};
-use crate::listener::{self, Ledger, Sockets};
+use crate::listener::{self, Ledger, Sockets, Traffic};
 use crate::proxy::{BodyBudget, Gateway, Parts};
 use crate::telemetry;
 use crate::telemetry::{
@@ -109,15 +109,13 @@ impl App {
         registry.register(Box::new(KvCollector::new(readings.clone())?))?;
 
         let mut sockets = Sockets::default();
-        let mut listen = |key, addr| {
-            sockets.bind(addr).map_err(|source| StartError::Listen { key, addr, source })
-        };
-        let addr = listen("listen", config.listen)?;
+        let addr = sockets.bind(config.listen).map_err(taken("listen", config.listen))?;
         let reload = Arc::<Notify>::default();
         let mut secure = None;
         if let Some((addr, reloader)) = reloader(&config, &metrics)? {
             let settings = reloader.certificate().settings().map_err(StartError::TlsSettings)?;
-            secure = Some((listen("tls.listen", addr)?, settings));
+            let addr = sockets.bind(addr).map_err(taken("tls.listen", addr))?;
+            secure = Some((addr, settings));
             let reloading = reloader.run(config.tls.reload_interval.get(), Arc::clone(&reload));
             tasks.spawn(until(stopped.clone(), reloading));
         }
@@ -125,30 +123,23 @@ impl App {
 
         let (access_log, writer) = access_log(&config, &metrics)?;
         let drain = Drain::default();
+        let held = metrics.body_bytes_held.clone();
         let gateway = Gateway::new(Parts {
             config: Arc::clone(&config),
             router: Arc::clone(&router),
             metrics: Arc::clone(&metrics),
             access_log: access_log.clone(),
             drain: drain.clone(),
-            bodies: BodyBudget::new(
-                config.limits.bodies_held_bytes(),
-                metrics.body_bytes_held.clone(),
-            ),
+            bodies: BodyBudget::new(config.limits.bodies_held_bytes(), held),
         });
         let ledger = Ledger { metrics: Arc::clone(&metrics), access_log };
         let services = listener::traffic(&config, gateway, (drain.clone(), ledger), addr, secure);
-        let fds = sockets.into_fds();
-        for mut traffic in services {
-            let (fds, shutdown) = (Arc::clone(&fds), stopped.clone());
-            tasks.spawn(async move { traffic.start_service(Some(fds), shutdown, 1).await });
-        }
+        accept(services, sockets, &stopped, &mut tasks);
 
         let loaded = Arc::new(loaded);
         let pages = Pages { readings, registry, drain: drain.clone(), loaded: Arc::clone(&loaded) };
-        let admin = AdminServer::start(config.admin_listen, pages).await.map_err(|source| {
-            StartError::Listen { key: "admin_listen", addr: config.admin_listen, source }
-        })?;
+        let admin = AdminServer::start(config.admin_listen, pages).await;
+        let admin = admin.map_err(taken("admin_listen", config.admin_listen))?;
         let admin_addr = admin.local_addr();
 
         let tls = tls_addr.map(tracing::field::display);
@@ -210,6 +201,25 @@ impl App {
         self.pool.shutdown().await?;
         drop(self.access_log);
         Ok(())
+    }
+}
+
+/// The error of an address that cannot be listened on.
+fn taken(key: &'static str, addr: SocketAddr) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::Listen { key, addr, source }
+}
+
+/// Runs the services that accept on these sockets.
+fn accept(
+    services: Vec<Traffic>,
+    sockets: Sockets,
+    stopped: &watch::Receiver<bool>,
+    tasks: &mut JoinSet<()>,
+) {
+    let fds = sockets.into_fds();
+    for mut traffic in services {
+        let (fds, shutdown) = (Arc::clone(&fds), stopped.clone());
+        tasks.spawn(async move { traffic.start_service(Some(fds), shutdown, 1).await });
     }
 }
 

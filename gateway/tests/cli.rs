@@ -59,6 +59,23 @@ fn what_is_wrong_ends_with_2_and_names_it() {
 }
 
 #[test]
+fn an_address_in_use_is_told_once_and_by_its_setting() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = listener.local_addr().expect("it is bound").to_string();
+    for key in ["listen", "admin-listen"] {
+        let free = if key == "listen" { "--admin-listen" } else { "--listen" };
+        let flag = format!("--{key}");
+        let args = ["serve", "--endpoints", "a:1", &flag, &taken, free, "127.0.0.1:0"];
+        let output = hearth(&args, &[]);
+        let complaint = stderr(&output);
+        let named = format!("hearth: {}: cannot listen on {taken}: ", key.replace('-', "_"));
+        assert_eq!(output.status.code(), Some(1), "{complaint}");
+        assert!(complaint.contains(&named), "{complaint}");
+        assert_eq!(complaint.matches("in use").count(), 1, "{complaint}");
+    }
+}
+
+#[test]
 fn the_version_is_that_of_the_crate() {
     let output = hearth(&["--version"], &[]);
     assert_eq!(output.status.code(), Some(0));

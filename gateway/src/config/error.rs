@@ -1,5 +1,6 @@
 //! What can be wrong with the settings, said so that a person can mend it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use serde_saphyr::Error as YamlError;
 use thiserror::Error;
 
 use super::keys::{ENV_PREFIX, Key};
-use super::{keys, words};
+use super::{Origin, keys, words};
 
 /// How alike two words must be for one to be suggested for the other (Jaro–Winkler, 0 to 1).
 const ALIKE: f64 = 0.8;
@@ -64,6 +65,8 @@ pub struct Problem {
     pub key: &'static str,
     /// What is wrong with it.
     pub message: String,
+    /// Where it was set; none if it is the default.
+    pub set_by: Option<Origin>,
 }
 
 /// `hearth.yaml:3:5`
@@ -98,6 +101,16 @@ impl ConfigError {
             column: location.map_or(0, |at| at.column()),
             message,
         }
+    }
+
+    /// Says of each problem where its key was set.
+    pub(super) fn set_by(mut self, origins: &BTreeMap<String, Origin>) -> Self {
+        if let Self::Invalid(problems) = &mut self {
+            for problem in problems {
+                problem.set_by = origins.get(problem.key).cloned();
+            }
+        }
+        self
     }
 
     /// A variable that is no key.
@@ -162,7 +175,11 @@ fn suggestion(nearest: Option<&str>) -> String {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.key, self.message)
+        write!(f, "{}: {}", self.key, self.message)?;
+        match &self.set_by {
+            Some(place) => write!(f, " (set by {place})"),
+            None => Ok(()),
+        }
     }
 }
 

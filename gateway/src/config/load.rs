@@ -69,7 +69,7 @@ pub fn load_over(
         layers.lay_text(key, text, Origin::Flag(format!("--{}", key.flag())))?;
     }
     let config = read_back(&layers.json).expect("each layer was read back when it was laid");
-    config.validate()?;
+    config.validate().map_err(|error| error.set_by(&layers.origins))?;
     Ok(Loaded { hash: config.hash(), config, origins: layers.origins })
 }
 

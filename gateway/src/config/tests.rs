@@ -176,6 +176,10 @@ fn settings_that_do_not_go_together_are_all_named() {
     assert_eq!(problems(&format!("{PODS}limits: {{bodies_held: 1MiB}}")), ["limits.bodies_held"]);
     assert_eq!(problems("kubernetes: {enabled: true, selector: ''}"), ["kubernetes.selector"]);
     assert_eq!(problems("endpoints: ['http://a:1', 'a:1']"), ["endpoints"]);
+    let file = complaint(&format!("{PODS}retry: {{attempts: 0}}"), &[]);
+    assert!(file.ends_with("(set by FILE)"), "{file}");
+    let variable = complaint(PODS, &[("HEARTH_RETRY_ATTEMPTS", "0")]);
+    assert!(variable.ends_with("(set by HEARTH_RETRY_ATTEMPTS)"), "{variable}");
     let zero = "pool: {probe: {interval: 0s}, engine_metrics: {interval: 0s}}";
     let keys = ["pool.probe.interval", "pool.engine_metrics.interval"];
     assert_eq!(problems(&format!("{PODS}{zero}")), keys);

@@ -22,7 +22,7 @@ impl Config {
         let mut problems = Vec::new();
         let mut check = |fine: bool, key: &'static str, message: &str| {
             if !fine {
-                problems.push(Problem { key, message: message.to_owned() });
+                problems.push(Problem { key, message: message.to_owned(), set_by: None });
             }
         };
         let pods = !self.endpoints.is_empty() || self.kubernetes.enabled;

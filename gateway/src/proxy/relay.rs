@@ -4,6 +4,7 @@
 //! moves on to another pod. From then on the answer streams, and the pod's connection is closed as
 //! soon as the client is gone.
 
+use std::pin::pin;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -207,6 +208,8 @@ impl Gateway {
         mut connection: Connection,
         mut look: impl FnMut(&Bytes),
     ) -> End {
+        // Waited for once, not once for every chunk.
+        let mut cutting = pin!(self.drain.reached(Phase::Cutting));
         let mut next = Ok(first);
         loop {
             let (bytes, after) = match next {
@@ -228,7 +231,7 @@ impl Gateway {
                         connection.close().await;
                         return End::ClientGone;
                     }
-                    () = self.drain.reached(Phase::Cutting) => {
+                    () = &mut cutting => {
                         connection.close().await;
                         return End::Cut;
                     }

@@ -25,7 +25,10 @@ pub(super) struct Answer {
 
 /// A connection to a pod. Dropped, it is closed, which is how vLLM learns to stop; given back, it
 /// can be used again.
-pub(super) struct Connection {
+pub(super) struct Connection(Box<Line>);
+
+/// Kilobytes, which the futures that hand it on would hold several times over.
+struct Line {
     session: HttpSession<()>,
     peer: HttpPeer,
 }
@@ -53,28 +56,29 @@ const ENGINE_GONE: &[u8] = b"cannot schedule new futures after shutdown";
 impl Connection {
     /// The next bytes of the body.
     pub(super) async fn read(&mut self) -> Result<Option<Bytes>, Failure> {
-        self.session.read_response_body().await.map_err(|error| Failure::of(&error))
+        self.0.session.read_response_body().await.map_err(|error| Failure::of(&error))
     }
 
     /// Gives a connection back whose answer was read to its end.
     pub(super) async fn release(self, connector: &Connector, idle: Duration) {
-        connector.release_http_session(self.session, &self.peer, Some(idle)).await;
+        let Line { session, peer } = *self.0;
+        connector.release_http_session(session, &peer, Some(idle)).await;
     }
 
     /// Ends it now, so that the pod stops working for us.
     pub(super) async fn close(mut self) {
-        self.session.shutdown().await;
+        self.0.session.shutdown().await;
     }
 
     async fn send(&mut self, head: RequestHeader, body: &Bytes) -> Result<(), Box<Error>> {
-        self.session.write_request_header(Box::new(head)).await?;
+        self.0.session.write_request_header(Box::new(head)).await?;
         if !body.is_empty() {
-            self.session.write_request_body(body.clone(), true).await?;
+            self.0.session.write_request_body(body.clone(), true).await?;
         }
-        self.session.finish_request_body().await?;
+        self.0.session.finish_request_body().await?;
         loop {
-            self.session.read_response_header().await?;
-            let status = self.session.response_header().map(|head| head.status);
+            self.0.session.read_response_header().await?;
+            let status = self.0.session.response_header().map(|head| head.status);
             if status.is_none_or(|status| !status.is_informational()) {
                 return Ok(());
             }
@@ -112,7 +116,7 @@ impl Answer {
                 connector.get_http_session(&peer).await.map_err(|error| Failure::of(&error))?;
             session.set_read_timeout(None);
             session.set_write_timeout(Some(deadlines.client_write.get()));
-            let mut connection = Connection { session, peer };
+            let mut connection = Connection(Box::new(Line { session, peer }));
             match connection.send(head.clone(), body).await {
                 Ok(()) => return Self::begin(connection, deadlines).await,
                 Err(error) if reused && stale < STALE_CONNECTIONS && was_closed(&error) => {
@@ -124,14 +128,14 @@ impl Answer {
     }
 
     async fn begin(mut connection: Connection, deadlines: &Deadlines) -> Result<Self, Failure> {
-        let head = connection.session.response_header().cloned().ok_or(Failure::MALFORMED)?;
+        let head = connection.0.session.response_header().cloned().ok_or(Failure::MALFORMED)?;
         let first = loop {
             match connection.read().await? {
                 Some(bytes) if bytes.is_empty() => {}
                 first => break first,
             }
         };
-        connection.session.set_read_timeout(Some(deadlines.between_bytes.get()));
+        connection.0.session.set_read_timeout(Some(deadlines.between_bytes.get()));
         Ok(Self { head, first, connection })
     }
 

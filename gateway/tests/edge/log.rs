@@ -136,7 +136,8 @@ async fn no_more_tokens_are_matched_than_the_pod_has_counted() {
     // Without a tokenizer the prompt is estimated at four bytes per token; the pod counts eight.
     let prompt = "a".repeat(3200);
     let answer = r#"{"choices":[],"usage":{"prompt_tokens":400,"completion_tokens":1}}"#;
-    let pod = RawPod::start([Reply::whole("200 OK", answer)]).await;
+    let answers = [Reply::whole("200 OK", "{}"), Reply::whole("200 OK", answer)];
+    let pod = RawPod::start(answers).await;
     let mut hearth = Process::serve(&[pod.addr], &[]).await;
     for _ in 0..2 {
         let body = whole(format!(r#"{{"model":"tiny","prompt":"{prompt}"}}"#));

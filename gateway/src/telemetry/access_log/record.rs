@@ -68,7 +68,7 @@ pub struct Record {
     pub attempts: u32,
     /// Of these, those that failed, at most 8.
     pub attempts_failed: Vec<FailedAttempt>,
-    /// Why the gateway answered with an error, or cut: the label of `hearth_errors_total`.
+    /// Why the gateway or the pod answered with an error, or who cut: the label of `hearth_errors_total`.
     pub error: Option<&'static str>,
     /// The header `x-hearth-decision`.
     pub decision: Option<String>,

@@ -65,7 +65,7 @@ impl Counts {
             )?,
             errors: of.counters(
                 "hearth_errors_total",
-                "Requests that the gateway itself answered with an error, or cut, by reason.",
+                "Requests that ended in an error of the gateway, a pod's 5xx, or a cut, by reason.",
                 &["reason"],
             )?,
             retries: of.counters(
