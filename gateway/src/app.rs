@@ -199,6 +199,12 @@ fn brain(config: &Config) -> Result<(Arc<Router>, PoolGuard), StartError> {
     let tokenizers = tokenizers(config)?;
     let router = Arc::new(Router::new(pool, config.routing, index, tokenizers));
     let bookings = Arc::clone(router.bookings());
+    let brain = Arc::downgrade(&router);
+    router.pool().on_cache_lost(move |slot| {
+        if let Some(router) = brain.upgrade() {
+            router.forget_cache(slot);
+        }
+    });
     router.pool().on_removed(move |slot| {
         removed.remove(slot);
         bookings.forget(slot);

@@ -216,7 +216,8 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        self.tell_pool(ctx, Outcome::Failed);
+        let refused = *error.etype() == ErrorType::ConnectRefused;
+        self.tell_pool(ctx, if refused { Outcome::Refused } else { Outcome::Failed });
         error.set_retry(ctx.attempts < self.config.retry.attempts);
         error
     }

@@ -7,7 +7,7 @@ use crate::bookings::Load;
 use crate::memory::ON_ITS_WAY;
 use crate::openai::Api;
 use crate::policy::{self, Ask, Candidate};
-use crate::pool::{Endpoint, Role, Snapshot};
+use crate::pool::{Endpoint, Snapshot};
 use crate::query::Query;
 
 /// What deciding looks at, apart from the bookings.
@@ -26,8 +26,7 @@ pub struct View<'a> {
 /// Whether the pod may take this request at all.
 #[must_use]
 pub fn is_eligible(endpoint: &Endpoint, query: &Query, tried: &[Slot]) -> bool {
-    endpoint.is_ready()
-        && endpoint.pod.role != Role::Prefill
+    endpoint.can_answer()
         && !tried.contains(&endpoint.slot)
         && query.model.as_deref().is_none_or(|model| endpoint.serves(model))
 }

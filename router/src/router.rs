@@ -129,6 +129,22 @@ impl Router {
         &self.memory.index
     }
 
+    /// Why nothing is known of a model that no ready pod lists: whether it does not exist, or nobody
+    /// can serve it now.
+    #[must_use]
+    pub fn absent(&self, model: &str) -> Refusal {
+        let snapshot = self.pool.snapshot();
+        match snapshot.endpoints.iter().any(|endpoint| endpoint.serves(model)) {
+            true => Refusal::NoReadyPod,
+            false => absent(&snapshot, model),
+        }
+    }
+
+    /// The pod's process is gone or began anew: its cache is empty.
+    pub fn forget_cache(&self, slot: kv_index::Slot) {
+        self.memory.index.forget_until(slot, u64::MAX);
+    }
+
     /// Reads a request.
     ///
     /// # Errors
@@ -307,21 +323,36 @@ fn resolve(snapshot: &Snapshot, model: Option<&str>) -> Result<Arc<str>, Refusal
         return Err(Refusal::NoReadyPod);
     }
     if let Some(model) = model {
-        return match cards().find(|card| &*card.id == model) {
-            Some(card) => Ok(Arc::clone(&card.id)),
-            None => Err(Refusal::NoSuchModel { model: model.to_owned() }),
-        };
+        let card = cards().find(|card| &*card.id == model);
+        return card.map(|card| Arc::clone(&card.id)).ok_or_else(|| absent(snapshot, model));
+    }
+    if let Some(name) = base(snapshot) {
+        return Ok(Arc::clone(name));
     }
     let mut names: Vec<&Arc<str>> = cards().map(|card| &card.id).collect();
     names.sort_unstable();
     names.dedup();
-    match names.as_slice() {
-        [only] => Ok(Arc::clone(only)),
-        _ => {
-            let names = names.iter().map(|name| name.to_string()).collect();
-            Err(Refusal::ModelMissing { names })
-        }
+    Err(Refusal::ModelMissing { names: names.iter().map(|name| name.to_string()).collect() })
+}
+
+/// Why no pod lists this model: a pod that has never listed any may serve it, and is waited for.
+fn absent(snapshot: &Snapshot, model: &str) -> Refusal {
+    let is_silent = |endpoint: &Arc<Endpoint>| endpoint.models.is_empty();
+    if snapshot.endpoints.iter().all(|endpoint| !is_silent(endpoint)) {
+        return Refusal::NoSuchModel { model: model.to_owned() };
     }
+    Refusal::NoReadyPod
+}
+
+/// The model of a request that names none, where all pods agree on it. vLLM takes the first name
+/// that it was started with: that of the base model, not of an adapter.
+fn base(snapshot: &Snapshot) -> Option<&Arc<str>> {
+    let mut bases = snapshot.endpoints.iter().filter_map(|endpoint| {
+        let base = endpoint.models.iter().find(|card| card.parent.is_none())?;
+        Some(&base.id)
+    });
+    let base = bases.next()?;
+    bases.all(|other| other == base).then_some(base)
 }
 
 /// The model's tokenizer, or that of the model that it adapts.

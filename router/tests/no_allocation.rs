@@ -8,7 +8,7 @@ use router::bookings::Load;
 use router::decide::{View, decide};
 use router::openai::Api;
 use router::policy::{self, Ask, PolicyName};
-use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Role, Snapshot};
+use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Record, Role, Snapshot};
 use router::query::{PromptBlocks, Query};
 use router::session::SessionKey;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -29,6 +29,7 @@ fn endpoint(slots: &mut Slots, n: u16) -> Arc<Endpoint> {
         health: Health::Ready,
         models: [card].into(),
         engine: EngineHints::default(),
+        record: Record::default(),
     })
 }
 

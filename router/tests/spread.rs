@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue};
 use kv_index::{ApproximateIndex, Settings, Slots};
 use router::openai::Api;
 use router::policy;
-use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Pool, Role, Snapshot};
+use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Pool, Record, Role, Snapshot};
 use router::{Router, Tokenizers};
 
 /// What a token of prompt takes, on every pod.
@@ -47,6 +47,7 @@ impl World {
                 health: Health::Ready,
                 models: models.into(),
                 engine: EngineHints { block_size, num_blocks, ..EngineHints::default() },
+                record: Record::default(),
             })
         };
         let endpoints = (0..pods).map(endpoint).collect();

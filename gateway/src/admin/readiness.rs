@@ -30,7 +30,7 @@ impl Readiness {
         let reasons: Vec<_> = [
             (phase != Phase::Serving, "draining"),
             (snapshot.synced_at.is_none(), "not_synced"),
-            (count(snapshot, Health::Ready) == 0, "no_ready_pod"),
+            (!snapshot.endpoints.iter().any(|it| it.can_answer()), "no_ready_pod"),
         ]
         .into_iter()
         .filter_map(|(holds, reason)| holds.then_some(reason))

@@ -66,7 +66,7 @@ impl fmt::Debug for Readings {
 #[cfg(test)]
 pub(crate) mod tests {
     use kv_index::Slots;
-    use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Role};
+    use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Record, Role};
 
     use super::*;
 
@@ -91,6 +91,7 @@ pub(crate) mod tests {
                 health,
                 models: Arc::new([card]),
                 engine: EngineHints { waiting, kv_usage, ..EngineHints::default() },
+                record: Record::default(),
             })
         };
         let endpoints = vec![

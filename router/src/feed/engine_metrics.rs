@@ -48,6 +48,9 @@ const RUNNING: &str = "num_requests_running";
 const WAITING: &str = "num_requests_waiting";
 const KV_USAGE: &str = "kv_cache_usage_perc";
 const CACHE_CONFIG: &str = "cache_config_info";
+const PROMPT_TOKENS: &str = "prompt_tokens_total";
+/// Not vLLM's own name: the Prometheus client of its process gives it.
+const STARTED: &str = "process_start_time_seconds";
 
 // === impl EngineMetricsSettings ===
 
@@ -98,22 +101,31 @@ async fn read(voice: &Voice, client: &reqwest::Client) -> Result<EngineHints, Re
     Ok(parse(&String::from_utf8_lossy(&body))?)
 }
 
-/// The four families we want of vLLM's text. Data-parallel engines behind one port are summed
+const OURS: [&str; 6] = [RUNNING, WAITING, KV_USAGE, CACHE_CONFIG, PROMPT_TOKENS, STARTED];
+
+/// The families we want of vLLM's text. Data-parallel engines behind one port are summed
 /// (requests, blocks) or taken at their fullest (usage); families that are missing stay at zero or
 /// none.
 fn parse(text: &str) -> Result<EngineHints, std::io::Error> {
     // The parser knows no colon in names, and 560 lines per pod and second are better skipped.
-    let ours = text.lines().filter_map(|line| line.strip_prefix(PREFIX)).filter(|line| {
+    let ours = text.lines().map(|line| line.strip_prefix(PREFIX).unwrap_or(line)).filter(|line| {
         let name = line.split(['{', ' ']).next();
-        name.is_some_and(|name| [RUNNING, WAITING, KV_USAGE, CACHE_CONFIG].contains(&name))
+        name.is_some_and(|name| OURS.contains(&name))
     });
     let mut hints = EngineHints::default();
     for sample in Scrape::parse(ours.map(|line| Ok(line.to_owned())))?.samples {
-        let (Value::Untyped(value) | Value::Gauge(value)) = sample.value else { continue };
+        let (Value::Untyped(value) | Value::Gauge(value) | Value::Counter(value)) = sample.value
+        else {
+            continue;
+        };
         let value = if value.is_finite() { value.max(0.0) } else { 0.0 };
         match sample.metric.as_str() {
             RUNNING => hints.running += value,
             WAITING => hints.waiting += value,
+            STARTED => hints.started_s = Some(hints.started_s.unwrap_or(0.0).max(value)),
+            PROMPT_TOKENS => {
+                hints.prompt_tokens = Some(hints.prompt_tokens.unwrap_or(0.0) + value);
+            }
             KV_USAGE => hints.kv_usage = hints.kv_usage.max(value),
             _ => {
                 let label = |name| sample.labels.get(name).and_then(|text| text.parse().ok());

@@ -16,6 +16,9 @@ vllm:kv_cache_usage_perc{engine="1",model_name="tiny"} 0.5
 vllm:cache_config_info{_block_size_resolved="True",block_size="32",engine="0",hash_block_size="None",kv_cache_dtype_skip_layers="[]",num_cpu_blocks="None",num_gpu_blocks="32768",num_gpu_blocks_override="None"} 1.0
 # TYPE vllm:prompt_tokens_total counter
 vllm:prompt_tokens_total{engine="0",model_name="tiny"} 99.0
+vllm:prompt_tokens_total{engine="1",model_name="tiny"} 1.0
+# TYPE process_start_time_seconds gauge
+process_start_time_seconds 1.7953315201e+09
 "#;
 
 #[test]
@@ -27,9 +30,31 @@ fn the_families_of_vllm_become_hints() {
         running: 7.0,
         waiting: 1.0,
         kv_usage: 0.5,
+        started_s: Some(1_795_331_520.1),
+        prompt_tokens: Some(100.0),
         read_at: None,
     };
     assert_eq!(hints, expected);
+}
+
+#[test]
+fn a_later_start_and_a_counter_that_runs_backwards_are_a_restart() {
+    let hints = |started_s, prompt_tokens| EngineHints {
+        started_s,
+        prompt_tokens,
+        ..EngineHints::default()
+    };
+    let before = hints(Some(1e9), Some(99.0));
+    for (now, restarted) in [
+        (hints(Some(1e9), Some(99.0)), false),
+        (hints(Some(1e9), Some(120.0)), false),
+        (hints(Some(1e9 + 7.0), Some(120.0)), true),
+        (hints(None, Some(3.0)), true),
+        (hints(None, None), false),
+    ] {
+        assert_eq!(now.has_restarted_since(&before), restarted, "{now:?}");
+        assert!(!now.has_restarted_since(&EngineHints::default()), "nothing was known");
+    }
 }
 
 #[test]
