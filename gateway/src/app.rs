@@ -125,7 +125,9 @@ impl App {
         tasks.spawn(async move { traffic.start_service(Some(fds), shutdown, 1).await });
 
         let loaded = Arc::new(loaded);
-        let pages = Pages { readings, registry, drain: drain.clone(), loaded: Arc::clone(&loaded) };
+        let decisions = Arc::clone(router.decisions());
+        let (drain_seen, settings) = (drain.clone(), Arc::clone(&loaded));
+        let pages = Pages { readings, decisions, registry, drain: drain_seen, loaded: settings };
         let admin = AdminServer::start(config.admin_listen, pages)
             .await
             .map_err(|source| StartError::Listen { addr: config.admin_listen, source })?;

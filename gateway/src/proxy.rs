@@ -112,7 +112,9 @@ impl Gateway {
         let body = body::Body::read(session, bounds, &self.bodies).await?;
         let _held = self.metrics.hold_body(body.bytes.len());
         let headers = &session.req_header().headers;
-        let query = off_reactor(body.bytes.len(), || self.router.read(api, headers, &body.bytes))?;
+        let mut query =
+            off_reactor(body.bytes.len(), || self.router.read(api, headers, &body.bytes))?;
+        query.request_id.clone_from(&ctx.request_id);
         ctx.model.clone_from(&query.model);
         ctx.session.clone_from(&query.session);
         self.metrics.guarded_fields_removed.inc_by(query.guarded.len() as u64);

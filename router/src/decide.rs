@@ -59,19 +59,16 @@ fn tabulate(view: &View<'_>, mut load: impl FnMut(Slot) -> Load, candidates: &mu
         let queued = u32::try_from(load.prefill_tokens).unwrap_or(u32::MAX);
         let uncached_tokens = prompt.tokens.saturating_sub(matched_tokens).max(1);
         candidates.push(Candidate {
-            slot,
-            position,
             matched_tokens,
             on_its_way_tokens: if is_on_its_way { matched_tokens.min(queued) } else { 0 },
             uncached_tokens,
             cold_tokens: if prefills { prompt.cold_tokens(uncached_tokens) } else { 0 },
-            load,
             is_home: view.query.home.is_some_and(|home| {
                 home.slot == slot && home.blocks <= view.overlap.blocks(slot) as usize
             }),
             eviction_age_ms: view.overlap.eviction_age_ms(slot),
             session_rank: session.map_or(0, |session| rank(session, endpoint)),
-            cost_ms: 0.0,
+            ..Candidate::new(slot, position, load)
         });
     }
 }

@@ -23,6 +23,7 @@ use crate::refusal::Refusal;
 use crate::session;
 use crate::text_rate::TextRates;
 use crate::tokenize::Tokenizer;
+use crate::why::{self, Decisions, Made, Sequel};
 
 /// The brain: everything that deciding needs, shared by all requests.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub struct Router {
     pool: Pool,
     settings: policy::Settings,
     memory: Arc<Memory>,
+    decisions: Arc<Decisions>,
     bookings: Arc<Bookings>,
     hasher: ChainHasher,
     tokenizers: Tokenizers,
@@ -46,6 +48,7 @@ pub struct Placement {
     pub decision: Decision,
     booking: Booking,
     assumption: Option<Assumption>,
+    sequel: Option<Sequel>,
     index: Arc<ApproximateIndex>,
     held_since_ms: u64,
     placed_ms: u64,
@@ -106,15 +109,32 @@ impl Router {
         tokenizers: Tokenizers,
     ) -> Self {
         let (memory, bookings) = (Arc::new(Memory::new(index)), Arc::default());
+        let decisions = Arc::new(Decisions::new(settings.decisions_kept));
         let hasher = ChainHasher::default();
         let (text_rates, started) = (Arc::default(), Instant::now());
-        Self { pool, settings, memory, bookings, hasher, tokenizers, text_rates, started }
+        Self {
+            pool,
+            settings,
+            memory,
+            decisions,
+            bookings,
+            hasher,
+            tokenizers,
+            text_rates,
+            started,
+        }
     }
 
     /// The pods.
     #[must_use]
     pub fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// Why the last requests went where they went.
+    #[must_use]
+    pub fn decisions(&self) -> &Arc<Decisions> {
+        &self.decisions
     }
 
     /// What is booked where.
@@ -170,7 +190,8 @@ impl Router {
         let session = session::key(headers);
         let (prompt, home) = self.blocks(&snapshot, &model, &fields);
         let api = Some(api);
-        Ok(Query { api, model: Some(model), session, guarded: fields.guarded, home, prompt })
+        let (request_id, model, guarded) = (String::new(), Some(model), fields.guarded);
+        Ok(Query { request_id, api, model, session, guarded, home, prompt })
     }
 
     /// Chooses a pod that is not among `tried`, and books it.
@@ -219,13 +240,16 @@ impl Router {
             let ask = Ask { has_session, ticket: desk.ticket(), dice: rand::random() };
             let row = decide::decide(settings, view, ask, |slot| desk.admit(slot), candidates)?;
             let chosen = candidates[row];
-            Some((chosen, chosen.slot, chosen.cold_tokens))
+            Some((row, chosen.slot, chosen.cold_tokens))
         });
-        tracing::trace!(target: "router::decide", table = %Table(candidates), "decided");
-        let Some((chosen, booking)) = booked else {
+        let row = booked.as_ref().map(|(row, _)| *row);
+        trace(settings, view, candidates, row);
+        let Some((row, booking)) = booked else {
             let any = view.snapshot.endpoints.iter().any(|e| decide::is_eligible(e, query, &[]));
             return Err(if any { Refusal::AllTried } else { Refusal::NoReadyPod });
         };
+        let chosen = candidates[row];
+        let sequel = self.keep(settings, view, candidates, row);
         let endpoint = Arc::clone(&view.snapshot.endpoints[chosen.position]);
         let assumption = self.assume(query, &endpoint);
         Ok(Placement {
@@ -238,12 +262,33 @@ impl Router {
             endpoint,
             booking,
             assumption,
+            sequel,
             index: Arc::clone(&self.memory.index),
             held_since_ms: view.overlap.touched_ms(chosen.slot),
             placed_ms: now_ms,
             placed_at: Instant::now(),
             text: self.text_of(query),
         })
+    }
+
+    /// Keeps the decision for those who ask later.
+    fn keep(
+        &self,
+        settings: &policy::Settings,
+        view: &View<'_>,
+        candidates: &[Candidate],
+        chosen: usize,
+    ) -> Option<Sequel> {
+        let Query { request_id, model, prompt, .. } = view.query;
+        let made = Made {
+            request_id,
+            model: model.as_ref(),
+            policy: settings.policy,
+            prompt_tokens: prompt.tokens,
+            candidates,
+            chosen,
+        };
+        self.decisions.keep(&made, |it| view.snapshot.endpoints[it.position].pod.addr)
     }
 
     /// What the pod will hold if all goes well.
@@ -316,6 +361,21 @@ impl Router {
     }
 }
 
+/// Tells the decision's whole table to the log, if it wants to hear.
+fn trace(settings: &policy::Settings, view: &View<'_>, rows: &[Candidate], chosen: Option<usize>) {
+    let pods = &view.snapshot.endpoints;
+    let addr = || Some(pods[rows[chosen?].position].pod.addr);
+    tracing::trace!(
+        target: "router::decide",
+        request_id = %view.query.request_id,
+        model = view.query.model.as_deref(),
+        policy = settings.policy.name(),
+        chosen = addr().map(tracing::field::display),
+        table = %Table { rows, chosen, pods },
+        "decided"
+    );
+}
+
 /// The model as a pod lists it.
 fn resolve(snapshot: &Snapshot, model: Option<&str>) -> Result<Arc<str>, Refusal> {
     let cards = || snapshot.endpoints.iter().flat_map(|endpoint| endpoint.models.iter());
@@ -384,9 +444,14 @@ fn capacity_blocks(endpoint: &Endpoint, block_tokens: u32) -> Option<usize> {
 // === impl Placement ===
 
 impl Placement {
-    /// The pod has begun a good answer (2xx, and its first bytes are here): only now its cache
-    /// counts as holding the prompt. Dropped without this, nothing is remembered of the attempt.
-    pub fn began(&mut self, now: Instant) {
+    /// The pod has begun an answer with this status, and its first bytes are here. Only when it is
+    /// a good one (2xx), the pod's cache counts as holding the prompt: dropped without it, nothing
+    /// is remembered of the attempt.
+    pub fn answered(&mut self, status: u16, now: Instant) {
+        self.note(|came| came.status = Some(status));
+        if !(200..300).contains(&status) {
+            return;
+        }
         self.booking.began();
         if let Some(assumption) = &mut self.assumption {
             let waited = now.saturating_duration_since(self.placed_at).as_millis();
@@ -394,8 +459,21 @@ impl Placement {
         }
     }
 
+    /// The attempt gave no answer to send on; the reason in a word.
+    pub fn failed(&self, reason: &'static str) {
+        self.note(|came| came.outcome = why::Outcome::Failed(reason));
+    }
+
+    fn note(&self, note: impl FnOnce(&mut why::Came)) {
+        if let Some(sequel) = &self.sequel {
+            sequel.note(note);
+        }
+    }
+
     /// The first token came.
     pub fn first_token(&mut self, now: Instant) {
+        let waited = now.saturating_duration_since(self.placed_at);
+        self.note(|came| came.ttft_ms = Some(waited.as_secs_f64() * 1e3));
         self.booking.first_token(now);
     }
 
@@ -404,6 +482,7 @@ impl Placement {
     /// Much fewer cached than we believed: blocks of that age are gone from it, and so is
     /// everything older.
     pub fn usage(&self, prompt_tokens: Option<u32>, cached_tokens: Option<u32>) {
+        self.note(|came| (came.prompt_tokens, came.cached_tokens) = (prompt_tokens, cached_tokens));
         if let (Some(tokens), Some((rates, model, bytes))) = (prompt_tokens, &self.text) {
             rates.learn(model, *bytes, tokens);
         }

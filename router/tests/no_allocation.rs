@@ -48,8 +48,7 @@ fn overlap_and_choice_allocate_nothing() {
     }
     let model = Some(Arc::from("m"));
     let session = Some(SessionKey { value: "s".into(), is_secret: false });
-    let query =
-        Query { api: Some(Api::Chat), model, session, guarded: Vec::new(), home: None, prompt };
+    let query = Query { model, session, prompt, api: Some(Api::Chat), ..Query::any() };
     let (mut overlap, mut candidates) = (Overlap::default(), Vec::new());
     let mut round = |policy, dice| {
         let settings = policy::Settings { policy, ..policy::Settings::default() };

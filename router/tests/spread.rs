@@ -70,7 +70,7 @@ impl World {
         let mut placement = self.router.place(&query, &[]).expect("pods are ready");
         let uncached = placement.decision.prompt_tokens - placement.decision.matched_tokens;
         let answered = Instant::now() + MS_PER_TOKEN * uncached;
-        placement.began(answered);
+        placement.answered(200, answered);
         placement.first_token(answered);
         (placement.endpoint.slot.index(), placement.decision.matched_tokens)
     }
@@ -231,7 +231,8 @@ fn what_a_pod_did_not_answer_well_it_does_not_hold() {
         let placement = world.router.place(&query, &[]).expect("pods are ready");
         (placement.endpoint.slot, placement.decision.matched_tokens)
     };
-    let first = world.router.place(&query, &[]).expect("pods are ready");
+    let mut first = world.router.place(&query, &[]).expect("pods are ready");
+    first.answered(400, Instant::now());
     let (slot, beside) = matched();
     assert!(slot == first.endpoint.slot && beside > 900, "equal prompts go together: {beside}");
     drop(first);
@@ -239,7 +240,7 @@ fn what_a_pod_did_not_answer_well_it_does_not_hold() {
     assert_eq!(world.router.index().blocks(), 0);
     assert!(world.router.bookings().load(slot).recent_tokens < 1e-9, "and was no work");
     let mut good = world.router.place(&query, &[]).expect("pods are ready");
-    good.began(Instant::now());
+    good.answered(200, Instant::now());
     drop(good);
     assert!(matched().1 > 900);
 }

@@ -73,6 +73,7 @@ impl Gateway {
                 let answer = attempt.map_err(|_checked| Refuse::Internal)?;
                 return self.answer(session, ctx, answer, placement).await;
             };
+            placement.failed(failure.reason);
             tried.push(placement.endpoint.slot);
             let next = self.another(ctx, query, &tried, failure);
             match (next, attempt) {
@@ -136,9 +137,7 @@ impl Gateway {
         ctx.upstream_head = Some(now);
         let is_stream = answer.is_event_stream();
         let is_success = answer.head.status.is_success();
-        if is_success {
-            placement.began(now);
-        }
+        placement.answered(answer.head.status.as_u16(), now);
         let Answer { head, first, connection } = answer;
         let head = self.response_head(session, ctx, head);
         if session.write_response_header(Box::new(head), false).await.is_err() {

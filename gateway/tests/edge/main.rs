@@ -11,3 +11,4 @@ mod relay;
 mod retry;
 mod support;
 mod tls;
+mod why;
