@@ -1,8 +1,10 @@
 //! Reads a request, looks up who holds its prompt, chooses a pod and books it.
 
+mod names;
+mod placement;
+
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,7 +12,7 @@ use http::HeaderMap;
 use jiff::Timestamp;
 use kv_index::{ApproximateIndex, ChainHasher, Overlap};
 
-use crate::bookings::{Booking, Bookings};
+use crate::bookings::Bookings;
 use crate::conversations::Home;
 use crate::decide::{self, View};
 use crate::memory::{Assumption, Memory, Sent};
@@ -22,8 +24,10 @@ use crate::query::{PromptBlocks, Query};
 use crate::refusal::Refusal;
 use crate::session;
 use crate::text_rate::TextRates;
-use crate::tokenize::Tokenizer;
-use crate::why::{self, Decisions, Made, Sequel};
+use crate::why::{Decisions, Made, Sequel};
+use names::{absent, block_tokens, capacity_blocks, resolve, tokenizer};
+
+pub use placement::{Decision, Placement, Trust};
 
 /// The brain: everything that deciding needs, shared by all requests.
 #[derive(Debug)]
@@ -38,53 +42,6 @@ pub struct Router {
     text_rates: Arc<TextRates>,
     started: Instant,
 }
-
-/// Where a request goes, with the place taken there.
-#[derive(Debug)]
-pub struct Placement {
-    /// The pod.
-    pub endpoint: Arc<Endpoint>,
-    /// Why, in short.
-    pub decision: Decision,
-    booking: Booking,
-    assumption: Option<Assumption>,
-    sequel: Option<Sequel>,
-    index: Arc<ApproximateIndex>,
-    held_since_ms: u64,
-    placed_ms: u64,
-    placed_at: Instant,
-    text: Option<(Arc<TextRates>, Arc<str>, u32)>,
-}
-
-/// What `x-hearth-decision` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// The policy that chose.
-    pub policy: PolicyName,
-    /// Prompt tokens that the pod is believed to hold.
-    pub matched_tokens: u32,
-    /// Prompt tokens in all.
-    pub prompt_tokens: u32,
-    /// How far the belief can be trusted.
-    pub trust: Trust,
-}
-
-/// Where the belief about a pod's cache comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trust {
-    /// From what we sent where.
-    Approximate,
-}
-
-/// A pod that holds less than this share of what we believed has shown that our memory of it is
-/// wrong; a little less is the noise of estimated token counts.
-const BELIEF_SHARE: u32 = 2;
-
-/// A prompt sent so recently may still be in the making, and says nothing about eviction.
-const SETTLED_MS: u64 = 5_000;
-
-/// vLLM's block on a GPU, until a pod has told its own.
-const DEFAULT_BLOCK_TOKENS: u32 = 16;
 
 /// What a thread keeps of [`TEXT`] between requests.
 const KEPT_TEXT_BYTES: usize = 1 << 20;
@@ -374,133 +331,4 @@ fn trace(settings: &policy::Settings, view: &View<'_>, rows: &[Candidate], chose
         table = %Table { rows, chosen, pods },
         "decided"
     );
-}
-
-/// The model as a pod lists it.
-fn resolve(snapshot: &Snapshot, model: Option<&str>) -> Result<Arc<str>, Refusal> {
-    let cards = || snapshot.endpoints.iter().flat_map(|endpoint| endpoint.models.iter());
-    if cards().next().is_none() {
-        return Err(Refusal::NoReadyPod);
-    }
-    if let Some(model) = model {
-        let card = cards().find(|card| &*card.id == model);
-        return card.map(|card| Arc::clone(&card.id)).ok_or_else(|| absent(snapshot, model));
-    }
-    if let Some(name) = base(snapshot) {
-        return Ok(Arc::clone(name));
-    }
-    let mut names: Vec<&Arc<str>> = cards().map(|card| &card.id).collect();
-    names.sort_unstable();
-    names.dedup();
-    Err(Refusal::ModelMissing { names: names.iter().map(|name| name.to_string()).collect() })
-}
-
-/// Why no pod lists this model: a pod that has never listed any may serve it, and is waited for.
-fn absent(snapshot: &Snapshot, model: &str) -> Refusal {
-    let is_silent = |endpoint: &Arc<Endpoint>| endpoint.models.is_empty();
-    if snapshot.endpoints.iter().all(|endpoint| !is_silent(endpoint)) {
-        return Refusal::NoSuchModel { model: model.to_owned() };
-    }
-    Refusal::NoReadyPod
-}
-
-/// The model of a request that names none, where all pods agree on it. vLLM takes the first name
-/// that it was started with: that of the base model, not of an adapter.
-fn base(snapshot: &Snapshot) -> Option<&Arc<str>> {
-    let mut bases = snapshot.endpoints.iter().filter_map(|endpoint| {
-        let base = endpoint.models.iter().find(|card| card.parent.is_none())?;
-        Some(&base.id)
-    });
-    let base = bases.next()?;
-    bases.all(|other| other == base).then_some(base)
-}
-
-/// The model's tokenizer, or that of the model that it adapts.
-fn tokenizer<'a>(
-    tokenizers: &'a Tokenizers,
-    snapshot: &Snapshot,
-    model: &str,
-) -> Option<&'a Tokenizer> {
-    let parent = || {
-        let mut cards = snapshot.endpoints.iter().flat_map(|endpoint| endpoint.models.iter());
-        let card = cards.find(|card| &*card.id == model)?;
-        tokenizers.get(card.parent.as_deref()?)
-    };
-    tokenizers.get(model).or_else(parent).map(|tokenizer| &**tokenizer)
-}
-
-/// Tokens per block on the pods that serve the model, as the first that told says.
-fn block_tokens(snapshot: &Snapshot, model: &str) -> u32 {
-    let mut pods = snapshot.endpoints.iter().filter(|endpoint| endpoint.serves(model));
-    pods.find_map(|endpoint| endpoint.engine.block_size).unwrap_or(DEFAULT_BLOCK_TOKENS)
-}
-
-/// How many of our blocks the pod's KV cache can hold.
-fn capacity_blocks(endpoint: &Endpoint, block_tokens: u32) -> Option<usize> {
-    let tokens = endpoint.engine.num_blocks? * u64::from(endpoint.engine.block_size?);
-    usize::try_from(tokens / u64::from(block_tokens.max(1))).ok()
-}
-
-// === impl Placement ===
-
-impl Placement {
-    /// The pod has begun an answer with this status, and its first bytes are here. Only when it is
-    /// a good one (2xx), the pod's cache counts as holding the prompt: dropped without it, nothing
-    /// is remembered of the attempt.
-    pub fn answered(&mut self, status: u16, now: Instant) {
-        self.note(|came| came.status = Some(status));
-        if !(200..300).contains(&status) {
-            return;
-        }
-        self.booking.began();
-        if let Some(assumption) = &mut self.assumption {
-            let waited = now.saturating_duration_since(self.placed_at).as_millis();
-            assumption.confirm(self.placed_ms + u64::try_from(waited).unwrap_or(0));
-        }
-    }
-
-    /// The attempt gave no answer to send on; the reason in a word.
-    pub fn failed(&self, reason: &'static str) {
-        self.note(|came| came.outcome = why::Outcome::Failed(reason));
-    }
-
-    fn note(&self, note: impl FnOnce(&mut why::Came)) {
-        if let Some(sequel) = &self.sequel {
-            sequel.note(note);
-        }
-    }
-
-    /// The first token came.
-    pub fn first_token(&mut self, now: Instant) {
-        let waited = now.saturating_duration_since(self.placed_at);
-        self.note(|came| came.ttft_ms = Some(waited.as_secs_f64() * 1e3));
-        self.booking.first_token(now);
-    }
-
-    /// The pod's own counts, from `usage`: prompt tokens, and those that it found in its cache.
-    ///
-    /// Much fewer cached than we believed: blocks of that age are gone from it, and so is
-    /// everything older.
-    pub fn usage(&self, prompt_tokens: Option<u32>, cached_tokens: Option<u32>) {
-        self.note(|came| (came.prompt_tokens, came.cached_tokens) = (prompt_tokens, cached_tokens));
-        if let (Some(tokens), Some((rates, model, bytes))) = (prompt_tokens, &self.text) {
-            rates.learn(model, *bytes, tokens);
-        }
-        let Some(cached_tokens) = cached_tokens else { return };
-        let believed = self.decision.matched_tokens;
-        let settled = self.held_since_ms.saturating_add(SETTLED_MS) <= self.placed_ms;
-        if settled && cached_tokens.saturating_mul(BELIEF_SHARE) < believed {
-            self.index.forget_until(self.booking.slot(), self.held_since_ms);
-        }
-    }
-}
-
-// === impl Trust ===
-
-impl fmt::Display for Trust {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Approximate => "approximate",
-        })
-    }
 }

@@ -1,0 +1,122 @@
+//! Where a request goes, with the place taken there, and what is learned from the answer.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use kv_index::ApproximateIndex;
+
+use crate::bookings::Booking;
+use crate::memory::Assumption;
+use crate::policy::PolicyName;
+use crate::pool::Endpoint;
+use crate::text_rate::TextRates;
+use crate::why::{self, Sequel};
+
+/// Where a request goes, with the place taken there.
+#[derive(Debug)]
+pub struct Placement {
+    /// The pod.
+    pub endpoint: Arc<Endpoint>,
+    /// Why, in short.
+    pub decision: Decision,
+    pub(super) booking: Booking,
+    pub(super) assumption: Option<Assumption>,
+    pub(super) sequel: Option<Sequel>,
+    pub(super) index: Arc<ApproximateIndex>,
+    pub(super) held_since_ms: u64,
+    pub(super) placed_ms: u64,
+    pub(super) placed_at: Instant,
+    pub(super) text: Option<(Arc<TextRates>, Arc<str>, u32)>,
+}
+
+/// What `x-hearth-decision` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The policy that chose.
+    pub policy: PolicyName,
+    /// Prompt tokens that the pod is believed to hold.
+    pub matched_tokens: u32,
+    /// Prompt tokens in all.
+    pub prompt_tokens: u32,
+    /// How far the belief can be trusted.
+    pub trust: Trust,
+}
+
+/// Where the belief about a pod's cache comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// From what we sent where.
+    Approximate,
+}
+
+/// A pod that holds less than this share of what we believed has shown that our memory of it is
+/// wrong; a little less is the noise of estimated token counts.
+const BELIEF_SHARE: u32 = 2;
+
+/// A prompt sent so recently may still be in the making, and says nothing about eviction.
+const SETTLED_MS: u64 = 5_000;
+
+// === impl Placement ===
+
+impl Placement {
+    /// The pod has begun an answer with this status, and its first bytes are here. Only when it is
+    /// a good one (2xx), the pod's cache counts as holding the prompt: dropped without it, nothing
+    /// is remembered of the attempt.
+    pub fn answered(&mut self, status: u16, now: Instant) {
+        self.note(|came| came.status = Some(status));
+        if !(200..300).contains(&status) {
+            return;
+        }
+        self.booking.began();
+        if let Some(assumption) = &mut self.assumption {
+            let waited = now.saturating_duration_since(self.placed_at).as_millis();
+            assumption.confirm(self.placed_ms + u64::try_from(waited).unwrap_or(0));
+        }
+    }
+
+    /// The attempt gave no answer to send on; the reason in a word.
+    pub fn failed(&self, reason: &'static str) {
+        self.note(|came| came.outcome = why::Outcome::Failed(reason));
+    }
+
+    fn note(&self, note: impl FnOnce(&mut why::Came)) {
+        if let Some(sequel) = &self.sequel {
+            sequel.note(note);
+        }
+    }
+
+    /// The first token came.
+    pub fn first_token(&mut self, now: Instant) {
+        let waited = now.saturating_duration_since(self.placed_at);
+        self.note(|came| came.ttft_ms = Some(waited.as_secs_f64() * 1e3));
+        self.booking.first_token(now);
+    }
+
+    /// The pod's own counts, from `usage`: prompt tokens, and those that it found in its cache.
+    ///
+    /// Much fewer cached than we believed: blocks of that age are gone from it, and so is
+    /// everything older.
+    pub fn usage(&self, prompt_tokens: Option<u32>, cached_tokens: Option<u32>) {
+        self.note(|came| (came.prompt_tokens, came.cached_tokens) = (prompt_tokens, cached_tokens));
+        if let (Some(tokens), Some((rates, model, bytes))) = (prompt_tokens, &self.text) {
+            rates.learn(model, *bytes, tokens);
+        }
+        let Some(cached_tokens) = cached_tokens else { return };
+        let believed = self.decision.matched_tokens;
+        let settled = self.held_since_ms.saturating_add(SETTLED_MS) <= self.placed_ms;
+        if settled && cached_tokens.saturating_mul(BELIEF_SHARE) < believed {
+            self.index.forget_until(self.booking.slot(), self.held_since_ms);
+        }
+    }
+}
+
+// === impl Trust ===
+
+impl fmt::Display for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Approximate => "approximate",
+        })
+    }
+}
