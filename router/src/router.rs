@@ -218,6 +218,7 @@ impl Router {
             },
             endpoint,
             booking,
+            cold_tokens: chosen.cold_tokens,
             assumption,
             sequel,
             index: Arc::clone(&self.memory.index),

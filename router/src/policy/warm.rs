@@ -23,7 +23,7 @@
 //! pod holds of the prompt: idle pods alternate, and work in flight outweighs it. `missing` is what
 //! a pod lacks of what the best one holds. To compute it costs time once, and from then on the
 //! prefix can be reused on both: it is paid for when the pod's `arrears` of recent work behind the
-//! best one have reached it, as one buys what one has rented for long enough. A conversation that
+//! best one have reached most of it, as one buys what one has rented for long enough. A conversation that
 //! is at home somewhere, or a prompt that some pod holds whole, gains nothing by a copy: it is not
 //! spread.
 
@@ -67,6 +67,10 @@ pub struct Terms {
     /// Off, for the conversation's own pod.
     pub own_ms: f64,
 }
+
+/// Arrears that pay for a copy, as a share of what is missing: a little less than all of it, since
+/// both are estimates where we have no tokenizer.
+const COPY_PRICE: f64 = 0.8;
 
 /// What of a prefill that is under way counts as spared: it is waited for as long as it would
 /// take elsewhere, so that another pod is as fast, but not for less.
@@ -183,7 +187,7 @@ impl Opening {
         let recent = candidate.load.recent_tokens;
         let missing = f64::from(self.matched.saturating_sub(candidate.matched_tokens));
         let lead = (recent - self.least).min(self.new);
-        let arrears = (self.best - recent).clamp(0.0, missing);
+        let arrears = ((self.best - recent) / COPY_PRICE).clamp(0.0, missing);
         (weights.balance * lead, if weights.balance > 0.0 { arrears } else { 0.0 })
     }
 }

@@ -21,6 +21,8 @@ pub struct Placement {
     /// Why, in short.
     pub decision: Decision,
     pub(super) booking: Booking,
+    /// What it has to compute of the prompt, by our own estimate.
+    pub(super) cold_tokens: u32,
     pub(super) assumption: Option<Assumption>,
     pub(super) sequel: Option<Sequel>,
     pub(super) index: Arc<ApproximateIndex>,
@@ -97,10 +99,18 @@ impl Placement {
     ///
     /// Much fewer cached than we believed: blocks of that age are gone from it, and so is
     /// everything older.
-    pub fn usage(&self, prompt_tokens: Option<u32>, cached_tokens: Option<u32>) {
+    pub fn usage(&mut self, prompt_tokens: Option<u32>, cached_tokens: Option<u32>) {
         self.note(|came| (came.prompt_tokens, came.cached_tokens) = (prompt_tokens, cached_tokens));
         if let (Some(tokens), Some((rates, model, bytes))) = (prompt_tokens, &self.text) {
             rates.learn(model, *bytes, tokens);
+        }
+        if let Some(tokens) = prompt_tokens {
+            // The share that we believed to be cold, in the pod's unit. What it really held does not
+            // count: a gateway that has just begun knows of no warm pod, and weighs a copy by what
+            // it believes.
+            let estimate = u64::from(self.decision.prompt_tokens.max(1));
+            let cold = u64::from(self.cold_tokens) * u64::from(tokens) / estimate;
+            self.booking.measured(u32::try_from(cold).unwrap_or(u32::MAX));
         }
         let Some(cached_tokens) = cached_tokens else { return };
         let believed = self.decision.matched_tokens;
