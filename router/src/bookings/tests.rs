@@ -81,7 +81,8 @@ fn recent_work_is_what_the_pod_counted() {
     let recent = bookings.load(slot).recent_tokens;
     assert!((recent - 2_400.0).abs() < 1e-6, "{recent}");
     book(&bookings, slot, 500).measured(700);
-    assert!((bookings.load(slot).recent_tokens - recent).abs() < 1.0, "undone with the attempt");
+    let after = bookings.load(slot).recent_tokens;
+    assert!((after - recent).abs() < 5.0, "undone with the attempt, but for what fades: {after}");
 }
 
 #[test]

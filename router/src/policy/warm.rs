@@ -96,8 +96,8 @@ struct Opening {
 impl Default for Weights {
     fn default() -> Self {
         // decode: a step of a mid-size model is 10 to 30 ms and grows by some percent per request.
-        // balance: enough to alternate, and less than work in flight. session: less than a few blocks, so that a pod
-        // that holds the prompt wins over one that merely knows the session.
+        // balance: enough to alternate, and less than work in flight. session: less than a few
+        // blocks, so that a pod that holds the prompt wins over one that merely knows the session.
         Self { decode_ms: 1.0, balance: 0.5, reuse_ms: 60_000.0, session_tokens: 64.0 }
     }
 }
