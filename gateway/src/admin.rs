@@ -4,18 +4,20 @@ mod pool_page;
 mod readiness;
 #[cfg(test)]
 mod tests;
+mod why_page;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use prometheus::{Registry, TEXT_FORMAT, TextEncoder};
+use router::why::Decisions;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -28,6 +30,7 @@ use crate::telemetry::Readings;
 
 pub use pool_page::PoolPage;
 pub use readiness::Readiness;
+pub use why_page::{WhyPage, WhyRow};
 
 /// Longest wait at shutdown for answers that are being written.
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(500);
@@ -38,6 +41,7 @@ const CONTENTS: &str = "\
 /healthz  200 while the process runs
 /readyz   200 while requests are served, else 503 with the reasons
 /pool     the pods: health, models, engine, bookings
+/why      the last decisions, the latest first; /why/REQUEST-ID: one with all its candidates
 /config   the settings in force and where they were set
 ";
 
@@ -46,6 +50,8 @@ const CONTENTS: &str = "\
 pub struct Pages {
     /// What the router knows.
     pub readings: Readings,
+    /// Why the last requests went where they went.
+    pub decisions: Arc<Decisions>,
     /// The metrics.
     pub registry: Registry,
     /// Whether the end has begun.
@@ -125,6 +131,8 @@ fn routes(pages: Pages) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/pool", get(pool))
+        .route("/why", get(why_last))
+        .route("/why/{request_id}", get(why))
         .route("/config", get(config))
         .fallback(missing)
         .with_state(pages)
@@ -146,6 +154,22 @@ async fn readyz(State(pages): State<Pages>) -> (StatusCode, Json<Readiness>) {
 
 async fn pool(State(pages): State<Pages>) -> Json<PoolPage> {
     Json(PoolPage::of(&pages.readings.take(), Instant::now()))
+}
+
+async fn why_last(State(pages): State<Pages>) -> Json<Vec<WhyRow>> {
+    Json(pages.decisions.latest().iter().map(WhyRow::from).collect())
+}
+
+/// One request's attempts, in order.
+async fn why(
+    State(pages): State<Pages>,
+    Path(request_id): Path<String>,
+) -> Result<Json<Vec<WhyPage>>, (StatusCode, &'static str)> {
+    let attempts = pages.decisions.of(&request_id);
+    if attempts.is_empty() {
+        return Err((StatusCode::NOT_FOUND, "no such request among the last ones\n"));
+    }
+    Ok(Json(attempts.iter().map(WhyPage::from).collect()))
 }
 
 async fn config(State(pages): State<Pages>) -> Json<serde_json::Value> {

@@ -137,7 +137,9 @@ impl App {
         accept(services, sockets, &stopped, &mut tasks);
 
         let loaded = Arc::new(loaded);
-        let pages = Pages { readings, registry, drain: drain.clone(), loaded: Arc::clone(&loaded) };
+        let decisions = Arc::clone(router.decisions());
+        let (drain_seen, settings) = (drain.clone(), Arc::clone(&loaded));
+        let pages = Pages { readings, decisions, registry, drain: drain_seen, loaded: settings };
         let admin = AdminServer::start(config.admin_listen, pages).await;
         let admin = admin.map_err(taken("admin_listen", config.admin_listen))?;
         let admin_addr = admin.local_addr();
@@ -256,6 +258,12 @@ fn brain(config: &Config) -> Result<(Arc<Router>, PoolGuard), StartError> {
     let tokenizers = tokenizers(config)?;
     let router = Arc::new(Router::new(pool, config.routing, knowledge, tokenizers));
     let bookings = Arc::clone(router.bookings());
+    let brain = Arc::downgrade(&router);
+    router.pool().on_cache_lost(move |slot| {
+        if let Some(router) = brain.upgrade() {
+            router.forget_cache(slot);
+        }
+    });
     router.pool().on_removed(move |slot| {
         known.remove(slot);
         bookings.forget(slot);

@@ -107,7 +107,9 @@ impl Gateway {
     ) -> Result<End, Refuse> {
         let body = self.read_body(session).await?;
         let headers = &session.req_header().headers;
-        let query = off_reactor(body.bytes.len(), || self.router.read(api, headers, &body.bytes))?;
+        let mut query =
+            off_reactor(body.bytes.len(), || self.router.read(api, headers, &body.bytes))?;
+        query.request_id.clone_from(&ctx.request_id);
         ctx.model.clone_from(&query.model);
         ctx.session.clone_from(&query.session);
         self.metrics.guarded_fields_removed.inc_by(query.guarded.len() as u64);
@@ -229,7 +231,8 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        self.tell_pool(ctx, Outcome::Failed);
+        let refused = *error.etype() == ErrorType::ConnectRefused;
+        self.tell_pool(ctx, if refused { Outcome::Refused } else { Outcome::Failed });
         if let Some(pod) = ctx.upstream {
             ctx.attempt_failed(pod, "connect_failed");
         }

@@ -134,6 +134,16 @@ impl ApproximateIndex {
         self.sum(Recency::blocks)
     }
 
+    /// Blocks remembered for one pod.
+    #[must_use]
+    pub fn held(&self, slot: Slot) -> usize {
+        let cells = self.cells.read();
+        let Some(cell) = cells.get(slot.index()) else { return 0 };
+        let tenant = cell.pod.read();
+        let sent = tenant.sent.as_ref().filter(|_| tenant.slot == Some(slot));
+        sent.map_or(0, Recency::blocks)
+    }
+
     /// About how many bytes that takes.
     #[must_use]
     pub fn bytes(&self) -> usize {

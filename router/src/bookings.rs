@@ -56,6 +56,8 @@ pub struct Booking {
     bookings: Arc<Bookings>,
     slot: Slot,
     cold_tokens: u32,
+    /// What of it is in `recent_tokens`.
+    worked_tokens: u32,
     queued_before: u64,
     booked_at: Instant,
     prefilling: bool,
@@ -119,6 +121,7 @@ impl Bookings {
             bookings,
             slot,
             cold_tokens,
+            worked_tokens: cold_tokens,
             queued_before,
             booked_at: now,
             prefilling: true,
@@ -280,6 +283,15 @@ impl Booking {
         self.began = true;
     }
 
+    /// The pod has counted the prompt's tokens: so much was its work, and not what we estimated.
+    pub fn measured(&mut self, cold_tokens: u32) {
+        let more = f64::from(cold_tokens)
+            - f64::from(std::mem::replace(&mut self.worked_tokens, cold_tokens));
+        self.bookings.desk.lock().change(self.slot, |load| {
+            load.recent_tokens = (load.recent_tokens + more).max(0.0);
+        });
+    }
+
     /// The first token came: the prefill is over, and the pod's rate is learned from it. Counted
     /// from the booking, so that a slow upload or a failed attempt elsewhere is not the pod's.
     pub fn first_token(&mut self, now: Instant) {
@@ -303,7 +315,7 @@ impl Booking {
 impl Drop for Booking {
     fn drop(&mut self) {
         let prefill = if self.prefilling { u64::from(self.cold_tokens) } else { 0 };
-        let undone = if self.began { 0.0 } else { f64::from(self.cold_tokens) };
+        let undone = if self.began { 0.0 } else { f64::from(self.worked_tokens) };
         self.bookings.desk.lock().change(self.slot, |load| {
             load.prefill_tokens = load.prefill_tokens.saturating_sub(prefill);
             load.requests = load.requests.saturating_sub(1);

@@ -7,7 +7,7 @@ use crate::belief::Beliefs;
 use crate::bookings::Load;
 use crate::openai::Api;
 use crate::policy::{self, Ask, Candidate};
-use crate::pool::{Endpoint, Role, Snapshot};
+use crate::pool::{Endpoint, Snapshot};
 use crate::query::Query;
 
 /// What deciding looks at, apart from the bookings.
@@ -26,8 +26,7 @@ pub struct View<'a> {
 /// Whether the pod may take this request at all.
 #[must_use]
 pub fn is_eligible(endpoint: &Endpoint, query: &Query, tried: &[Slot]) -> bool {
-    endpoint.is_ready()
-        && endpoint.pod.role != Role::Prefill
+    endpoint.can_answer()
         && !tried.contains(&endpoint.slot)
         && query.model.as_deref().is_none_or(|model| endpoint.serves(model))
 }
@@ -60,21 +59,18 @@ fn tabulate(view: &View<'_>, mut load: impl FnMut(Slot) -> Load, candidates: &mu
         let queued = u32::try_from(load.prefill_tokens).unwrap_or(u32::MAX);
         let uncached_tokens = prompt.tokens.saturating_sub(matched_tokens).max(1);
         candidates.push(Candidate {
-            slot,
-            position,
             matched_tokens,
             known_tokens: prompt.matched_tokens(belief.known_blocks),
             trust: belief.trust,
             on_its_way_tokens: if belief.is_on_its_way { matched_tokens.min(queued) } else { 0 },
             uncached_tokens,
             cold_tokens: if prefills { prompt.cold_tokens(uncached_tokens) } else { 0 },
-            load,
             is_home: view.query.home.is_some_and(|home| {
                 home.slot == slot && home.blocks <= belief.likely_blocks as usize
             }),
             eviction_age_ms: view.beliefs.sent.eviction_age_ms(slot),
             session_rank: session.map_or(0, |session| rank(session, endpoint)),
-            cost_ms: 0.0,
+            ..Candidate::new(slot, position, load)
         });
     }
 }

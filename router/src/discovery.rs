@@ -48,6 +48,16 @@ pub(crate) struct Sighting {
     pub(crate) serving: bool,
 }
 
+/// All pods that a source names now.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Desired {
+    pub(crate) pods: Vec<Sighting>,
+    /// What keeps the source from seeing more.
+    pub(crate) trouble: Option<Arc<str>>,
+    /// The source was told that a pod went; otherwise it has listed what there is.
+    pub(crate) by_removal: bool,
+}
+
 /// The way from a source to the pool's task.
 #[derive(Clone, Debug)]
 struct Herald {
@@ -101,13 +111,16 @@ pub(crate) fn spawn(
 impl Herald {
     /// Tells the whole set.
     async fn desired(&self, pods: Vec<Sighting>) -> Result<(), PoolEnded> {
-        self.send(Event::Desired { source: self.source, pods, trouble: None }).await
+        self.tell(Desired { pods, ..Desired::default() }).await
     }
 
     /// Tells the whole set as far as it can be seen.
     async fn partly(&self, pods: Vec<Sighting>, trouble: String) -> Result<(), PoolEnded> {
-        let trouble = Some(trouble.into());
-        self.send(Event::Desired { source: self.source, pods, trouble }).await
+        self.tell(Desired { pods, trouble: Some(trouble.into()), by_removal: false }).await
+    }
+
+    async fn tell(&self, set: Desired) -> Result<(), PoolEnded> {
+        self.send(Event::Desired { source: self.source, set }).await
     }
 
     /// Tells that the set told last is still so.

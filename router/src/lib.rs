@@ -22,6 +22,7 @@ mod text_rate;
 pub mod tls;
 pub mod tokenize;
 pub mod units;
+pub mod why;
 
 pub use conversations::{End, Home};
 pub use feed::kv_events::Trust;

@@ -11,6 +11,7 @@ mod session;
 pub mod warm;
 
 use std::fmt;
+use std::sync::Arc;
 
 use kv_index::Slot;
 use schemars::JsonSchema;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bookings::Load;
 use crate::feed::kv_events::Trust;
+use crate::pool::Endpoint;
 
 /// The policies, by the names that the configuration uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -39,13 +41,15 @@ pub enum PolicyName {
 }
 
 /// How pods are chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// warm, round-robin, random, least-request, p2c or session.
     pub policy: PolicyName,
     /// Weights of the policy `warm`.
     pub warm: warm::Weights,
+    /// So many decisions are kept for the admin page `/why`, with at most 64 pods each; 0: none.
+    pub decisions_kept: usize,
 }
 
 /// One pod that could serve the request.
@@ -78,6 +82,8 @@ pub struct Candidate {
     pub session_rank: u64,
     /// What the policy made of it; lower is better.
     pub cost_ms: f64,
+    /// What the cost is the sum of, where the policy is `warm`.
+    pub terms: warm::Terms,
 }
 
 /// What else a policy may look at.
@@ -93,7 +99,14 @@ pub struct Ask {
 
 /// A decision's whole table, for people.
 #[derive(Debug)]
-pub struct Table<'a>(pub &'a [Candidate]);
+pub struct Table<'a> {
+    /// The pods that could serve it.
+    pub rows: &'a [Candidate],
+    /// The row that was chosen.
+    pub chosen: Option<usize>,
+    /// All pods, by [`Candidate::position`].
+    pub pods: &'a [Arc<Endpoint>],
+}
 
 /// Picks a row; none only when there is no row. Writes each row's cost where the policy has one.
 pub fn pick(settings: &Settings, ask: Ask, candidates: &mut [Candidate]) -> Option<usize> {
@@ -127,6 +140,39 @@ fn index_below(dice: u64, len: usize) -> usize {
     usize::try_from(dice % len).unwrap_or(0)
 }
 
+// === impl Settings ===
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { policy: PolicyName::default(), warm: warm::Weights::default(), decisions_kept: 256 }
+    }
+}
+
+// === impl Candidate ===
+
+impl Candidate {
+    /// A pod that holds nothing, for a prompt of nothing.
+    #[must_use]
+    pub fn new(slot: Slot, position: usize, load: Load) -> Self {
+        Self {
+            slot,
+            position,
+            matched_tokens: 0,
+            known_tokens: 0,
+            trust: Trust::Approximate,
+            on_its_way_tokens: 0,
+            uncached_tokens: 1,
+            cold_tokens: 0,
+            load,
+            is_home: false,
+            eviction_age_ms: None,
+            session_rank: 0,
+            cost_ms: 0.0,
+            terms: warm::Terms::default(),
+        }
+    }
+}
+
 // === impl PolicyName ===
 
 impl PolicyName {
@@ -155,18 +201,21 @@ impl fmt::Display for PolicyName {
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "pod matched uncached queued requests recent eviction_ms cost_ms")?;
-        for row in self.0 {
+        for (index, row) in self.rows.iter().enumerate() {
+            if let Some(endpoint) = self.pods.get(row.position) {
+                write!(f, "{}", endpoint.pod.addr)?;
+            }
             let eviction = row.eviction_age_ms.map_or_else(|| "-".into(), |ms| ms.to_string());
             writeln!(
                 f,
-                "{} {} {} {} {} {:.0} {eviction} {:.3}",
-                row.position,
+                " {} {} {} {} {:.0} {eviction} {:.3}{}",
                 row.matched_tokens,
                 row.uncached_tokens,
                 row.load.prefill_tokens,
                 row.load.requests,
                 row.load.recent_tokens,
                 row.cost_ms,
+                if self.chosen == Some(index) { " chosen" } else { "" },
             )?;
         }
         Ok(())

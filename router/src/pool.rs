@@ -5,6 +5,7 @@
 
 mod handle;
 mod health;
+mod record;
 mod registry;
 mod settings;
 mod sources;
@@ -22,6 +23,7 @@ use crate::feed::kv_events::{KvPorts, KvStatus};
 
 pub use handle::{Pool, Status};
 pub use health::HealthSettings;
+pub use record::{LastFailure, Record, Tally};
 pub use settings::PoolSettings;
 pub use task::{PoolGuard, StartError, start, start_with_events};
 
@@ -87,6 +89,11 @@ pub struct EngineHints {
     pub computed_tokens: f64,
     /// Requests ended since its start (`vllm:request_success_total`).
     pub ended_requests: f64,
+    /// When the engine's process began, in seconds since 1970 (`process_start_time_seconds`).
+    pub started_s: Option<f64>,
+    /// Prompt tokens that it has computed (`vllm:prompt_tokens_total`): less than before means that
+    /// it began anew.
+    pub prompt_tokens: Option<f64>,
     /// When its metrics were read; none before the first time. A pod whose metrics stop answering
     /// keeps its last hints, and they age.
     pub read_at: Option<Instant>,
@@ -119,6 +126,8 @@ pub struct Endpoint {
     /// What it tells of its cache, and how far that can be believed: shared with the feed, so
     /// always current.
     pub kv_events: Arc<KvStatus>,
+    /// What happened to it.
+    pub record: Record,
 }
 
 /// Everything that routing reads, published whole.
@@ -143,8 +152,24 @@ pub enum Outcome {
     Answered,
     /// It is busy (429, 503 from the engine): not sick.
     Busy,
-    /// Connection refused, reset, timed out, or a 5xx that says the engine is gone.
+    /// Reset, timed out, or a 5xx that says the engine is gone.
     Failed,
+    /// Nobody listens there: its process is gone, and with it all that its cache held.
+    Refused,
+}
+
+// === impl Health ===
+
+impl Health {
+    /// The word for it, in metrics, pages and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unproven => "unproven",
+            Self::Ready => "ready",
+            Self::Ejected => "ejected",
+        }
+    }
 }
 
 // === impl Endpoint ===
@@ -156,10 +181,31 @@ impl Endpoint {
         self.health == Health::Ready
     }
 
+    /// Whether it can answer requests: a pod that only prefills cannot.
+    #[must_use]
+    pub fn can_answer(&self) -> bool {
+        self.is_ready() && self.pod.role != Role::Prefill
+    }
+
     /// Whether its `/v1/models` lists this name.
     #[must_use]
     pub fn serves(&self, model: &str) -> bool {
         self.models.iter().any(|card| &*card.id == model)
+    }
+}
+
+// === impl EngineHints ===
+
+impl EngineHints {
+    /// Whether the engine that says this is not the one that said `before`: its process has begun
+    /// anew, and its cache is empty.
+    #[must_use]
+    pub fn has_restarted_since(&self, before: &Self) -> bool {
+        /// Clocks are read anew by each process; a restart takes seconds.
+        const SAME_S: f64 = 0.5;
+        let later = |now: f64, then: f64| now - then > SAME_S;
+        self.started_s.zip(before.started_s).is_some_and(|(now, then)| later(now, then))
+            || self.prompt_tokens.zip(before.prompt_tokens).is_some_and(|(now, then)| now < then)
     }
 }
 

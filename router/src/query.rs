@@ -12,6 +12,8 @@ use crate::session::SessionKey;
 /// A request, ready to be placed.
 #[derive(Debug)]
 pub struct Query {
+    /// Its id in logs and on the admin page `/why`; empty: it is not kept there.
+    pub request_id: String,
     /// The API it calls; none: it goes on unread.
     pub api: Option<Api>,
     /// The model, by a name that a pod lists; none: any pod will do.
@@ -53,7 +55,16 @@ impl Query {
     #[must_use]
     pub fn any() -> Self {
         let prompt = PromptBlocks { block_tokens: 1, ..PromptBlocks::default() };
-        Self { api: None, model: None, session: None, guarded: Vec::new(), home: None, prompt }
+        let request_id = String::new();
+        Self {
+            request_id,
+            api: None,
+            model: None,
+            session: None,
+            guarded: Vec::new(),
+            home: None,
+            prompt,
+        }
     }
 }
 

@@ -1,5 +1,8 @@
 //! Reads a request, looks up who holds its prompt, chooses a pod and books it.
 
+mod names;
+mod placement;
+
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -7,13 +10,12 @@ use std::time::Instant;
 
 use http::HeaderMap;
 use jiff::Timestamp;
-use kv_index::{BlockHash, Overlap};
+use kv_index::Overlap;
 
 use crate::belief::Beliefs;
-use crate::bookings::{Booking, Bookings};
+use crate::bookings::Bookings;
 use crate::conversations::Home;
 use crate::decide::{self, View};
-use crate::feed::kv_events::Trust;
 use crate::knowledge::Knowledge;
 use crate::memory::{Assumption, Memory, Sent};
 use crate::openai::{self, Api, Fields, Prompt};
@@ -24,7 +26,10 @@ use crate::query::{PromptBlocks, Query};
 use crate::refusal::Refusal;
 use crate::session;
 use crate::text_rate::TextRates;
-use crate::tokenize::Tokenizer;
+use crate::why::{Decisions, Made, Sequel};
+use names::{absent, adapter, block_tokens, capacity_blocks, resolve, tokenizer};
+
+pub use placement::{Decision, Placement};
 
 /// The brain: everything that deciding needs, shared by all requests.
 #[derive(Debug)]
@@ -32,52 +37,12 @@ pub struct Router {
     pool: Pool,
     settings: policy::Settings,
     memory: Arc<Memory>,
+    decisions: Arc<Decisions>,
     bookings: Arc<Bookings>,
     tokenizers: Tokenizers,
     text_rates: Arc<TextRates>,
     started: Instant,
 }
-
-/// Where a request goes, with the place taken there.
-#[derive(Debug)]
-pub struct Placement {
-    /// The pod.
-    pub endpoint: Arc<Endpoint>,
-    /// Why, in short.
-    pub decision: Decision,
-    booking: Booking,
-    assumption: Option<Assumption>,
-    knowledge: Arc<Knowledge>,
-    chain: Arc<Vec<BlockHash>>,
-    block_tokens: u32,
-    held_since_ms: u64,
-    placed_ms: u64,
-    placed_at: Instant,
-    text: Option<(Arc<TextRates>, Arc<str>, u32)>,
-}
-
-/// What `x-hearth-decision` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// The policy that chose.
-    pub policy: PolicyName,
-    /// Prompt tokens that the pod is believed to hold.
-    pub matched_tokens: u32,
-    /// Prompt tokens in all.
-    pub prompt_tokens: u32,
-    /// How far the belief can be trusted.
-    pub trust: Trust,
-}
-
-/// A pod that holds less than this share of what we believed has shown that our memory of it is
-/// wrong; a little less is the noise of estimated token counts.
-const BELIEF_SHARE: u32 = 2;
-
-/// A prompt sent so recently may still be in the making, and says nothing about eviction.
-const SETTLED_MS: u64 = 5_000;
-
-/// vLLM's block on a GPU, until a pod has told its own.
-const DEFAULT_BLOCK_TOKENS: u32 = 16;
 
 /// What a thread keeps of [`TEXT`] between requests.
 const KEPT_TEXT_BYTES: usize = 1 << 20;
@@ -102,14 +67,21 @@ impl Router {
         tokenizers: Tokenizers,
     ) -> Self {
         let (memory, bookings) = (Arc::new(Memory::new(knowledge)), Arc::default());
+        let decisions = Arc::new(Decisions::new(settings.decisions_kept));
         let (text_rates, started) = (Arc::default(), Instant::now());
-        Self { pool, settings, memory, bookings, tokenizers, text_rates, started }
+        Self { pool, settings, memory, decisions, bookings, tokenizers, text_rates, started }
     }
 
     /// The pods.
     #[must_use]
     pub fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// Why the last requests went where they went.
+    #[must_use]
+    pub fn decisions(&self) -> &Arc<Decisions> {
+        &self.decisions
     }
 
     /// What is booked where.
@@ -122,6 +94,23 @@ impl Router {
     #[must_use]
     pub fn knowledge(&self) -> &Arc<Knowledge> {
         &self.memory.knowledge
+    }
+
+    /// Why nothing is known of a model that no ready pod lists: whether it does not exist, or nobody
+    /// can serve it now.
+    #[must_use]
+    pub fn absent(&self, model: &str) -> Refusal {
+        let snapshot = self.pool.snapshot();
+        match snapshot.endpoints.iter().any(|endpoint| endpoint.serves(model)) {
+            true => Refusal::NoReadyPod,
+            false => absent(&snapshot, model),
+        }
+    }
+
+    /// The pod's process is gone or began anew: what it was sent, it does not hold any more. What it
+    /// told is its stream's business, which sees the end of a process too.
+    pub fn forget_cache(&self, slot: kv_index::Slot) {
+        self.knowledge().sent.clear(slot);
     }
 
     /// Reads a request.
@@ -149,7 +138,8 @@ impl Router {
         let session = session::key(headers);
         let (prompt, home) = self.blocks(&snapshot, &model, &fields);
         let api = Some(api);
-        Ok(Query { api, model: Some(model), session, guarded: fields.guarded, home, prompt })
+        let (request_id, model, guarded) = (String::new(), Some(model), fields.guarded);
+        Ok(Query { request_id, api, model, session, guarded, home, prompt })
     }
 
     /// Chooses a pod that is not among `tried`, and books it.
@@ -160,8 +150,7 @@ impl Router {
         self.place_by(&self.settings, query, tried)
     }
 
-    /// Chooses the least busy of the ready pods that serve the query's model, for a request that we
-    /// do not read.
+    /// Chooses any ready pod, the least busy one, for a request that we do not read.
     ///
     /// # Errors
     /// When no pod is left.
@@ -204,13 +193,16 @@ impl Router {
             let ask = Ask { has_session, ticket: desk.ticket(), dice: rand::random() };
             let row = decide::decide(settings, view, ask, |slot| desk.admit(slot), candidates)?;
             let chosen = candidates[row];
-            Some((chosen, chosen.slot, chosen.cold_tokens))
+            Some((row, chosen.slot, chosen.cold_tokens))
         });
-        tracing::trace!(target: "router::decide", table = %Table(candidates), "decided");
-        let Some((chosen, booking)) = booked else {
+        let row = booked.as_ref().map(|(row, _)| *row);
+        trace(settings, view, candidates, row);
+        let Some((row, booking)) = booked else {
             let any = view.snapshot.endpoints.iter().any(|e| decide::is_eligible(e, query, &[]));
             return Err(if any { Refusal::AllTried } else { Refusal::NoReadyPod });
         };
+        let chosen = candidates[row];
+        let sequel = self.keep(settings, view, candidates, row);
         let endpoint = Arc::clone(&view.snapshot.endpoints[chosen.position]);
         let assumption = self.assume(query, &endpoint);
         Ok(Placement {
@@ -222,7 +214,9 @@ impl Router {
             },
             endpoint,
             booking,
+            cold_tokens: chosen.cold_tokens,
             assumption,
+            sequel,
             knowledge: Arc::clone(self.knowledge()),
             chain: Arc::clone(&query.prompt.chain),
             block_tokens: query.prompt.block_tokens,
@@ -231,6 +225,26 @@ impl Router {
             placed_at: Instant::now(),
             text: self.text_of(query),
         })
+    }
+
+    /// Keeps the decision for those who ask later.
+    fn keep(
+        &self,
+        settings: &policy::Settings,
+        view: &View<'_>,
+        candidates: &[Candidate],
+        chosen: usize,
+    ) -> Option<Sequel> {
+        let Query { request_id, model, prompt, .. } = view.query;
+        let made = Made {
+            request_id,
+            model: model.as_ref(),
+            policy: settings.policy,
+            prompt_tokens: prompt.tokens,
+            candidates,
+            chosen,
+        };
+        self.decisions.keep(&made, |it| view.snapshot.endpoints[it.position].pod.addr)
     }
 
     /// What the pod will hold if all goes well.
@@ -305,113 +319,17 @@ impl Router {
     }
 }
 
-/// The model as a pod lists it.
-fn resolve(snapshot: &Snapshot, model: Option<&str>) -> Result<Arc<str>, Refusal> {
-    let cards = || snapshot.endpoints.iter().flat_map(|endpoint| endpoint.models.iter());
-    if cards().next().is_none() {
-        return Err(Refusal::NoReadyPod);
-    }
-    if let Some(model) = model {
-        return match cards().find(|card| &*card.id == model) {
-            Some(card) => Ok(Arc::clone(&card.id)),
-            None => Err(Refusal::NoSuchModel { model: model.to_owned() }),
-        };
-    }
-    let mut names: Vec<&Arc<str>> = cards().map(|card| &card.id).collect();
-    names.sort_unstable();
-    names.dedup();
-    match names.as_slice() {
-        [only] => Ok(Arc::clone(only)),
-        _ => {
-            let names = names.iter().map(|name| name.to_string()).collect();
-            Err(Refusal::ModelMissing { names })
-        }
-    }
-}
-
-/// The model's tokenizer, or that of the model that it adapts.
-fn tokenizer<'a>(
-    tokenizers: &'a Tokenizers,
-    snapshot: &Snapshot,
-    model: &str,
-) -> Option<&'a Tokenizer> {
-    let parent = || {
-        let mut cards = snapshot.endpoints.iter().flat_map(|endpoint| endpoint.models.iter());
-        let card = cards.find(|card| &*card.id == model)?;
-        tokenizers.get(card.parent.as_deref()?)
-    };
-    tokenizers.get(model).or_else(parent).map(|tokenizer| &**tokenizer)
-}
-
-/// The model's name if it is an adapter of another: the part of a block's identity that vLLM adds
-/// for it. Models that share tokens otherwise are on different pods.
-fn adapter<'a>(snapshot: &Snapshot, model: &'a str) -> Option<&'a str> {
-    let mut cards = snapshot.endpoints.iter().flat_map(|endpoint| endpoint.models.iter());
-    let card = cards.find(|card| &*card.id == model)?;
-    card.parent.is_some().then_some(model)
-}
-
-/// Tokens per block on the pods that serve the model, as the first that told says.
-fn block_tokens(snapshot: &Snapshot, model: &str) -> u32 {
-    let mut pods = snapshot.endpoints.iter().filter(|endpoint| endpoint.serves(model));
-    pods.find_map(|endpoint| endpoint.engine.block_size).unwrap_or(DEFAULT_BLOCK_TOKENS)
-}
-
-/// How many of our blocks the pod's KV cache can hold.
-fn capacity_blocks(endpoint: &Endpoint, block_tokens: u32) -> Option<usize> {
-    let tokens = endpoint.engine.num_blocks? * u64::from(endpoint.engine.block_size?);
-    usize::try_from(tokens / u64::from(block_tokens.max(1))).ok()
-}
-
-// === impl Placement ===
-
-impl Placement {
-    /// The pod has begun a good answer (2xx, and its first bytes are here): only now its cache
-    /// counts as holding the prompt. Dropped without this, nothing is remembered of the attempt.
-    pub fn began(&mut self, now: Instant) {
-        self.booking.began();
-        if let Some(assumption) = &mut self.assumption {
-            let waited = now.saturating_duration_since(self.placed_at).as_millis();
-            assumption.confirm(self.placed_ms + u64::try_from(waited).unwrap_or(0));
-        }
-    }
-
-    /// The first token came.
-    pub fn first_token(&mut self, now: Instant) {
-        self.booking.first_token(now);
-    }
-
-    /// The pod's own counts, from `usage`: prompt tokens, and those that it found in its cache.
-    ///
-    /// Much fewer cached than we believed: blocks of that age are gone from it, and so is
-    /// everything older.
-    pub fn usage(&self, prompt_tokens: Option<u32>, cached_tokens: Option<u32>) {
-        if let (Some(tokens), Some((rates, model, bytes))) = (prompt_tokens, &self.text) {
-            rates.learn(model, *bytes, tokens);
-        }
-        let Some(cached_tokens) = cached_tokens else { return };
-        if self.decision.trust == Trust::Approximate {
-            self.correct_what_was_sent(cached_tokens);
-        } else if prompt_tokens == Some(self.decision.prompt_tokens) {
-            self.correct_what_was_told(cached_tokens);
-        }
-    }
-
-    fn correct_what_was_sent(&self, cached_tokens: u32) {
-        let believed = self.decision.matched_tokens;
-        let settled = self.held_since_ms.saturating_add(SETTLED_MS) <= self.placed_ms;
-        if settled && cached_tokens.saturating_mul(BELIEF_SHARE) < believed {
-            self.knowledge.sent.forget_until(self.booking.slot(), self.held_since_ms);
-        }
-    }
-
-    /// What the pod claimed to hold and did not use, it does not hold.
-    fn correct_what_was_told(&self, cached_tokens: u32) {
-        let predicted = self.decision.matched_tokens;
-        self.endpoint.kv_events.compare(predicted, cached_tokens);
-        if cached_tokens < predicted {
-            let depth = (cached_tokens / self.block_tokens.max(1)) as usize;
-            self.knowledge.told.truncate(self.booking.slot(), &self.chain, depth);
-        }
-    }
+/// Tells the decision's whole table to the log, if it wants to hear.
+fn trace(settings: &policy::Settings, view: &View<'_>, rows: &[Candidate], chosen: Option<usize>) {
+    let pods = &view.snapshot.endpoints;
+    let addr = || Some(pods[rows[chosen?].position].pod.addr);
+    tracing::trace!(
+        target: "router::decide",
+        request_id = %view.query.request_id,
+        model = view.query.model.as_deref(),
+        policy = settings.policy.name(),
+        chosen = addr().map(tracing::field::display),
+        table = %Table { rows, chosen, pods },
+        "decided"
+    );
 }

@@ -10,7 +10,7 @@ use router::decide::{View, decide};
 use router::feed::kv_events::KvStatus;
 use router::openai::Api;
 use router::policy::{self, Ask, PolicyName};
-use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Role, Snapshot};
+use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Record, Role, Snapshot};
 use router::query::{PromptBlocks, Query};
 use router::session::SessionKey;
 use router::{Knowledge, Trust};
@@ -37,6 +37,7 @@ fn endpoint(slots: &mut Slots, n: u16) -> Arc<Endpoint> {
         } else {
             Trust::Approximate
         })),
+        record: Record::default(),
     })
 }
 
@@ -64,8 +65,7 @@ fn overlap_and_choice_allocate_nothing() {
     }
     let model = Some(Arc::from("m"));
     let session = Some(SessionKey { value: "s".into(), is_secret: false });
-    let query =
-        Query { api: Some(Api::Chat), model, session, guarded: Vec::new(), home: None, prompt };
+    let query = Query { model, session, prompt, api: Some(Api::Chat), ..Query::any() };
     let (mut told, mut sent, mut candidates) = (Overlap::default(), Overlap::default(), Vec::new());
     let mut round = |policy, dice| {
         let settings = policy::Settings { policy, ..policy::Settings::default() };

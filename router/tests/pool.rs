@@ -93,8 +93,16 @@ async fn a_pod_that_closes_its_port_is_ejected_after_one_failure_and_returns() {
     a.says.healthy.store(true, Ordering::SeqCst);
     wait(&pool, all_ready).await;
 
+    let lost = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&lost);
+    pool.on_cache_lost(move |slot| log.lock().push(slot));
     drop(a);
-    wait(&pool, |s| health(s) == Some(Health::Ejected)).await;
+    let after = wait(&pool, |s| health(s) == Some(Health::Ejected)).await;
+    let endpoint = after.endpoints.iter().find(|e| e.slot == slot).expect("it is still listed");
+    let failure = endpoint.record.last_failure.as_ref().expect("it failed");
+    assert!(failure.reason.contains("refused"), "{}", failure.reason);
+    wait(&pool, |_| !lost.lock().is_empty()).await;
+    assert_eq!(lost.lock()[0], slot, "nobody is there to hold anything");
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,8 +8,8 @@ use http::{HeaderMap, HeaderValue};
 use kv_index::Slots;
 use router::openai::Api;
 use router::policy;
-use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Pool, Role, Snapshot};
-use router::{Router, Tokenizers};
+use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Pool, Record, Role, Snapshot};
+use router::{Decision, Router, Tokenizers};
 
 /// What a token of prompt takes, on every pod.
 const MS_PER_TOKEN: Duration = Duration::from_micros(100);
@@ -48,6 +48,7 @@ impl World {
                 health: Health::Ready,
                 models: models.into(),
                 engine: EngineHints { block_size, num_blocks, ..EngineHints::default() },
+                record: Record::default(),
             })
         };
         let endpoints = (0..pods).map(endpoint).collect();
@@ -68,10 +69,14 @@ impl World {
         }
         let query = self.router.read(Api::Chat, &headers, body.as_bytes()).expect("it is a chat");
         let mut placement = self.router.place(&query, &[]).expect("pods are ready");
-        let uncached = placement.decision.prompt_tokens - placement.decision.matched_tokens;
+        let Decision { prompt_tokens, matched_tokens, .. } = placement.decision;
+        let uncached = prompt_tokens.saturating_sub(matched_tokens);
         let answered = Instant::now() + MS_PER_TOKEN * uncached;
-        placement.began(answered);
+        placement.answered(200, answered);
         placement.first_token(answered);
+        // Half as many bytes per token as the router guesses before it has been told.
+        let tokens = u32::try_from(body.len() / 2).expect("a short prompt");
+        placement.usage(Some(tokens), None);
         (placement.endpoint.slot.index(), placement.decision.matched_tokens)
     }
 }
@@ -201,7 +206,7 @@ fn one_prompt_again_and_again_stays_on_one_pod() {
 /// shuffled, over 3 pods that hold 12 documents. Here each session asks a question of its own.
 #[test]
 fn documents_stay_where_they_are_held() {
-    let world = World::of(3, Some(12 * 140));
+    let world = World::of(3, Some(12 * 280));
     let documents: Vec<_> = (0..30).map(|n| words(10_000 * (n + 1), 2_048)).collect();
     let (mut prompt, mut held, mut loads) = (0_u64, 0_u64, [0_u32; 3]);
     for step in 0..600_usize {
@@ -211,7 +216,7 @@ fn documents_stay_where_they_are_held() {
         let text = format!("{}{question}", documents[session % 30]);
         let body = format!(r#"{{"model":"m","messages":[{}]}}"#, message("user", &text));
         let (pod, matched) = world.send(&body, Some(session));
-        prompt += (text.len() / TOKEN_BYTES) as u64;
+        prompt += (text.len() / 2) as u64;
         held += u64::from(matched);
         loads[pod] += 1;
     }
@@ -231,7 +236,8 @@ fn what_a_pod_did_not_answer_well_it_does_not_hold() {
         let placement = world.router.place(&query, &[]).expect("pods are ready");
         (placement.endpoint.slot, placement.decision.matched_tokens)
     };
-    let first = world.router.place(&query, &[]).expect("pods are ready");
+    let mut first = world.router.place(&query, &[]).expect("pods are ready");
+    first.answered(400, Instant::now());
     let (slot, beside) = matched();
     assert!(slot == first.endpoint.slot && beside > 900, "equal prompts go together: {beside}");
     drop(first);
@@ -239,7 +245,7 @@ fn what_a_pod_did_not_answer_well_it_does_not_hold() {
     assert_eq!(world.router.knowledge().sent.blocks(), 0);
     assert!(world.router.bookings().load(slot).recent_tokens < 1e-9, "and was no work");
     let mut good = world.router.place(&query, &[]).expect("pods are ready");
-    good.began(Instant::now());
+    good.answered(200, Instant::now());
     drop(good);
     assert!(matched().1 > 900);
 }

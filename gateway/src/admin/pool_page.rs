@@ -1,10 +1,13 @@
 //! What `/pool` says of the pods.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use router::bookings::Load;
 use router::feed::kv_events::KvReport;
-use router::pool::{Endpoint, EngineHints, Health, Role};
+use router::pool::{Endpoint, EngineHints, Record, Role};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -33,10 +36,34 @@ pub struct PodRow {
     address: SocketAddr,
     role: &'static str,
     health: &'static str,
+    record: RecordRow,
+    blocks_remembered: usize,
     models: Vec<ModelRow>,
     engine: EngineRow,
     kv_events: KvRow,
     booked: BookedRow,
+}
+
+/// What happened to a pod.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct RecordRow {
+    /// Since when its health is what it is.
+    since_ms: Option<u64>,
+    last_failure: Option<FailureRow>,
+    failed_requests_in_a_row: u32,
+    failed_probes_in_a_row: u32,
+    /// Failing, and kept only because `max_ejected_share` of the pods are out.
+    kept_by_max_ejected_share: bool,
+    /// Negative: it is due since so long.
+    next_probe_in_ms: Option<i64>,
+    requests: BTreeMap<&'static str, u64>,
+}
+
+/// A pod's last failure.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct FailureRow {
+    reason: String,
+    ago_ms: u64,
 }
 
 /// One model that a pod lists.
@@ -89,16 +116,17 @@ impl PoolPage {
     #[must_use]
     pub fn of(reading: &Reading, now: Instant) -> Self {
         let snapshot = &reading.snapshot;
-        let age_ms = |at: Instant| {
-            u64::try_from(now.saturating_duration_since(at).as_millis()).unwrap_or(u64::MAX)
+        let pods = snapshot.endpoints.iter().zip(&reading.loads).zip(&reading.blocks);
+        let row = |((endpoint, load), blocks): ((&Arc<Endpoint>, &Load), &usize)| PodRow {
+            blocks_remembered: *blocks,
+            ..PodRow::of(endpoint, load, now)
         };
-        let pods = snapshot.endpoints.iter().zip(&reading.loads);
         Self {
             generation: snapshot.generation,
-            synced_age_ms: snapshot.synced_at.map(age_ms),
+            synced_age_ms: snapshot.synced_at.map(|at| ms(now.saturating_duration_since(at))),
             index_blocks: reading.index_blocks,
             index_bytes: reading.index_bytes,
-            pods: pods.map(|(endpoint, load)| PodRow::of(endpoint, load)).collect(),
+            pods: pods.map(row).collect(),
         }
     }
 }
@@ -106,7 +134,7 @@ impl PoolPage {
 // === impl PodRow ===
 
 impl PodRow {
-    fn of(endpoint: &Endpoint, load: &Load) -> Self {
+    fn of(endpoint: &Endpoint, load: &Load, now: Instant) -> Self {
         let models = endpoint.models.iter().map(|card| ModelRow {
             id: card.id.to_string(),
             parent: card.parent.as_deref().map(str::to_owned),
@@ -121,17 +149,41 @@ impl PodRow {
                 Role::Prefill => "prefill",
                 Role::Decode => "decode",
             },
-            health: match endpoint.health {
-                Health::Unproven => "unproven",
-                Health::Ready => "ready",
-                Health::Ejected => "ejected",
-            },
+            health: endpoint.health.name(),
+            record: RecordRow::of(&endpoint.record, now),
+            blocks_remembered: 0,
             models: models.collect(),
             engine: EngineRow::from(&endpoint.engine),
             kv_events: KvRow::from(endpoint.kv_events.report()),
             booked: BookedRow::from(load),
         }
     }
+}
+
+// === impl RecordRow ===
+
+impl RecordRow {
+    fn of(record: &Record, now: Instant) -> Self {
+        let ago = |at: Instant| ms(now.saturating_duration_since(at));
+        let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        let until = |at: Instant| signed(ms(at.saturating_duration_since(now))) - signed(ago(at));
+        Self {
+            since_ms: record.since.map(ago),
+            last_failure: record.last_failure.as_ref().map(|failure| FailureRow {
+                reason: failure.reason.to_string(),
+                ago_ms: ago(failure.at),
+            }),
+            failed_requests_in_a_row: record.failed_requests,
+            failed_probes_in_a_row: record.failed_probes,
+            kept_by_max_ejected_share: record.kept_by_share,
+            next_probe_in_ms: record.next_probe.map(until),
+            requests: record.tally.counts().into(),
+        }
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 // === impl EngineRow ===

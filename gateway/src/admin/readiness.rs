@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use router::feed::kv_events::Trust;
-use router::pool::{Health, Snapshot};
+use router::pool::{Endpoint, Health, Snapshot};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -12,6 +12,9 @@ use crate::drain::Phase;
 /// Age in seconds from which the set of pods counts as old. The watch of the Kubernetes API is
 /// renewed every 60 s; twice that has missed one.
 const OLD_SECONDS: u64 = 120;
+
+/// Pods that are named; of more, only their number is told.
+const MAX_NAMED: usize = 16;
 
 /// What `/readyz` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -33,7 +36,7 @@ impl Readiness {
         let reasons: Vec<_> = [
             (phase != Phase::Serving, "draining"),
             (snapshot.synced_at.is_none(), "not_synced"),
-            (count(snapshot, Health::Ready) == 0, "no_ready_pod"),
+            (!snapshot.endpoints.iter().any(|it| it.can_answer()), "no_ready_pod"),
         ]
         .into_iter()
         .filter_map(|(holds, reason)| holds.then_some(reason))
@@ -44,11 +47,12 @@ impl Readiness {
 
 fn degraded(snapshot: &Snapshot, now: Instant) -> Vec<String> {
     let mut degraded = Vec::new();
-    for (health, what) in [(Health::Unproven, "not proven yet"), (Health::Ejected, "ejected")] {
-        match count(snapshot, health) {
-            0 => {}
-            pods => degraded.push(format!("{pods} of {} pods {what}", snapshot.endpoints.len())),
-        }
+    let wrong = snapshot.endpoints.iter().filter_map(|endpoint| complaint(endpoint));
+    degraded.extend(wrong.take(MAX_NAMED));
+    let more = snapshot.endpoints.iter().filter(|it| complaint(it).is_some()).skip(MAX_NAMED);
+    match more.count() {
+        0 => {}
+        more => degraded.push(format!("and {more} more pods")),
     }
     degraded.extend(kv_trouble(snapshot));
     let age = snapshot.synced_at.map(|at| now.saturating_duration_since(at).as_secs());
@@ -81,8 +85,22 @@ fn kv_trouble(snapshot: &Snapshot) -> Vec<String> {
     pods.into_iter().map(say).collect()
 }
 
-fn count(snapshot: &Snapshot, health: Health) -> usize {
-    snapshot.endpoints.iter().filter(|endpoint| endpoint.health == health).count()
+/// What is wrong with a pod, and why.
+fn complaint(endpoint: &Endpoint) -> Option<String> {
+    let what = match endpoint.health {
+        Health::Unproven => "is not proven yet",
+        Health::Ejected => "is ejected",
+        Health::Ready if endpoint.record.kept_by_share => {
+            "fails requests and is kept by max_ejected_share"
+        }
+        Health::Ready => return None,
+    };
+    let addr = endpoint.pod.addr;
+    let reason = endpoint.record.last_failure.as_ref().map(|failure| &failure.reason);
+    Some(match reason {
+        Some(reason) => format!("{addr} {what}: {reason}"),
+        None => format!("{addr} {what}"),
+    })
 }
 
 #[cfg(test)]
@@ -131,7 +149,7 @@ mod tests {
         assert_eq!(
             readiness.degraded,
             [
-                "1 of 3 pods not proven yet",
+                "10.0.0.3:8000 is not proven yet: cannot connect: refused",
                 "the set of pods is 130 s old",
                 "discovery names no pod; the ones that answer are kept",
                 "discovery: 403 Forbidden",

@@ -18,7 +18,8 @@ fn pages() -> Pages {
     let key = keys().iter().find(|key| key.name() == "endpoints").expect("it is a key");
     let flag = Setting { key, text: "http://10.0.0.1:8000".to_owned() };
     let loaded = Arc::new(Config::load(None, [], &[flag]).expect("it is fine"));
-    Pages { readings, registry, drain: Drain::default(), loaded }
+    let decisions = Arc::new(Decisions::new(4));
+    Pages { readings, decisions, registry, drain: Drain::default(), loaded }
 }
 
 async fn start(pages: Pages) -> AdminServer {
@@ -60,7 +61,7 @@ async fn every_page_answers() {
     assert_eq!(config["hash"].as_str().map(str::len), Some(16));
     let (status, _, contents) = ask(addr, "/nothing").await;
     assert!(status == 404 && contents.contains("/metrics"), "{contents}");
-    for page in ["/metrics", "/healthz", "/readyz", "/pool", "/config"] {
+    for page in ["/metrics", "/healthz", "/readyz", "/pool", "/why", "/config"] {
         assert!(contents.contains(page), "{page} is not in the contents");
     }
     server.shutdown().await;
@@ -76,7 +77,7 @@ async fn readiness_says_why_not() {
         json!({
             "ready": false,
             "reasons": ["not_synced"],
-            "degraded": ["1 of 3 pods not proven yet"],
+            "degraded": ["10.0.0.3:8000 is not proven yet: cannot connect: refused"],
         })
     );
     server.shutdown().await;

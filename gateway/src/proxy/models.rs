@@ -34,13 +34,13 @@ impl Gateway {
             let snapshot = self.router.pool().snapshot();
             union(&snapshot).get(&*id).map(|card| Bytes::copy_from_slice(card.raw.as_bytes()))
         };
-        let card = card.ok_or(Refuse::Router(Refusal::NoSuchModel { model: id }))?;
+        let card = card.ok_or_else(|| Refuse::Router(self.router.absent(&id)))?;
         Ok(self.json(session, ctx, card).await)
     }
 
     /// 200 while any pod can serve.
     pub(super) async fn health(&self, session: &mut Session, ctx: &Ctx) -> Result<End, Refuse> {
-        let any = self.router.pool().snapshot().endpoints.iter().any(|pod| pod.is_ready());
+        let any = self.router.pool().snapshot().endpoints.iter().any(|pod| pod.can_answer());
         if !any {
             return Err(Refuse::Router(Refusal::NoReadyPod));
         }
@@ -51,7 +51,7 @@ impl Gateway {
 /// Each model once, as the first ready pod that lists it wrote its card.
 fn union(snapshot: &Snapshot) -> BTreeMap<&str, &ModelCard> {
     let mut cards = BTreeMap::new();
-    for endpoint in snapshot.endpoints.iter().filter(|endpoint| endpoint.is_ready()) {
+    for endpoint in snapshot.endpoints.iter().filter(|endpoint| endpoint.can_answer()) {
         for card in &*endpoint.models {
             cards.entry(&*card.id).or_insert(card);
         }

@@ -79,6 +79,7 @@ impl Gateway {
                 return self.answer(session, ctx, answer, placement).await;
             };
             ctx.attempt_failed(pod.addr, failure.reason);
+            placement.failed(failure.reason);
             tried.push(placement.endpoint.slot);
             let next = self.another(ctx, query, &tried, failure);
             match (next, attempt) {
@@ -150,10 +151,8 @@ impl Gateway {
         ctx.upstream_head = Some(now);
         let is_stream = answer.is_event_stream();
         let is_success = answer.head.status.is_success();
-        if is_success {
-            placement.began(now);
-        }
         let is_pod_error = answer.head.status.is_server_error();
+        placement.answered(answer.head.status.as_u16(), now);
         let Answer { head, first, connection } = answer;
         // Where the next request is here already, the connection ends after this answer, and the
         // head has to say so.

@@ -48,6 +48,9 @@ pub(super) struct Failure {
 /// idle ones after 5 s and we after 3, so one is rare and three are a pod that just went.
 const STALE_CONNECTIONS: usize = 3;
 
+/// The reason of a failure that proves that the pod's process is gone.
+const CONNECT_REFUSED: &str = "connect_refused";
+
 /// The 500 of a vLLM that drains looks like this, and is no fault of the request.
 const ENGINE_GONE: &[u8] = b"cannot schedule new futures after shutdown";
 
@@ -188,7 +191,7 @@ impl Failure {
             ErrorType::ConnectTimedout => {
                 Self::retry("connect_timeout", "connecting took too long")
             }
-            ErrorType::ConnectRefused => Self::retry("connect_refused", "connection refused"),
+            ErrorType::ConnectRefused => Self::retry(CONNECT_REFUSED, "connection refused"),
             ErrorType::ConnectNoRoute | ErrorType::ConnectError | ErrorType::SocketError => {
                 Self::retry("connect_failed", "connecting failed")
             }
@@ -244,9 +247,11 @@ pub(super) fn blame(pool: &router::pool::Pool, slot: Slot, failure: Option<Failu
     let outcome = match failure {
         None => Outcome::Answered,
         Some(Failure::BUSY) => Outcome::Busy,
+        Some(Failure { reason: CONNECT_REFUSED, .. }) => Outcome::Refused,
         Some(_) => Outcome::Failed,
     };
-    pool.report(slot, outcome);
+    let reason = failure.map_or("answered", |failure| failure.reason);
+    pool.report_because(slot, outcome, reason);
 }
 
 fn was_closed(error: &Error) -> bool {

@@ -14,6 +14,8 @@ pub struct Reading {
     pub snapshot: Arc<Snapshot>,
     /// What is booked on each of them, in the same order.
     pub loads: Vec<Load>,
+    /// Blocks that each of them is believed to hold, in the same order.
+    pub blocks: Vec<usize>,
     /// What is booked on all pods, those that have gone included.
     pub booked: Totals,
     /// Blocks in the index.
@@ -37,6 +39,11 @@ impl Readings {
             let bookings = router.bookings();
             Reading {
                 loads: snapshot.endpoints.iter().map(|it| bookings.load(it.slot)).collect(),
+                blocks: snapshot
+                    .endpoints
+                    .iter()
+                    .map(|it| router.knowledge().sent.held(it.slot))
+                    .collect(),
                 snapshot,
                 booked: bookings.totals(),
                 index_blocks: router.knowledge().sent.blocks(),
@@ -66,9 +73,19 @@ impl fmt::Debug for Readings {
 #[cfg(test)]
 pub(crate) mod tests {
     use kv_index::Slots;
-    use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Role};
+    use router::pool::{Endpoint, EngineHints, Health, LastFailure, ModelCard, Pod, Record, Role};
+    use tokio::time::Instant;
 
     use super::*;
+
+    fn record(health: Health) -> Record {
+        let mut record = Record::default();
+        if health == Health::Unproven {
+            let reason = "cannot connect: refused".into();
+            record.last_failure = Some(LastFailure { reason, at: Instant::now() });
+        }
+        record
+    }
 
     /// Two ready pods, one of them with work and a queue, and one that is not proven yet.
     pub(crate) fn reading() -> Reading {
@@ -93,6 +110,7 @@ pub(crate) mod tests {
                 models: Arc::new([card]),
                 engine: EngineHints { waiting, kv_usage, ..EngineHints::default() },
                 kv_events: Arc::default(),
+                record: record(health),
             })
         };
         let endpoints = vec![
@@ -104,6 +122,7 @@ pub(crate) mod tests {
         Reading {
             snapshot: Arc::new(Snapshot { endpoints, ..Snapshot::default() }),
             loads: vec![busy, Load::default(), Load::default()],
+            blocks: vec![7, 5, 0],
             booked: Totals { prefill_tokens: 100, requests: 2 },
             index_blocks: 12,
             index_bytes: 3456,

@@ -8,7 +8,7 @@ use std::fmt;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Gauge, GaugeVec, Opts};
+use prometheus::{Gauge, GaugeVec, IntCounterVec, Opts};
 use router::pool::{Endpoint, Health, Snapshot};
 use tokio::time::Instant;
 
@@ -34,6 +34,8 @@ struct Families {
     average_queue: GaugeVec,
     average_kv_usage: GaugeVec,
     pod_queue: GaugeVec,
+    pod_requests: IntCounterVec,
+    pod_health: GaugeVec,
 }
 
 // === impl RouterCollector ===
@@ -110,10 +112,22 @@ impl Families {
                 "Requests waiting in the engine of each ready pod.",
                 &["name", "model_server_pod"],
             )?,
+            pod_requests: IntCounterVec::new(
+                Opts::new(
+                    "hearth_pod_requests_total",
+                    "Attempts at each pod by what came of them: answered, busy or failed.",
+                ),
+                &["pod", "outcome"],
+            )?,
+            pod_health: family(
+                "hearth_pod_health",
+                "1 for the state that each pod is in: unproven, ready or ejected.",
+                &["pod", "state"],
+            )?,
         })
     }
 
-    fn all(&self) -> [&dyn Collector; 9] {
+    fn all(&self) -> [&dyn Collector; 11] {
         [
             &self.bookings,
             &self.index_blocks,
@@ -124,6 +138,8 @@ impl Families {
             &self.average_queue,
             &self.average_kv_usage,
             &self.pod_queue,
+            &self.pod_requests,
+            &self.pod_health,
         ]
     }
 
@@ -137,12 +153,11 @@ impl Families {
     fn fill_pods(&self, snapshot: &Snapshot, now: Instant) {
         let age = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
         self.discovery_age.set(snapshot.synced_at.map_or(-1.0, age));
-        for (state, label) in
-            [(Health::Unproven, "unproven"), (Health::Ready, "ready"), (Health::Ejected, "ejected")]
-        {
+        for state in [Health::Unproven, Health::Ready, Health::Ejected] {
             let count = snapshot.endpoints.iter().filter(|it| it.health == state).count();
-            self.endpoints.with_label_values(&[label]).set(as_f64(count));
+            self.endpoints.with_label_values(&[state.name()]).set(as_f64(count));
         }
+        snapshot.endpoints.iter().for_each(|endpoint| self.fill_pod(endpoint));
         let ready: Vec<_> = snapshot.endpoints.iter().filter(|it| it.is_ready()).collect();
         self.ready_pods.with_label_values(&[POOL_NAME]).set(as_f64(ready.len()));
         let mean = |of: fn(&Endpoint) -> f64| {
@@ -154,6 +169,18 @@ impl Families {
         for endpoint in &ready {
             let labels = [POOL_NAME, &endpoint.pod.name];
             self.pod_queue.with_label_values(&labels).set(endpoint.engine.waiting);
+        }
+    }
+
+    /// A pod that has gone is not in the snapshot, and so not in the scrape.
+    fn fill_pod(&self, endpoint: &Endpoint) {
+        let addr = endpoint.pod.addr.to_string();
+        for (outcome, count) in endpoint.record.tally.counts() {
+            self.pod_requests.with_label_values(&[addr.as_str(), outcome]).inc_by(count);
+        }
+        for state in [Health::Unproven, Health::Ready, Health::Ejected] {
+            let gauge = self.pod_health.with_label_values(&[addr.as_str(), state.name()]);
+            gauge.set(as_f64(u8::from(endpoint.health == state)));
         }
     }
 }

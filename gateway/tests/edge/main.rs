@@ -13,3 +13,4 @@ mod relay;
 mod retry;
 mod support;
 mod tls;
+mod why;

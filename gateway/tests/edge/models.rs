@@ -5,7 +5,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::client::{post, whole};
-use crate::support::{House, config, fast_pod, simulate};
+use crate::support::{House, config, fast_pod, simulate, within};
 
 #[tokio::test]
 async fn the_list_is_the_union_over_pods_and_each_model_can_be_asked_for() {
@@ -71,19 +71,23 @@ async fn an_unknown_model_is_404_and_a_missing_one_goes_to_the_only_one() {
 }
 
 #[tokio::test]
-async fn a_missing_model_among_several_is_400_and_names_them() {
-    let pod = simulate({
+async fn a_missing_model_goes_to_the_base_of_adapters_and_among_several_is_400() {
+    let named = |model: &str| {
         let mut config = fast_pod();
-        config.loras = vec!["lora".to_owned()];
-        config
-    })
-    .await;
-    let house = House::over(&[pod.addr()]).await;
+        (config.model, config.loras) = (model.to_owned(), vec![format!("{model}-lora")]);
+        simulate(config)
+    };
+    let pods = [named("tiny").await, named("other").await];
+    let house = House::over(&[pods[0].addr()]).await;
+    let reply = house.post("/v1/completions", r#"{"prompt":"a","max_tokens":1}"#).await;
+    assert_eq!(reply.json()["model"], "tiny", "as vLLM does: {}", reply.text());
+    house.end().await;
+    let house = House::over(&[pods[0].addr(), pods[1].addr()]).await;
     let reply = house.post("/v1/completions", r#"{"prompt":"a"}"#).await;
     assert_eq!(reply.refusal(), (400, "model_missing".to_owned()));
     let message = reply.json()["error"]["message"].as_str().map(str::to_owned);
     let message = message.expect("a text");
-    assert!(message.contains("lora") && message.contains("tiny"), "{message}");
+    assert!(message.contains("other") && message.contains("tiny"), "{message}");
     house.end().await;
 }
 
@@ -98,6 +102,55 @@ async fn without_a_ready_pod_the_answer_is_503_with_retry_after() {
     }
     assert_eq!(house.get("/health").await.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(house.get("/version").await.refusal(), (503, "no_ready_pod".to_owned()));
+    house.end().await;
+}
+
+#[tokio::test]
+async fn a_model_that_nobody_can_serve_now_is_503_and_not_unknown() {
+    let (gone, other) = (simulate(fast_pod()).await, {
+        let mut config = fast_pod();
+        config.model = "other".to_owned();
+        simulate(config).await
+    });
+    let house = House::over(&[gone.addr(), other.addr()]).await;
+    gone.set_fault(Some(loadtest::simulator::Fault::Exit));
+    gone.exited().await;
+    let pool = house.app.router.pool();
+    pool.report(pool.snapshot().endpoints[0].slot, router::pool::Outcome::Failed);
+    pool.report(pool.snapshot().endpoints[1].slot, router::pool::Outcome::Failed);
+    let one_left = pool.wait_for(|snapshot| snapshot.ready().count() == 1);
+    within("the pod that went is out", one_left).await.expect("the pool lives");
+    let reply = house.post("/v1/completions", r#"{"model":"tiny","prompt":"a"}"#).await;
+    assert_eq!(reply.refusal(), (503, "no_ready_pod".to_owned()));
+    assert_eq!(house.get("/v1/models/tiny").await.refusal(), (503, "no_ready_pod".to_owned()));
+    let unknown = house.post("/v1/completions", r#"{"model":"gpt-9","prompt":"a"}"#).await;
+    assert_eq!(unknown.refusal(), (404, "model_not_found".to_owned()), "all pods have listed");
+    house.end().await;
+
+    let nobody = "127.0.0.1:1".parse().expect("an address");
+    let house = House::start_unready(config(&[nobody, other.addr()])).await;
+    let one = house.app.router.pool().wait_for(|snapshot| snapshot.ready().count() == 1);
+    within("one pod is ready", one).await.expect("the pool lives");
+    let reply = house.post("/v1/completions", r#"{"model":"tiny","prompt":"a"}"#).await;
+    assert_eq!(reply.refusal(), (503, "no_ready_pod".to_owned()), "the other may serve it");
+    assert_eq!(reply.header("retry-after"), "1");
+    house.end().await;
+}
+
+#[tokio::test]
+async fn pods_that_only_prefill_make_nobody_ready() {
+    let pod = simulate(fast_pod()).await;
+    let mut config = config(&[pod.addr()]);
+    let prefill = router::pool::Role::Prefill;
+    config.endpoints = config.endpoints.into_iter().map(|it| it.with_role(prefill)).collect();
+    let house = House::start(config).await;
+    for path in ["/health", "/ping"] {
+        assert_eq!(house.get(path).await.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+    }
+    let ready = house.client.send(house.app.admin_addr, Method::GET, "/readyz", "").await;
+    assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE, "{}", ready.text());
+    let reply = house.post("/v1/completions", r#"{"model":"tiny","prompt":"a"}"#).await;
+    assert_eq!(reply.refusal(), (503, "no_ready_pod".to_owned()));
     house.end().await;
 }
 

@@ -134,6 +134,22 @@ async fn a_clients_mistake_is_never_tried_again() {
 }
 
 #[tokio::test]
+async fn what_a_pod_refused_it_does_not_hold() {
+    let bad = Reply::whole("400 Bad Request", "{}");
+    let pod = RawPod::start([bad, good(), good()]).await;
+    let house = House::over(&[pod.addr]).await;
+    let prompt = "a prompt of some blocks ".repeat(40);
+    let body = format!(r#"{{"model":"tiny","prompt":"{prompt}"}}"#);
+    for (status, is_held) in [(400, false), (200, false), (200, true)] {
+        let answer = ask(&house, &body).await;
+        assert_eq!(answer.status.as_u16(), status);
+        let decision = answer.header("x-hearth-decision");
+        assert_eq!(!decision.contains("matched=0;"), is_held, "{decision}");
+    }
+    house.end().await;
+}
+
+#[tokio::test]
 async fn a_stream_that_has_begun_ends_with_an_error_event_and_no_done() {
     for then in [Then::Close, Then::Reset] {
         let cut = Reply::new(stream(&[TOKEN]), then);

@@ -4,7 +4,7 @@ use kv_index::{Slot, Slots};
 
 use super::*;
 use crate::feed::kv_events::{Doubt, KvStatus};
-use crate::pool::{EngineHints, Health, Pod, Role};
+use crate::pool::{EngineHints, Health, Pod, Record, Role};
 
 fn endpoint(slot: Slot, trust: Trust) -> Endpoint {
     let name: Arc<str> = "a".into();
@@ -12,7 +12,8 @@ fn endpoint(slot: Slot, trust: Trust) -> Endpoint {
     let pod = Pod { uid: name.clone(), name, addr: ([10, 0, 0, 1], 8000).into(), role, kv_ports };
     let (health, models, engine) = (Health::Ready, Arc::default(), EngineHints::default());
     let kv_events = Arc::new(KvStatus::of(trust));
-    Endpoint { pod, slot, health, models, engine, kv_events }
+    let record = Record::default();
+    Endpoint { pod, slot, health, models, engine, kv_events, record }
 }
 
 /// What is believed of a pod that told of 10 blocks and was sent `sent` of them `age_ms` ago.

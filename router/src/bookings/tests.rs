@@ -71,6 +71,21 @@ fn a_pod_that_was_never_measured_is_as_fast_as_the_others() {
 }
 
 #[test]
+fn recent_work_is_what_the_pod_counted() {
+    let (bookings, slot) = (Arc::new(Bookings::default()), Slots::default().acquire());
+    let mut booking = book(&bookings, slot, 1_000);
+    booking.began();
+    booking.measured(2_500);
+    booking.measured(2_400);
+    drop(booking);
+    let recent = bookings.load(slot).recent_tokens;
+    assert!((recent - 2_400.0).abs() < 1e-6, "{recent}");
+    book(&bookings, slot, 500).measured(700);
+    let after = bookings.load(slot).recent_tokens;
+    assert!((after - recent).abs() < 5.0, "undone with the attempt, but for what fades: {after}");
+}
+
+#[test]
 fn a_newcomer_starts_at_the_mean() {
     let (bookings, mut slots) = (Arc::new(Bookings::default()), Slots::default());
     let (a, b, c) = (slots.acquire(), slots.acquire(), slots.acquire());

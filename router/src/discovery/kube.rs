@@ -124,7 +124,7 @@ async fn watch(connected: Connected, settings: &KubernetesSettings, herald: &Her
                         backoff.reset();
                     }
                     match mirror.fold(event) {
-                        Some(pods) => herald.desired(pods).await,
+                        Some(set) => herald.tell(set).await,
                         None => Ok(()),
                     }
                 }

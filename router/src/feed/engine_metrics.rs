@@ -53,9 +53,20 @@ const PROMPT_TOKENS: &str = "prompt_tokens_total";
 const GENERATION_TOKENS: &str = "generation_tokens_total";
 const CACHE_HITS: &str = "prefix_cache_hits_total";
 const ENDED: &str = "request_success_total";
+/// Not vLLM's own name: the Prometheus client of its process gives it.
+const STARTED: &str = "process_start_time_seconds";
 /// The families that are read.
-const WANTED: [&str; 8] =
-    [RUNNING, WAITING, KV_USAGE, CACHE_CONFIG, PROMPT_TOKENS, GENERATION_TOKENS, CACHE_HITS, ENDED];
+const WANTED: [&str; 9] = [
+    RUNNING,
+    WAITING,
+    KV_USAGE,
+    CACHE_CONFIG,
+    PROMPT_TOKENS,
+    GENERATION_TOKENS,
+    CACHE_HITS,
+    ENDED,
+    STARTED,
+];
 
 // === impl EngineMetricsSettings ===
 
@@ -113,7 +124,7 @@ async fn read(voice: &Voice, client: &reqwest::Client) -> Result<EngineHints, Re
 /// none.
 fn parse(text: &str) -> Result<EngineHints, std::io::Error> {
     // The parser knows no colon in names, and 560 lines per pod and second are better skipped.
-    let ours = text.lines().filter_map(|line| line.strip_prefix(PREFIX)).filter(|line| {
+    let ours = text.lines().map(|line| line.strip_prefix(PREFIX).unwrap_or(line)).filter(|line| {
         let name = line.split(['{', ' ']).next();
         name.is_some_and(|name| WANTED.contains(&name))
     });
@@ -127,9 +138,14 @@ fn parse(text: &str) -> Result<EngineHints, std::io::Error> {
         match sample.metric.as_str() {
             RUNNING => hints.running += value,
             WAITING => hints.waiting += value,
-            PROMPT_TOKENS | GENERATION_TOKENS => hints.computed_tokens += value,
+            PROMPT_TOKENS => {
+                hints.computed_tokens += value;
+                hints.prompt_tokens = Some(hints.prompt_tokens.unwrap_or(0.0) + value);
+            }
+            GENERATION_TOKENS => hints.computed_tokens += value,
             CACHE_HITS => hints.computed_tokens -= value,
             ENDED => hints.ended_requests += value,
+            STARTED => hints.started_s = Some(hints.started_s.unwrap_or(0.0).max(value)),
             KV_USAGE => hints.kv_usage = hints.kv_usage.max(value),
             _ => {
                 let label = |name| sample.labels.get(name).and_then(|text| text.parse().ok());

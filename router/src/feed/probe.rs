@@ -1,5 +1,6 @@
 //! The probe: does this pod serve, and which models?
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,6 +113,24 @@ impl ProbeSettings {
 // === impl ProbeError ===
 
 impl ProbeError {
+    /// With the cause at the bottom of it: refused, timed out, reset.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        match causes(self).last() {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        }
+    }
+
+    /// Whether nobody listens there: the pod's process is gone.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        causes(self).any(|cause| {
+            let io = cause.downcast_ref::<std::io::Error>();
+            io.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+        })
+    }
+
     /// Whether this alone proves that the pod does not serve.
     #[must_use]
     pub fn means_dead(&self) -> bool {
@@ -130,6 +149,11 @@ impl From<reqwest::Error> for ProbeError {
     }
 }
 
+/// What an error came from, one after the other.
+fn causes(error: &dyn Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(error.source(), |&cause| cause.source())
+}
+
 /// Probes the pod until the task is aborted or the pool ends; `doubt` asks for a look at once.
 pub(super) async fn run(
     voice: Voice,
@@ -146,19 +170,19 @@ pub(super) async fn run(
             Err(error) => {
                 Voice::failed(&voice.shared.failed_probes);
                 failures += 1;
-                let text = error.to_string();
+                let text = error.in_full();
                 if failures == 1 || text != last_error {
-                    let cause = std::error::Error::source(error).map(ToString::to_string);
-                    tracing::warn!(pod = %voice.pod.name, addr = %voice.pod.addr, error = text, cause, "probe failed");
+                    tracing::warn!(pod = %voice.pod.name, addr = %voice.pod.addr, error = text, "probe failed");
                     last_error = text;
                 }
             }
         }
-        if voice.tell(Event::Probed { slot: voice.slot, result }).await.is_err() {
+        let next = settings.wait(failures, was_good).max(MIN_GAP);
+        if voice.tell(Event::Probed { slot: voice.slot, result, next }).await.is_err() {
             return;
         }
         tokio::select! {
-            () = tokio::time::sleep(settings.wait(failures, was_good).max(MIN_GAP)) => {}
+            () = tokio::time::sleep(next) => {}
             () = doubt.notified() => tokio::time::sleep_until(started + MIN_GAP).await,
         }
     }

@@ -7,19 +7,9 @@ const BLOCK: u32 = 16;
 fn pods(n: usize, prompt_tokens: u32) -> Vec<Candidate> {
     let mut slots = Slots::default();
     let pod = |position| Candidate {
-        slot: slots.acquire(),
-        position,
-        matched_tokens: 0,
-        known_tokens: 0,
-        trust: Trust::Approximate,
-        on_its_way_tokens: 0,
         uncached_tokens: prompt_tokens,
         cold_tokens: prompt_tokens / BLOCK * BLOCK,
-        load: Load::default(),
-        is_home: false,
-        eviction_age_ms: None,
-        session_rank: 0,
-        cost_ms: 0.0,
+        ..Candidate::new(slots.acquire(), position, Load::default())
     };
     (0..n).map(pod).collect()
 }
@@ -146,7 +136,9 @@ fn one_prompt_repeated_stays_on_one_pod() {
 fn the_table_shows_every_candidate_and_its_cost() {
     let mut candidates = pods(2, 100);
     picked(PolicyName::Warm, Ask::default(), &mut candidates);
-    let table = Table(&candidates).to_string();
+    let table = Table { rows: &candidates, chosen: Some(1), pods: &[] }.to_string();
     assert_eq!(table.lines().count(), 3, "{table}");
-    assert!(table.contains("0 0 100 0 0 0 - 10.000"), "{table}");
+    assert!(table.ends_with(" 0 100 0 0 0 - 10.000 chosen\n"), "{table}");
+    let terms = candidates[0].terms;
+    assert!((terms.total() - candidates[0].cost_ms).abs() < 1e-9, "{terms:?}");
 }

@@ -23,7 +23,7 @@
 //! pod holds of the prompt: idle pods alternate, and work in flight outweighs it. `missing` is what
 //! a pod lacks of what the best one holds. To compute it costs time once, and from then on the
 //! prefix can be reused on both: it is paid for when the pod's `arrears` of recent work behind the
-//! best one have reached it, as one buys what one has rented for long enough. A conversation that
+//! best one have reached most of it, as one buys what one has rented for long enough. A conversation that
 //! is at home somewhere, or a prompt that some pod holds whole, gains nothing by a copy: it is not
 //! spread.
 
@@ -46,6 +46,31 @@ pub struct Weights {
     /// What the session's own pod is worth, in uncached tokens.
     pub session_tokens: f64,
 }
+
+/// What a cost is the sum of, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Terms {
+    /// Prefill that is booked before.
+    pub queued_ms: f64,
+    /// Our own prefill.
+    pub uncached_ms: f64,
+    /// Requests in flight, which slow each decode step.
+    pub decode_ms: f64,
+    /// Warm blocks that our cold ones push out.
+    pub eviction_ms: f64,
+    /// Recent work ahead of the least busy pod, for a new conversation.
+    pub balance_ms: f64,
+    /// Off, for a prefill of the same blocks that is under way.
+    pub spared_ms: f64,
+    /// Off, for a second copy of a shared prefix.
+    pub copy_ms: f64,
+    /// Off, for the conversation's own pod.
+    pub own_ms: f64,
+}
+
+/// Arrears that pay for a copy, as a share of what is missing: a little less than all of it, since
+/// both are estimates where we have no tokenizer.
+const COPY_PRICE: f64 = 0.8;
 
 /// What of a prefill that is under way counts as spared: it is waited for as long as it would
 /// take elsewhere, so that another pod is as fast, but not for less.
@@ -71,8 +96,8 @@ struct Opening {
 impl Default for Weights {
     fn default() -> Self {
         // decode: a step of a mid-size model is 10 to 30 ms and grows by some percent per request.
-        // balance: enough to alternate, and less than work in flight. session: less than a few blocks, so that a pod
-        // that holds the prompt wins over one that merely knows the session.
+        // balance: enough to alternate, and less than work in flight. session: less than a few
+        // blocks, so that a pod that holds the prompt wins over one that merely knows the session.
         Self { decode_ms: 1.0, balance: 0.5, reuse_ms: 60_000.0, session_tokens: 64.0 }
     }
 }
@@ -85,28 +110,56 @@ pub(super) fn pick(weights: &Weights, ask: Ask, candidates: &mut [Candidate]) ->
         weights.session_tokens.min(SESSION_LEAD * weights.balance * opening.new)
     });
     for candidate in &mut *candidates {
-        let mut tokens = f64::from(candidate.uncached_tokens);
-        #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
-        {
-            tokens += candidate.load.prefill_tokens as f64;
-        }
-        tokens += f64::from(candidate.cold_tokens) * reuse(weights, candidate.eviction_age_ms);
-        tokens -= SPARED * f64::from(candidate.on_its_way_tokens);
-        if let Some(opening) = &opening {
-            tokens += opening.tokens(weights.balance, candidate);
-        }
         let is_own = if has_home { candidate.is_home } else { own == Some(candidate.session_rank) };
-        if is_own {
-            tokens -= own_tokens;
-        }
-        candidate.cost_ms = tokens * candidate.load.prefill_ms_per_token
-            + f64::from(candidate.load.requests) * weights.decode_ms;
+        let recent =
+            opening.as_ref().map_or((0.0, 0.0), |opening| opening.tokens(weights, candidate));
+        candidate.terms =
+            Terms::of(weights, candidate, recent, if is_own { own_tokens } else { 0.0 });
+        candidate.cost_ms = candidate.terms.total();
     }
     least(candidates, ask.dice, |candidate| candidate.cost_ms)
 }
 
 fn own_rank(ask: Ask, candidates: &[Candidate]) -> Option<u64> {
     candidates.iter().map(|c| c.session_rank).max().filter(|_| ask.has_session)
+}
+
+// === impl Terms ===
+
+impl Terms {
+    fn of(weights: &Weights, pod: &Candidate, (balance, copy): (f64, f64), own: f64) -> Self {
+        let ms = pod.load.prefill_ms_per_token;
+        #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
+        let queued = pod.load.prefill_tokens as f64;
+        Self {
+            queued_ms: queued * ms,
+            uncached_ms: f64::from(pod.uncached_tokens) * ms,
+            decode_ms: f64::from(pod.load.requests) * weights.decode_ms,
+            eviction_ms: f64::from(pod.cold_tokens) * reuse(weights, pod.eviction_age_ms) * ms,
+            balance_ms: balance * ms,
+            spared_ms: -SPARED * f64::from(pod.on_its_way_tokens) * ms,
+            copy_ms: -copy * ms,
+            own_ms: -own * ms,
+        }
+    }
+
+    /// The cost.
+    #[must_use]
+    pub fn total(&self) -> f64 {
+        self.ttft_ms()
+            + self.decode_ms
+            + self.eviction_ms
+            + self.balance_ms
+            + self.spared_ms
+            + self.copy_ms
+            + self.own_ms
+    }
+
+    /// The time to the first token that it predicts.
+    #[must_use]
+    pub fn ttft_ms(&self) -> f64 {
+        self.queued_ms + self.uncached_ms
+    }
 }
 
 // === impl Opening ===
@@ -129,13 +182,13 @@ impl Opening {
         })
     }
 
-    /// What the pod's recent work adds to its cost or takes off, in tokens.
-    fn tokens(&self, balance: f64, candidate: &Candidate) -> f64 {
+    /// What the pod's recent work adds to its cost and what it takes off, in tokens.
+    fn tokens(&self, weights: &Weights, candidate: &Candidate) -> (f64, f64) {
         let recent = candidate.load.recent_tokens;
         let missing = f64::from(self.matched.saturating_sub(candidate.matched_tokens));
         let lead = (recent - self.least).min(self.new);
-        let arrears = (self.best - recent).clamp(0.0, missing);
-        balance * lead - if balance > 0.0 { arrears } else { 0.0 }
+        let arrears = ((self.best - recent) / COPY_PRICE).clamp(0.0, missing);
+        (weights.balance * lead, if weights.balance > 0.0 { arrears } else { 0.0 })
     }
 }
 

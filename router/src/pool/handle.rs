@@ -52,10 +52,11 @@ pub(crate) struct Shared {
     dropped_reports: AtomicU64,
     pub(crate) failed_probes: AtomicU64,
     pub(crate) failed_metric_reads: AtomicU64,
-    pub(super) on_removed: RwLock<Vec<RemovedHook>>,
+    pub(super) on_removed: RwLock<Vec<SlotHook>>,
+    pub(super) on_cache_lost: RwLock<Vec<SlotHook>>,
 }
 
-type RemovedHook = Arc<dyn Fn(Slot) + Send + Sync>;
+type SlotHook = Arc<dyn Fn(Slot) + Send + Sync>;
 
 // === impl Pool ===
 
@@ -76,8 +77,18 @@ impl Pool {
     /// Tells the pool's task what a request saw. Never waits; a report that finds the queue full
     /// is dropped and counted, since the next one says the same.
     pub fn report(&self, slot: Slot, outcome: Outcome) {
-        let news = outcome == Outcome::Failed || self.shared.suspects.load(Ordering::Relaxed) > 0;
-        if news && self.events.try_send(Event::Outcome { slot, outcome }).is_err() {
+        let reason = if outcome == Outcome::Refused { "connection refused" } else { "failed" };
+        self.report_because(slot, outcome, reason);
+    }
+
+    /// The same with the reason of a failure, in a word.
+    pub fn report_because(&self, slot: Slot, outcome: Outcome, reason: &'static str) {
+        if let Some(endpoint) = self.snapshot().endpoints.iter().find(|it| it.slot == slot) {
+            endpoint.record.tally.count(outcome);
+        }
+        let is_failure = matches!(outcome, Outcome::Failed | Outcome::Refused);
+        let news = is_failure || self.shared.suspects.load(Ordering::Relaxed) > 0;
+        if news && self.events.try_send(Event::Outcome { slot, outcome, reason }).is_err() {
             self.shared.dropped_reports.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -114,6 +125,12 @@ impl Pool {
         self.shared.on_removed.write().push(Arc::new(hook));
     }
 
+    /// Calls `hook` for every pod that has shown that its process is gone or began anew, so that its
+    /// cache is empty. Its slot stays. The hook runs on the pool's task: it must be short.
+    pub fn on_cache_lost(&self, hook: impl Fn(Slot) + Send + Sync + 'static) {
+        self.shared.on_cache_lost.write().push(Arc::new(hook));
+    }
+
     /// The pool in numbers.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -145,6 +162,7 @@ impl Shared {
             failed_probes: AtomicU64::new(0),
             failed_metric_reads: AtomicU64::new(0),
             on_removed: RwLock::default(),
+            on_cache_lost: RwLock::default(),
         }
     }
 

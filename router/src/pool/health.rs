@@ -116,6 +116,17 @@ impl PodHealth {
         matches!(self.state, State::Ejected { by_requests: true, .. })
     }
 
+    /// Failed requests since one was answered, and failed probes since a good one.
+    pub(super) fn failures(&self) -> (u32, u32) {
+        (self.failed_requests, self.failed_probes)
+    }
+
+    /// Whether it would be out for failing requests if more pods might be.
+    pub(super) fn is_kept_by_share(&self, settings: &HealthSettings) -> bool {
+        matches!(self.state, State::Ready { .. })
+            && self.failed_requests >= settings.failed_requests.max(1)
+    }
+
     /// Whether an answered request would be news.
     pub(super) fn is_suspect(&self) -> bool {
         matches!(self.state, State::Ready { .. })
@@ -166,7 +177,7 @@ impl PodHealth {
                 (self.failed_requests, self.failed_probes, self.doubted) = (0, 0, false);
                 false
             }
-            Outcome::Failed => {
+            Outcome::Failed | Outcome::Refused => {
                 self.failed_requests = self.failed_requests.saturating_add(1);
                 let State::Ready { since } = self.state else { return false };
                 self.doubted = true;

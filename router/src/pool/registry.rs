@@ -5,32 +5,35 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kv_index::{Slot, Slots};
 use tokio::time::Instant;
 
 use super::health::{PodHealth, Probe};
 use super::sources::Sources;
-use super::{Endpoint, EngineHints, Health, ModelCard, Outcome, PoolSettings, Snapshot};
-use crate::discovery::{Sighting, Source};
+use super::{
+    Endpoint, EngineHints, Health, HealthSettings, LastFailure, ModelCard, Outcome, PoolSettings,
+    Record, Snapshot,
+};
+use crate::discovery::{Desired, Sighting, Source};
 use crate::feed::ProbeError;
 
 /// Something that the pool's task learns.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// All pods that a source names now, whole: what is not in it is gone. `trouble` says what
-    /// keeps it from seeing more.
-    Desired { source: Source, pods: Vec<Sighting>, trouble: Option<Arc<str>> },
+    /// All pods that a source names now, whole: what is not in it is gone.
+    Desired { source: Source, set: Desired },
     /// What the source said last is still so.
     Alive { source: Source },
     /// The source cannot say.
     Lost { source: Source, error: Arc<str> },
-    /// A probe came back.
-    Probed { slot: Slot, result: Result<Vec<ModelCard>, ProbeError> },
+    /// A probe came back; the next one is due after `next`.
+    Probed { slot: Slot, result: Result<Vec<ModelCard>, ProbeError>, next: Duration },
     /// A pod's metrics were read.
     Metrics { slot: Slot, hints: EngineHints },
-    /// A request saw something of a pod.
-    Outcome { slot: Slot, outcome: Outcome },
+    /// A request saw something of a pod; `reason` says what, if that was a failure.
+    Outcome { slot: Slot, outcome: Outcome, reason: &'static str },
     /// Nothing but time has passed.
     Tick,
 }
@@ -46,6 +49,8 @@ pub(super) struct Effects {
     pub(super) removed: Vec<Slot>,
     /// Pods whose probe should look at once.
     pub(super) doubted: Vec<Slot>,
+    /// Pods whose process is gone or began anew: nothing is in their caches.
+    pub(super) lost: Vec<Slot>,
 }
 
 /// Everything known, owned by one writer.
@@ -71,7 +76,7 @@ struct Known {
 // === impl Known ===
 
 impl Known {
-    fn new(source: Source, sighting: &Sighting, slot: Slot) -> Self {
+    fn new(source: Source, sighting: &Sighting, slot: Slot, now: Instant) -> Self {
         Self {
             source,
             serving: sighting.serving,
@@ -83,6 +88,7 @@ impl Known {
                 models: Arc::default(),
                 engine: EngineHints::default(),
                 kv_events: Arc::default(),
+                record: Record { since: Some(now), ..Record::default() },
             }),
         }
     }
@@ -91,15 +97,34 @@ impl Known {
         if self.serving { self.health.health() } else { Health::Unproven }
     }
 
-    /// Brings the published health up to date; returns whether it changed.
-    fn settle(&mut self) -> bool {
-        let health = self.health();
-        if self.endpoint.health == health {
+    /// Notes a failure's reason, for people.
+    fn failed(&mut self, reason: Arc<str>, now: Instant) {
+        let record = &mut Arc::make_mut(&mut self.endpoint).record;
+        record.last_failure = Some(LastFailure { reason, at: now });
+    }
+
+    /// Brings what is published up to date; returns whether that changed anything.
+    fn settle(&mut self, now: Instant, settings: &HealthSettings) -> bool {
+        let (failed_requests, failed_probes) = self.health.failures();
+        let kept_by_share = self.health.is_kept_by_share(settings);
+        let (was, health) = (&self.endpoint, self.health());
+        let before = (was.record.failed_requests, was.record.failed_probes);
+        let is_same = before == (failed_requests, failed_probes)
+            && was.record.kept_by_share == kept_by_share
+            && was.health == health;
+        if is_same {
             return false;
         }
-        let pod = &self.endpoint.pod;
-        tracing::info!(pod = %pod.name, addr = %pod.addr, from = ?self.endpoint.health, to = ?health, "pod health");
-        Arc::make_mut(&mut self.endpoint).health = health;
+        if was.health != health {
+            tell(was, health);
+        }
+        let endpoint = Arc::make_mut(&mut self.endpoint);
+        if endpoint.health != health {
+            (endpoint.health, endpoint.record.since) = (health, Some(now));
+        }
+        let record = &mut endpoint.record;
+        (record.failed_requests, record.failed_probes) = (failed_requests, failed_probes);
+        record.kept_by_share = kept_by_share;
         true
     }
 }
@@ -120,10 +145,10 @@ impl Registry {
     /// Takes one event in.
     pub(super) fn apply(&mut self, event: Event, now: Instant, effects: &mut Effects) {
         match event {
-            Event::Desired { source, pods, trouble } => {
-                self.sources.synced(source, trouble, now);
+            Event::Desired { source, set } => {
+                self.sources.synced(source, set.trouble.clone(), now);
                 effects.changed = true;
-                self.desired(source, pods, now, effects);
+                self.desired(source, set, now, effects);
             }
             Event::Alive { source } => {
                 self.sources.synced(source, None, now);
@@ -132,14 +157,26 @@ impl Registry {
             Event::Lost { source, error } => {
                 effects.changed |= self.sources.troubled(source, Some(error));
             }
-            Event::Probed { slot, result } => self.probed(slot, result, now, effects),
+            Event::Probed { slot, result, next } => {
+                self.probed(slot, result, now, effects);
+                if let Some(known) = self.pods.get_mut(&slot) {
+                    let record = &mut Arc::make_mut(&mut known.endpoint).record;
+                    record.next_probe = Some(now + next);
+                    effects.changed = true;
+                }
+            }
             Event::Metrics { slot, hints } => {
                 if let Some(known) = self.pods.get_mut(&slot) {
+                    if hints.has_restarted_since(&known.endpoint.engine) {
+                        effects.lost.push(slot);
+                    }
                     Arc::make_mut(&mut known.endpoint).engine = hints;
                     effects.changed = true;
                 }
             }
-            Event::Outcome { slot, outcome } => self.saw(slot, outcome, now, effects),
+            Event::Outcome { slot, outcome, reason } => {
+                self.saw(slot, (outcome, reason), now, effects);
+            }
             Event::Tick => {}
         }
         self.give_up_empty(now, effects);
@@ -173,14 +210,11 @@ impl Registry {
         Some(since + self.settings.keep_when_empty.get())
     }
 
-    fn desired(
-        &mut self,
-        source: Source,
-        pods: Vec<Sighting>,
-        now: Instant,
-        effects: &mut Effects,
-    ) {
-        if pods.is_empty() && self.answers(source) {
+    fn desired(&mut self, source: Source, set: Desired, now: Instant, effects: &mut Effects) {
+        let Desired { pods, by_removal, .. } = set;
+        // Told that its last pod went, a source knows what it says; a list that is empty may be a
+        // wrong selector.
+        if pods.is_empty() && !by_removal && self.answers(source) {
             self.sources.doubt(source, now, self.settings.keep_when_empty.get());
             return;
         }
@@ -191,16 +225,17 @@ impl Registry {
             let same = |sighting: &Sighting| sighting.pod == known.endpoint.pod;
             known.source == source && !wanted.get(&known.endpoint.pod.uid).is_some_and(same)
         });
+        let settings = &self.settings.health;
         for known in self.pods.values_mut().filter(|known| known.source == source) {
             if let Some(sighting) = wanted.remove(&known.endpoint.pod.uid) {
                 known.serving = sighting.serving;
-                known.settle();
+                known.settle(now, settings);
             }
         }
         for sighting in wanted.into_values() {
             let (slot, pod) = (self.slots.acquire(), &sighting.pod);
             tracing::info!(pod = %pod.name, addr = %pod.addr, role = ?pod.role, "pod appeared");
-            let known = Known::new(source, &sighting, slot);
+            let known = Known::new(source, &sighting, slot, now);
             effects.added.push(Arc::clone(&known.endpoint));
             self.pods.insert(slot, known);
         }
@@ -220,6 +255,12 @@ impl Registry {
             Err(error) if error.means_dead() => Probe::Dead,
             Err(_) => Probe::Doubtful,
         };
+        if let Err(error) = &result {
+            known.failed(error.in_full().into(), now);
+            if error.is_refused() {
+                effects.lost.push(slot);
+            }
+        }
         if let Ok(models) = result
             && !same_models(&known.endpoint.models, &models)
         {
@@ -227,17 +268,29 @@ impl Registry {
             effects.changed = true;
         }
         known.health.probed(probe, now, &settings);
-        effects.changed |= known.settle();
+        effects.changed |= known.settle(now, &settings);
     }
 
-    fn saw(&mut self, slot: Slot, outcome: Outcome, now: Instant, effects: &mut Effects) {
+    fn saw(
+        &mut self,
+        slot: Slot,
+        (outcome, reason): (Outcome, &'static str),
+        now: Instant,
+        effects: &mut Effects,
+    ) {
         let may_eject = self.may_eject();
         let settings = self.settings.health.clone();
         let Some(known) = self.pods.get_mut(&slot) else { return };
+        if matches!(outcome, Outcome::Failed | Outcome::Refused) {
+            known.failed(reason.into(), now);
+        }
+        if outcome == Outcome::Refused {
+            effects.lost.push(slot);
+        }
         if known.health.saw(outcome, now, may_eject, &settings) {
             effects.doubted.push(slot);
         }
-        effects.changed |= known.settle();
+        effects.changed |= known.settle(now, &settings);
     }
 
     /// Whether requests alone may take one more pod out.
@@ -278,6 +331,18 @@ impl Registry {
             effects.removed.push(known.endpoint.slot);
             false
         });
+    }
+}
+
+/// Logs that a pod's health changes: loudly, with the reason, when it is taken out.
+fn tell(was: &Endpoint, health: Health) {
+    let (pod, from) = (&was.pod, was.health.name());
+    let to = health.name();
+    if health == Health::Ejected {
+        let reason = was.record.last_failure.as_ref().map(|failure| &*failure.reason);
+        tracing::warn!(pod = %pod.name, addr = %pod.addr, from, to, reason, "pod health");
+    } else {
+        tracing::info!(pod = %pod.name, addr = %pod.addr, from, to, "pod health");
     }
 }
 

@@ -184,7 +184,18 @@ impl Task {
                 feeds.probe_now();
             }
         }
+        self.lose(&effects.lost);
         self.forget(&effects.removed);
+    }
+
+    /// Whoever remembers what these pods held forgets it.
+    fn lose(&self, lost: &[Slot]) {
+        if lost.is_empty() {
+            return;
+        }
+        for hook in self.shared.on_cache_lost.read().iter() {
+            lost.iter().for_each(|slot| hook(*slot));
+        }
     }
 
     /// Nobody reads the removed pods in a new snapshot: their slots can be given away, once the

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Event;
 
 use super::pod::{self, Kind};
-use crate::discovery::Sighting;
+use crate::discovery::{Desired, Sighting};
 
 /// The pods we want of a namespace, by uid. Of each pod's kilobytes only the identity is kept.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Mirror {
     }
 
     /// Takes one event in. Returns the whole set if there is something new to tell.
-    pub(super) fn fold(&mut self, event: Event<Pod>) -> Option<Vec<Sighting>> {
+    pub(super) fn fold(&mut self, event: Event<Pod>) -> Option<Desired> {
         match event {
             Event::Init => {
                 self.listing = Some(BTreeMap::new());
@@ -63,25 +63,26 @@ impl Mirror {
             Event::InitDone => {
                 self.pods = self.listing.take().unwrap_or_default();
                 self.listed = true;
-                Some(self.sightings())
+                Some(self.told(false))
             }
             Event::Apply(pod) => {
                 let (uid, sighting) = self.read(&pod)?;
-                match sighting {
-                    Some(sighting) => self.pods.insert(uid, sighting),
-                    None => self.pods.remove(&uid),
+                let Some(sighting) = sighting else {
+                    let by_removal = self.pods.remove(&uid).is_some();
+                    return Some(self.told(by_removal));
                 };
-                Some(self.sightings())
+                self.pods.insert(uid, sighting);
+                Some(self.told(false))
             }
             Event::Delete(pod) => {
                 self.pods.remove(pod.metadata.uid.as_deref()?)?;
-                Some(self.sightings())
+                Some(self.told(true))
             }
         }
     }
 
-    fn sightings(&self) -> Vec<Sighting> {
-        self.pods.values().cloned().collect()
+    fn told(&self, by_removal: bool) -> Desired {
+        Desired { pods: self.pods.values().cloned().collect(), trouble: None, by_removal }
     }
 
     /// The pod's uid, and what it is to us: none if it is nothing.

@@ -23,6 +23,9 @@ vllm:generation_tokens_total{engine="0",model_name="tiny"} 10.0
 # TYPE vllm:request_success_total counter
 vllm:request_success_total{engine="0",finished_reason="stop",model_name="tiny"} 1.0
 vllm:request_success_total{engine="0",finished_reason="length",model_name="tiny"} 2.0
+vllm:prompt_tokens_total{engine="1",model_name="tiny"} 1.0
+# TYPE process_start_time_seconds gauge
+process_start_time_seconds 1.7953315201e+09
 "#;
 
 #[test]
@@ -36,9 +39,31 @@ fn the_families_of_vllm_become_hints() {
         kv_usage: 0.5,
         computed_tokens: 77.0,
         ended_requests: 3.0,
+        started_s: Some(1_795_331_520.1),
+        prompt_tokens: Some(100.0),
         read_at: None,
     };
     assert_eq!(hints, expected);
+}
+
+#[test]
+fn a_later_start_and_a_counter_that_runs_backwards_are_a_restart() {
+    let hints = |started_s, prompt_tokens| EngineHints {
+        started_s,
+        prompt_tokens,
+        ..EngineHints::default()
+    };
+    let before = hints(Some(1e9), Some(99.0));
+    for (now, restarted) in [
+        (hints(Some(1e9), Some(99.0)), false),
+        (hints(Some(1e9), Some(120.0)), false),
+        (hints(Some(1e9 + 7.0), Some(120.0)), true),
+        (hints(None, Some(3.0)), true),
+        (hints(None, None), false),
+    ] {
+        assert_eq!(now.has_restarted_since(&before), restarted, "{now:?}");
+        assert!(!now.has_restarted_since(&EngineHints::default()), "nothing was known");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::*;
 use crate::pool::{Pod, Role};
 
 const SOURCE: Source = Source::Fixed;
+const NEXT: Duration = Duration::from_secs(5);
 
 fn sighting(uid: &str, port: u16) -> Sighting {
     let addr = ([10, 0, 0, 1], port).into();
@@ -53,18 +54,22 @@ impl World {
     }
 
     fn desired(&mut self, pods: Vec<Sighting>) -> Effects {
-        self.apply(Event::Desired { source: SOURCE, pods, trouble: None })
+        self.told(Desired { pods, ..Desired::default() })
+    }
+
+    fn told(&mut self, set: Desired) -> Effects {
+        self.apply(Event::Desired { source: SOURCE, set })
     }
 
     fn probed(&mut self, uid: &str, result: Result<Vec<ModelCard>, ProbeError>) -> Effects {
         let slot = self.slot(uid);
-        self.apply(Event::Probed { slot, result })
+        self.apply(Event::Probed { slot, result, next: NEXT })
     }
 
     fn failed(&mut self, uid: &str, times: usize) {
         let slot = self.slot(uid);
         for _ in 0..times {
-            self.apply(Event::Outcome { slot, outcome: Outcome::Failed });
+            self.apply(Event::Outcome { slot, outcome: Outcome::Failed, reason: "reset" });
         }
     }
 
@@ -115,7 +120,7 @@ fn news_of_a_pod_that_is_gone_is_not_taken_for_its_successors() {
     world.registry.recycle(gone);
     world.desired(vec![sighting("b", 8000), sighting("c", 8000)]);
     assert_eq!(world.slot("c").index(), gone.index());
-    world.apply(Event::Probed { slot: gone, result: Ok(cards("old")) });
+    world.apply(Event::Probed { slot: gone, result: Ok(cards("old")), next: NEXT });
     assert_eq!(world.ready(), ["b"]);
 }
 
@@ -143,6 +148,53 @@ fn an_empty_list_is_not_believed_while_a_pod_answers() {
     world.desired(vec![sighting("b", 8000)]);
     assert!(!world.registry.snapshot().kept_because_empty);
     assert_eq!(world.ready(), ["b"]);
+}
+
+#[test]
+fn an_empty_set_is_believed_when_its_last_pod_was_taken_out_of_it() {
+    let mut world = World::of(&["a"]);
+    let effects = world.told(Desired { by_removal: true, ..Desired::default() });
+    assert_eq!(effects.removed.len(), 1);
+    assert!(!world.registry.snapshot().kept_because_empty);
+}
+
+#[test]
+fn a_process_that_is_gone_or_new_has_lost_its_cache_and_a_sick_one_has_not() {
+    let mut world = World::of(&["a", "b"]);
+    let slot = world.slot("a");
+    let saw = |outcome| Event::Outcome { slot, outcome, reason: "why" };
+    assert_eq!(world.apply(saw(Outcome::Failed)).lost, []);
+    assert_eq!(world.probed("a", Err(dead())).lost, []);
+    assert_eq!(world.apply(saw(Outcome::Refused)).lost, [slot]);
+    let metrics = |prompt_tokens| Event::Metrics {
+        slot,
+        hints: EngineHints { prompt_tokens: Some(prompt_tokens), ..EngineHints::default() },
+    };
+    assert_eq!(world.apply(metrics(100.0)).lost, []);
+    assert_eq!(world.apply(metrics(7.0)).lost, [slot], "it began anew");
+}
+
+#[test]
+fn the_record_says_since_when_and_why() {
+    let mut world = World::of(&["a", "b", "c"]);
+    let ready_at = world.now;
+    world.now += Duration::from_secs(9);
+    world.failed("a", 3);
+    let record = world.endpoint("a").record.clone();
+    assert_eq!((record.since, record.failed_requests), (Some(world.now), 3));
+    let failure = record.last_failure.expect("it failed");
+    assert_eq!((&*failure.reason, failure.at), ("reset", world.now));
+    world.failed("b", 3);
+    let record = world.endpoint("b").record.clone();
+    assert!(record.kept_by_share && record.since == Some(ready_at), "{record:?}");
+    world.probed("b", Err(dead()));
+    let record = world.endpoint("b").record.clone();
+    assert!(!record.kept_by_share, "its probe has spoken");
+    assert_eq!(
+        &*record.last_failure.expect("it failed").reason,
+        "/health says 503 Service Unavailable"
+    );
+    assert_eq!(record.next_probe, Some(world.now + NEXT));
 }
 
 #[test]
@@ -183,10 +235,10 @@ fn a_failure_asks_for_a_probe_and_an_answer_is_news_only_then() {
     let mut world = World::of(&["a", "b"]);
     assert_eq!(world.registry.suspects(), 0);
     let slot = world.slot("a");
-    let effects = world.apply(Event::Outcome { slot, outcome: Outcome::Failed });
+    let effects = world.apply(Event::Outcome { slot, outcome: Outcome::Failed, reason: "reset" });
     assert_eq!(effects.doubted, [slot]);
     assert_eq!(world.registry.suspects(), 1);
-    world.apply(Event::Outcome { slot, outcome: Outcome::Answered });
+    world.apply(Event::Outcome { slot, outcome: Outcome::Answered, reason: "" });
     assert_eq!(world.registry.suspects(), 0);
 }
 
@@ -200,10 +252,10 @@ fn the_set_is_as_old_as_its_last_confirmation_and_an_outage_says_why() {
     let snapshot = world.registry.snapshot();
     assert_eq!((snapshot.synced_at, snapshot.endpoints.len()), (listed, 1));
     assert_eq!(snapshot.discovery_error.as_deref(), Some("away"));
-    world.apply(Event::Desired {
-        source: SOURCE,
+    world.told(Desired {
         pods: vec![sighting("a", 8000)],
         trouble: Some("half blind".into()),
+        by_removal: false,
     });
     assert_eq!(world.registry.snapshot().discovery_error.as_deref(), Some("half blind"));
     world.apply(Event::Alive { source: SOURCE });
@@ -212,14 +264,14 @@ fn the_set_is_as_old_as_its_last_confirmation_and_an_outage_says_why() {
 }
 
 #[test]
-fn a_list_of_models_that_says_the_same_is_not_a_change() {
+fn a_list_of_models_that_says_the_same_leaves_it_as_it_was() {
     let mut world = World::of(&["a"]);
     let before = world.endpoint("a");
     let mut again = cards("m");
     again[0].raw = r#"{"created":2}"#.into();
-    assert!(!world.probed("a", Ok(again)).changed);
+    world.probed("a", Ok(again));
     assert!(Arc::ptr_eq(&before.models, &world.endpoint("a").models));
-    assert!(world.probed("a", Ok(cards("other"))).changed);
+    world.probed("a", Ok(cards("other")));
     assert!(world.endpoint("a").serves("other"));
 }
 

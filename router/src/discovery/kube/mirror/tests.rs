@@ -14,15 +14,15 @@ fn mirror() -> Mirror {
     Mirror::new("http".to_owned(), 8000)
 }
 
-fn uids(told: Option<Vec<Sighting>>) -> Option<Vec<String>> {
-    Some(told?.iter().map(|sighting| sighting.pod.uid.to_string()).collect())
+fn uids(told: Option<Desired>) -> Option<Vec<String>> {
+    Some(told?.pods.iter().map(|sighting| sighting.pod.uid.to_string()).collect())
 }
 
 #[test]
 fn a_list_is_told_when_it_is_whole_and_replaces_what_was() {
     let mut mirror = mirror();
     for event in [Event::Init, Event::InitApply(pod("a", "10.0.0.1"))] {
-        assert_eq!(mirror.fold(event), None);
+        assert!(mirror.fold(event).is_none());
         assert!(!mirror.is_whole());
     }
     assert_eq!(uids(mirror.fold(Event::InitDone)), Some(vec!["a".to_owned()]));
@@ -46,6 +46,9 @@ fn changes_tell_the_whole_set_and_pods_that_are_none_leave_it() {
     assert_eq!(both, Some(vec!["a".to_owned(), "b".to_owned()]));
     let without_ip = pod("a", "");
     assert_eq!(uids(mirror.fold(Event::Apply(without_ip))), Some(vec!["b".to_owned()]));
-    assert_eq!(uids(mirror.fold(Event::Delete(pod("b", "10.0.0.2")))), Some(vec![]));
-    assert_eq!(mirror.fold(Event::Delete(pod("b", "10.0.0.2"))), None);
+    let last = mirror.fold(Event::Delete(pod("b", "10.0.0.2"))).expect("it was known");
+    assert!(last.pods.is_empty() && last.by_removal, "the server said so itself");
+    assert!(mirror.fold(Event::Delete(pod("b", "10.0.0.2"))).is_none());
+    let stranger = mirror.fold(Event::Apply(pod("c", ""))).expect("the set is told");
+    assert!(stranger.pods.is_empty() && !stranger.by_removal, "nothing of ours went");
 }

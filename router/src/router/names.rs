@@ -1,0 +1,84 @@
+//! What the pods' own lists say of a model: its name, its tokenizer, its blocks.
+
+use std::sync::Arc;
+
+use crate::pool::{Endpoint, Snapshot};
+use crate::prompt::Tokenizers;
+use crate::refusal::Refusal;
+use crate::tokenize::Tokenizer;
+
+/// vLLM's block on a GPU, until a pod has told its own.
+const DEFAULT_BLOCK_TOKENS: u32 = 16;
+
+/// The model as a pod lists it.
+pub(super) fn resolve(snapshot: &Snapshot, model: Option<&str>) -> Result<Arc<str>, Refusal> {
+    let cards = || snapshot.endpoints.iter().flat_map(|endpoint| endpoint.models.iter());
+    if cards().next().is_none() {
+        return Err(Refusal::NoReadyPod);
+    }
+    if let Some(model) = model {
+        let card = cards().find(|card| &*card.id == model);
+        return card.map(|card| Arc::clone(&card.id)).ok_or_else(|| absent(snapshot, model));
+    }
+    if let Some(name) = base(snapshot) {
+        return Ok(Arc::clone(name));
+    }
+    let mut names: Vec<&Arc<str>> = cards().map(|card| &card.id).collect();
+    names.sort_unstable();
+    names.dedup();
+    Err(Refusal::ModelMissing { names: names.iter().map(|name| name.to_string()).collect() })
+}
+
+/// Why no pod lists this model: a pod that has never listed any may serve it, and is waited for.
+pub(super) fn absent(snapshot: &Snapshot, model: &str) -> Refusal {
+    let is_silent = |endpoint: &Arc<Endpoint>| endpoint.models.is_empty();
+    if snapshot.endpoints.iter().all(|endpoint| !is_silent(endpoint)) {
+        return Refusal::NoSuchModel { model: model.to_owned() };
+    }
+    Refusal::NoReadyPod
+}
+
+/// The model of a request that names none, where all pods agree on it. vLLM takes the first name
+/// that it was started with: that of the base model, not of an adapter.
+fn base(snapshot: &Snapshot) -> Option<&Arc<str>> {
+    let mut bases = snapshot.endpoints.iter().filter_map(|endpoint| {
+        let base = endpoint.models.iter().find(|card| card.parent.is_none())?;
+        Some(&base.id)
+    });
+    let base = bases.next()?;
+    bases.all(|other| other == base).then_some(base)
+}
+
+/// The model's tokenizer, or that of the model that it adapts.
+pub(super) fn tokenizer<'a>(
+    tokenizers: &'a Tokenizers,
+    snapshot: &Snapshot,
+    model: &str,
+) -> Option<&'a Tokenizer> {
+    let parent = || {
+        let mut cards = snapshot.endpoints.iter().flat_map(|endpoint| endpoint.models.iter());
+        let card = cards.find(|card| &*card.id == model)?;
+        tokenizers.get(card.parent.as_deref()?)
+    };
+    tokenizers.get(model).or_else(parent).map(|tokenizer| &**tokenizer)
+}
+
+/// The model's name if it is an adapter of another: the part of a block's identity that vLLM adds
+/// for it. Models that share tokens otherwise are on different pods.
+pub(super) fn adapter<'a>(snapshot: &Snapshot, model: &'a str) -> Option<&'a str> {
+    let mut cards = snapshot.endpoints.iter().flat_map(|endpoint| endpoint.models.iter());
+    let card = cards.find(|card| &*card.id == model)?;
+    card.parent.is_some().then_some(model)
+}
+
+/// Tokens per block on the pods that serve the model, as the first that told says.
+pub(super) fn block_tokens(snapshot: &Snapshot, model: &str) -> u32 {
+    let mut pods = snapshot.endpoints.iter().filter(|endpoint| endpoint.serves(model));
+    pods.find_map(|endpoint| endpoint.engine.block_size).unwrap_or(DEFAULT_BLOCK_TOKENS)
+}
+
+/// How many of our blocks the pod's KV cache can hold.
+pub(super) fn capacity_blocks(endpoint: &Endpoint, block_tokens: u32) -> Option<usize> {
+    let tokens = endpoint.engine.num_blocks? * u64::from(endpoint.engine.block_size?);
+    usize::try_from(tokens / u64::from(block_tokens.max(1))).ok()
+}

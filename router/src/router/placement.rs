@@ -1,0 +1,135 @@
+//! Where a request goes, with the place taken there, and what is learned from the answer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use kv_index::BlockHash;
+
+use crate::bookings::Booking;
+use crate::feed::kv_events::Trust;
+use crate::knowledge::Knowledge;
+use crate::memory::Assumption;
+use crate::policy::PolicyName;
+use crate::pool::Endpoint;
+use crate::text_rate::TextRates;
+use crate::why::{self, Sequel};
+
+/// Where a request goes, with the place taken there.
+#[derive(Debug)]
+pub struct Placement {
+    /// The pod.
+    pub endpoint: Arc<Endpoint>,
+    /// Why, in short.
+    pub decision: Decision,
+    pub(super) booking: Booking,
+    /// What it has to compute of the prompt, by our own estimate.
+    pub(super) cold_tokens: u32,
+    pub(super) assumption: Option<Assumption>,
+    pub(super) sequel: Option<Sequel>,
+    pub(super) knowledge: Arc<Knowledge>,
+    pub(super) chain: Arc<Vec<BlockHash>>,
+    pub(super) block_tokens: u32,
+    pub(super) held_since_ms: u64,
+    pub(super) placed_ms: u64,
+    pub(super) placed_at: Instant,
+    pub(super) text: Option<(Arc<TextRates>, Arc<str>, u32)>,
+}
+
+/// What `x-hearth-decision` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The policy that chose.
+    pub policy: PolicyName,
+    /// Prompt tokens that the pod is believed to hold.
+    pub matched_tokens: u32,
+    /// Prompt tokens in all.
+    pub prompt_tokens: u32,
+    /// How far the belief can be trusted.
+    pub trust: Trust,
+}
+
+/// A pod that holds less than this share of what we believed has shown that our memory of it is
+/// wrong; a little less is the noise of estimated token counts.
+const BELIEF_SHARE: u32 = 2;
+
+/// A prompt sent so recently may still be in the making, and says nothing about eviction.
+const SETTLED_MS: u64 = 5_000;
+
+// === impl Placement ===
+
+impl Placement {
+    /// The pod has begun an answer with this status, and its first bytes are here. Only when it is
+    /// a good one (2xx), the pod's cache counts as holding the prompt: dropped without it, nothing
+    /// is remembered of the attempt.
+    pub fn answered(&mut self, status: u16, now: Instant) {
+        self.note(|came| came.status = Some(status));
+        if !(200..300).contains(&status) {
+            return;
+        }
+        self.booking.began();
+        if let Some(assumption) = &mut self.assumption {
+            let waited = now.saturating_duration_since(self.placed_at).as_millis();
+            assumption.confirm(self.placed_ms + u64::try_from(waited).unwrap_or(0));
+        }
+    }
+
+    /// The attempt gave no answer to send on; the reason in a word.
+    pub fn failed(&self, reason: &'static str) {
+        self.note(|came| came.outcome = why::Outcome::Failed(reason));
+    }
+
+    fn note(&self, note: impl FnOnce(&mut why::Came)) {
+        if let Some(sequel) = &self.sequel {
+            sequel.note(note);
+        }
+    }
+
+    /// The first token came.
+    pub fn first_token(&mut self, now: Instant) {
+        let waited = now.saturating_duration_since(self.placed_at);
+        self.note(|came| came.ttft_ms = Some(waited.as_secs_f64() * 1e3));
+        self.booking.first_token(now);
+    }
+
+    /// The pod's own counts, from `usage`: prompt tokens, and those that it found in its cache.
+    pub fn usage(&mut self, prompt_tokens: Option<u32>, cached_tokens: Option<u32>) {
+        self.note(|came| (came.prompt_tokens, came.cached_tokens) = (prompt_tokens, cached_tokens));
+        if let (Some(tokens), Some((rates, model, bytes))) = (prompt_tokens, &self.text) {
+            rates.learn(model, *bytes, tokens);
+        }
+        if let Some(tokens) = prompt_tokens {
+            // The share that we believed to be cold, in the pod's unit. What it really held does not
+            // count: a gateway that has just begun knows of no warm pod, and weighs a copy by what
+            // it believes.
+            let estimate = u64::from(self.decision.prompt_tokens.max(1));
+            let cold = u64::from(self.cold_tokens) * u64::from(tokens) / estimate;
+            self.booking.measured(u32::try_from(cold).unwrap_or(u32::MAX));
+        }
+        let Some(cached_tokens) = cached_tokens else { return };
+        if self.decision.trust == Trust::Approximate {
+            self.correct_what_was_sent(cached_tokens);
+        } else if prompt_tokens == Some(self.decision.prompt_tokens) {
+            self.correct_what_was_told(cached_tokens);
+        }
+    }
+
+    /// Much fewer cached than we believed: blocks of that age are gone from the pod, and so is
+    /// everything older.
+    fn correct_what_was_sent(&self, cached_tokens: u32) {
+        let believed = self.decision.matched_tokens;
+        let settled = self.held_since_ms.saturating_add(SETTLED_MS) <= self.placed_ms;
+        if settled && cached_tokens.saturating_mul(BELIEF_SHARE) < believed {
+            self.knowledge.sent.forget_until(self.booking.slot(), self.held_since_ms);
+        }
+    }
+
+    /// What the pod claimed to hold and did not use, it does not hold.
+    fn correct_what_was_told(&self, cached_tokens: u32) {
+        let predicted = self.decision.matched_tokens;
+        self.endpoint.kv_events.compare(predicted, cached_tokens);
+        if cached_tokens < predicted {
+            let depth = (cached_tokens / self.block_tokens.max(1)) as usize;
+            self.knowledge.told.truncate(self.booking.slot(), &self.chain, depth);
+        }
+    }
+}
