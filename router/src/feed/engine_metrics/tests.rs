@@ -37,7 +37,7 @@ fn the_families_of_vllm_become_hints() {
         running: 7.0,
         waiting: 1.0,
         kv_usage: 0.5,
-        computed_tokens: 77.0,
+        computed_tokens: 78.0,
         ended_requests: 3.0,
         started_s: Some(1_795_331_520.1),
         prompt_tokens: Some(100.0),
