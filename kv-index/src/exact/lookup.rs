@@ -40,6 +40,11 @@ pub(super) fn overlap(
         }
         depth += step.matched;
     }
+    let reached = saturated(depth);
+    mark(&depths.alive, &mut depths.blocks, reached);
+    if depths.is_split {
+        mark(&depths.alive_on_gpu, &mut depths.on_gpu, reached);
+    }
     for (slot, hybrid) in &roster.hybrids {
         let (blocks, on_gpu) = hybrid.depths(chain);
         depths.set(slot.index(), blocks, on_gpu);
@@ -148,49 +153,61 @@ fn add(kept: &mut [u64], full: &[u64]) {
     kept.iter_mut().zip(full).for_each(|(kept, full)| *kept |= *full);
 }
 
-/// One medium's (or all media's) step: `kept` are those who hold the whole run.
+/// One medium's (or all media's) step: `kept` are those who hold the whole run. Depths are written
+/// once, when a pod drops out.
 fn pass(
     (alive, kept): (&mut [u64], &mut [u64]),
     blocks: &mut [u32],
-    partials: impl Iterator<Item = Partial>,
+    partials: impl Iterator<Item = Partial> + Clone,
     (depth, matched): (usize, usize),
 ) -> bool {
-    let reached = saturated(depth + matched);
-    for Partial { slot, len, .. } in partials {
-        let (Some(word), bit) = (alive.get(slot / 64), 1 << (slot % 64)) else { continue };
-        if word & bit == 0 {
-            continue;
-        }
-        if len >= matched {
-            kept[slot / 64] |= bit;
-        } else if let Some(blocks) = blocks.get_mut(slot) {
-            *blocks = (*blocks).max(saturated(depth + len));
+    for Partial { slot, .. } in partials.clone().filter(|partial| partial.len >= matched) {
+        if let Some(word) = kept.get_mut(slot / 64) {
+            *word |= 1 << (slot % 64);
         }
     }
     let mut any = 0;
-    for ((alive, kept), blocks) in alive.iter_mut().zip(kept).zip(blocks.chunks_mut(64)) {
+    for (alive, kept) in alive.iter_mut().zip(kept.iter_mut()) {
+        // From here on these are the ones who drop out.
+        let dropped = *alive & !*kept;
         *alive &= *kept;
+        *kept = dropped;
         any |= *alive;
-        mark(*alive, blocks, reached);
+    }
+    mark(kept, blocks, saturated(depth));
+    for Partial { slot, len, .. } in partials {
+        let is_dropped = kept.get(slot / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1);
+        if let Some(blocks) = blocks.get_mut(slot).filter(|_| is_dropped) {
+            *blocks = (*blocks).max(saturated(depth + len));
+        }
     }
     any != 0
 }
 
-/// Sets the depth of the pods in one bitmap word.
-#[inline]
-fn mark(word: u64, blocks: &mut [u32], depth: u32) {
-    if word == u64::MAX {
-        blocks.fill(depth);
-        return;
-    }
-    let mut rest = word;
-    while rest != 0 {
-        let bit = rest.trailing_zeros() as usize;
-        if let Some(blocks) = blocks.get_mut(bit) {
-            *blocks = depth;
+/// Sets the depth of these pods.
+fn mark(pods: &[u64], blocks: &mut [u32], depth: u32) {
+    for (word, blocks) in pods.iter().zip(blocks.chunks_mut(64)) {
+        if word.count_ones() < 32 {
+            ones(*word).for_each(|bit| blocks[bit] = depth);
+        } else {
+            // Most of them: all, and the rest as they were.
+            let mut before = [0; 64];
+            before[..blocks.len()].copy_from_slice(blocks);
+            blocks.fill(depth);
+            for bit in ones(!*word) {
+                let Some(blocks) = blocks.get_mut(bit) else { break };
+                *blocks = before[bit];
+            }
         }
-        rest &= rest - 1;
     }
+}
+
+fn ones(mut word: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bit = word.trailing_zeros() as usize;
+        word &= word.wrapping_sub(1);
+        (bit < 64).then_some(bit)
+    })
 }
 
 fn saturated(n: usize) -> u32 {
