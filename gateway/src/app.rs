@@ -104,9 +104,7 @@ impl App {
         let (stop, stopped) = watch::channel(false);
 
         let (router, pool) = brain(&config)?;
-        let readings = Readings::of(Arc::clone(&router));
-        registry.register(Box::new(RouterCollector::new(readings.clone())?))?;
-        registry.register(Box::new(KvCollector::new(readings.clone())?))?;
+        let readings = readings(&router, &registry)?;
 
         let mut sockets = Sockets::default();
         let addr = sockets.bind(config.listen).map_err(taken("listen", config.listen))?;
@@ -269,6 +267,14 @@ fn brain(config: &Config) -> Result<(Arc<Router>, PoolGuard), StartError> {
         bookings.forget(slot);
     });
     Ok((router, guard))
+}
+
+/// What the router knows, for the pages, and scraped with the metrics.
+fn readings(router: &Arc<Router>, registry: &Registry) -> Result<Readings, StartError> {
+    let readings = Readings::of(Arc::clone(router));
+    registry.register(Box::new(RouterCollector::new(readings.clone())?))?;
+    registry.register(Box::new(KvCollector::new(readings.clone())?))?;
+    Ok(readings)
 }
 
 /// The TLS listener's address and certificate, if there is one.

@@ -32,7 +32,7 @@ fn endpoint(slots: &mut Slots, n: u16) -> Arc<Endpoint> {
         health: Health::Ready,
         models: [card].into(),
         engine: EngineHints::default(),
-        kv_events: Arc::new(KvStatus::of(if n % 2 == 0 {
+        kv_events: Arc::new(KvStatus::of(if n.is_multiple_of(2) {
             Trust::Exact
         } else {
             Trust::Approximate

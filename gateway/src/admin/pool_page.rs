@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use router::bookings::Load;
-use router::feed::kv_events::KvReport;
+use router::feed::kv_events::{KvReport, Predictions};
 use router::pool::{Endpoint, EngineHints, Record, Role};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -98,6 +98,17 @@ struct KvRow {
     undecodable: u64,
     last_sequence: Option<u64>,
     age_ms: Option<u64>,
+    /// Answers whose reuse was predicted from them, held against the engine's own counts.
+    predictions: PredictionsRow,
+}
+
+/// How predictions came out.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct PredictionsRow {
+    equal: u64,
+    over: u64,
+    under: u64,
+    over_tokens: u64,
 }
 
 /// What is booked on a pod, and what was learned of it.
@@ -204,6 +215,7 @@ impl From<&EngineHints> for EngineRow {
 
 impl From<KvReport> for KvRow {
     fn from(report: KvReport) -> Self {
+        let Predictions { equal, over, under, over_tokens } = report.predictions;
         Self {
             trust: report.trust.word(),
             doubt: report.trust.doubt(),
@@ -216,6 +228,7 @@ impl From<KvReport> for KvRow {
             undecodable: report.undecodable,
             last_sequence: report.last_seq,
             age_ms: report.age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            predictions: PredictionsRow { equal, over, under, over_tokens },
         }
     }
 }

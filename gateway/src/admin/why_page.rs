@@ -47,6 +47,8 @@ struct CandidateRow {
     pod: SocketAddr,
     chosen: bool,
     matched_tokens: u32,
+    known_tokens: u32,
+    trust: &'static str,
     uncached_tokens: u32,
     is_home: bool,
     booked_requests: u32,
@@ -69,7 +71,7 @@ impl From<&Explained> for WhyRow {
             at: Timestamp::try_from(it.at).unwrap_or_default(),
             policy: it.policy.name(),
             pick: pick.map(|row| row.addr),
-            matched_tokens: pick.map(|row| row.candidate.matched_tokens),
+            matched_tokens: pick.map(|row| row.candidate.known_tokens),
             prompt_tokens: it.prompt_tokens,
             predicted_ttft_ms: pick
                 .map(|row| row.candidate.terms.ttft_ms())
@@ -107,6 +109,8 @@ impl CandidateRow {
             pod: row.addr,
             chosen,
             matched_tokens: it.matched_tokens,
+            known_tokens: it.known_tokens,
+            trust: it.trust.word(),
             uncached_tokens: it.uncached_tokens,
             is_home: it.is_home,
             booked_requests: it.load.requests,

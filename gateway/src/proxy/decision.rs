@@ -16,7 +16,7 @@ pub(crate) fn header(decision: &Decision) -> String {
         .bare_item(token(&policy))
         .parameter(key("matched"), Integer::from(decision.matched_tokens))
         .parameter(key("prompt"), Integer::from(decision.prompt_tokens))
-        .parameter(key("trust"), token(&trust))
+        .parameter(key("trust"), token(trust))
         .finish()
 }
 

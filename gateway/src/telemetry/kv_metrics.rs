@@ -4,8 +4,8 @@ use std::fmt;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
-use router::feed::kv_events::KvReport;
+use prometheus::{GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+use router::feed::kv_events::{KvReport, Predictions};
 
 use super::reading::Readings;
 
@@ -21,6 +21,10 @@ struct Families {
     last_sequence: IntGaugeVec,
     age: GaugeVec,
     counters: Vec<(IntCounterVec, Reads)>,
+    predictions: IntCounterVec,
+    over_tokens: IntCounterVec,
+    told_blocks: IntGauge,
+    told_bytes: IntGauge,
 }
 
 /// The trust's words, all of which are always there.
@@ -73,6 +77,9 @@ impl Collector for KvCollector {
         for word in WORDS {
             families.trust.with_label_values(&[word]).set(0);
         }
+        let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        families.told_blocks.set(gauge(reading.told_blocks));
+        families.told_bytes.set(gauge(reading.told_bytes));
         for endpoint in &reading.snapshot.endpoints {
             families.fill(&endpoint.pod.name, &endpoint.kv_events.report());
         }
@@ -108,12 +115,42 @@ impl Families {
                 .into_iter()
                 .map(counter)
                 .collect::<Result<_, prometheus::Error>>()?,
+            predictions: IntCounterVec::new(
+                Opts::new(
+                    "hearth_kv_predictions_total",
+                    "Answers by whether the engine reused what its pod's events had promised.",
+                ),
+                &["model_server_pod", "outcome"],
+            )?,
+            over_tokens: IntCounterVec::new(
+                Opts::new(
+                    "hearth_kv_over_predicted_tokens_total",
+                    "Prompt tokens that a pod's events had promised and its engine did not reuse.",
+                ),
+                &["model_server_pod"],
+            )?,
+            told_blocks: IntGauge::new(
+                "hearth_kv_index_told_blocks",
+                "Blocks that pods told of, counted once for each that holds it.",
+            )?,
+            told_bytes: IntGauge::new(
+                "hearth_kv_index_told_bytes",
+                "Bytes of the index of what pods told.",
+            )?,
         })
     }
 
     fn all(&self) -> impl Iterator<Item = &dyn Collector> {
-        let gauges: [&dyn Collector; 3] = [&self.trust, &self.last_sequence, &self.age];
-        gauges.into_iter().chain(self.counters.iter().map(|(family, _)| family as &dyn Collector))
+        let singles: [&dyn Collector; 7] = [
+            &self.trust,
+            &self.last_sequence,
+            &self.age,
+            &self.predictions,
+            &self.over_tokens,
+            &self.told_blocks,
+            &self.told_bytes,
+        ];
+        singles.into_iter().chain(self.counters.iter().map(|(family, _)| family as &dyn Collector))
     }
 
     fn fill(&self, pod: &str, report: &KvReport) {
@@ -124,6 +161,11 @@ impl Families {
         for (family, of) in &self.counters {
             family.with_label_values(&[pod]).inc_by(of(report));
         }
+        let Predictions { equal, over, under, over_tokens } = report.predictions;
+        for (outcome, count) in [("equal", equal), ("over", over), ("under", under)] {
+            self.predictions.with_label_values(&[pod, outcome]).inc_by(count);
+        }
+        self.over_tokens.with_label_values(&[pod]).inc_by(over_tokens);
         if let Some(seq) = report.last_seq.and_then(|seq| i64::try_from(seq).ok()) {
             self.last_sequence.with_label_values(&[pod]).set(seq);
         }
@@ -151,15 +193,22 @@ mod tests {
         };
         assert!((value("approximate") - 3.0).abs() < 1e-9);
         assert!(value("uncertain").abs() < 1e-9);
-        assert!(families[1..].iter().all(|family| family.get_metric().is_empty()));
+        let (whole, by_pod): (Vec<_>, Vec<_>) =
+            families[1..].iter().partition(|family| family.name().starts_with("hearth_kv_index_"));
+        assert_eq!(whole.len(), 2);
+        assert!(by_pod.iter().all(|family| family.get_metric().is_empty()));
     }
 
     #[test]
     fn a_pod_that_tells_has_every_series() {
         let families = Families::new().expect("well formed");
-        let report = KvReport { ranks: vec![Default::default()], gaps: 7, ..KvReport::default() };
+        let predictions = Predictions { equal: 5, over: 1, under: 2, over_tokens: 48 };
+        let ranks = vec![Default::default()];
+        let report = KvReport { ranks, gaps: 7, predictions, ..KvReport::default() };
         families.fill("a", &report);
         let gaps = families.counters.iter().find(|(_, of)| of(&report) == 7).expect("gaps");
         assert_eq!(gaps.0.with_label_values(&["a"]).get(), 7);
+        assert_eq!(families.predictions.with_label_values(&["a", "under"]).get(), 2);
+        assert_eq!(families.over_tokens.with_label_values(&["a"]).get(), 48);
     }
 }

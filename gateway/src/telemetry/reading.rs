@@ -18,10 +18,14 @@ pub struct Reading {
     pub blocks: Vec<usize>,
     /// What is booked on all pods, those that have gone included.
     pub booked: Totals,
-    /// Blocks in the index.
+    /// Blocks that were sent and are remembered.
     pub index_blocks: usize,
-    /// Bytes of the index.
+    /// Bytes of that memory.
     pub index_bytes: usize,
+    /// Blocks that pods told of, counted once for each that holds it.
+    pub told_blocks: usize,
+    /// Bytes of what they told.
+    pub told_bytes: usize,
 }
 
 /// Takes readings.
@@ -36,18 +40,16 @@ impl Readings {
     pub fn of(router: Arc<Router>) -> Self {
         Self::from_fn(move || {
             let snapshot = Arc::clone(&router.pool().snapshot());
-            let bookings = router.bookings();
+            let (bookings, known) = (router.bookings(), router.knowledge());
             Reading {
                 loads: snapshot.endpoints.iter().map(|it| bookings.load(it.slot)).collect(),
-                blocks: snapshot
-                    .endpoints
-                    .iter()
-                    .map(|it| router.knowledge().sent.held(it.slot))
-                    .collect(),
+                blocks: snapshot.endpoints.iter().map(|it| known.sent.held(it.slot)).collect(),
                 snapshot,
                 booked: bookings.totals(),
-                index_blocks: router.knowledge().sent.blocks(),
-                index_bytes: router.knowledge().sent.bytes(),
+                index_blocks: known.sent.blocks(),
+                index_bytes: known.sent.bytes(),
+                told_blocks: known.told.holder_blocks(),
+                told_bytes: known.told.bytes(),
             }
         })
     }
@@ -126,6 +128,8 @@ pub(crate) mod tests {
             booked: Totals { prefill_tokens: 100, requests: 2 },
             index_blocks: 12,
             index_bytes: 3456,
+            told_blocks: 40,
+            told_bytes: 4096,
         }
     }
 }
