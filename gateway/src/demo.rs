@@ -44,6 +44,12 @@ pub async fn run(
     loaded: Loaded,
     out: &mut (dyn Write + Send),
 ) -> anyhow::Result<ExitCode> {
+    let policy = loaded.config.routing.policy;
+    let own = &config().endpoints;
+    anyhow::ensure!(
+        loaded.config.endpoints == *own && !loaded.config.kubernetes.enabled,
+        "the demo brings its own pods: `hearth serve` takes yours"
+    );
     let mut floor = loaded.clone();
     floor.config.routing.policy = PolicyName::RoundRobin;
     floor.config.listen.set_port(0);
@@ -58,7 +64,7 @@ pub async fn run(
         fleet.shutdown().await;
         outcome?
     };
-    compare(&outcome, &round_robin, out)?;
+    compare((policy, &outcome), &round_robin, out)?;
 
     if once {
         app.stop().await?;
@@ -95,20 +101,26 @@ async fn job(fleet: &Fleet, app: &App, out: &mut (dyn Write + Send)) -> anyhow::
     Ok(cache_hit::run(&options, out).await?)
 }
 
-fn compare(warm: &Outcome, round_robin: &Outcome, out: &mut dyn Write) -> std::io::Result<()> {
+fn compare(
+    measured: (PolicyName, &Outcome),
+    round_robin: &Outcome,
+    out: &mut dyn Write,
+) -> std::io::Result<()> {
     writeln!(out, "\n=== THE SAME JOB, THE SAME KIND OF PODS, TWO POLICIES ===")?;
-    for (policy, outcome) in [("warm", warm), ("round-robin", round_robin)] {
+    for (policy, outcome) in [measured, (PolicyName::RoundRobin, round_robin)] {
+        let policy = policy.name();
         let Some(run) = outcome.runs.first() else { continue };
         let counted = run.by_metrics.unwrap_or_default();
         #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
         let share = 100.0 * counted.hits as f64 / counted.queries.max(1) as f64;
-        let (hits, queries, ttft_ms) = (counted.hits, counted.queries, run.averages.ttft_ms);
+        let (hits, queries) = (counted.hits, counted.queries);
+        let ttft_ms = run.averages.ttft_ms.unwrap_or_default();
         writeln!(
             out,
             "{policy:<12} {hits}/{queries} tokens from cache = {share:.1}%, TTFT {ttft_ms:.1} ms"
         )?;
     }
-    for shortfall in &warm.shortfalls {
+    for shortfall in &measured.1.shortfalls {
         writeln!(out, "GATE: {shortfall}")?;
     }
     out.flush()

@@ -29,6 +29,13 @@ if (($# == 0)) || [[ " $* " == *decide* ]]; then
   fi
 fi
 
+# The index beside smg's and Dynamo's: a workspace of its own, because Dynamo pins its tokio. The
+# Mooncake trace is one more shape, if TRACE names its file.
+if (($# == 0)) || [[ " $* " == *kv* ]]; then
+  CARGO_TARGET_DIR=$target/kv-index-bench cargo run --release --quiet \
+    --manifest-path loadtest/bench/kv-index/Cargo.toml || verdict=short
+fi
+
 ulimit -n "$(ulimit -Hn)" # 1,000 open streams are 2,000 sockets in a proxy
 python3 loadtest/bench/main.py --envoy "$binary" \
   --hearth "$target/release/hearth" --loadtest "$target/release/loadtest" "$@"

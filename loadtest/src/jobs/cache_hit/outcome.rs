@@ -48,12 +48,19 @@ pub struct RunOutcome {
 pub struct Averages {
     /// How many requests they are over.
     pub requests: u32,
-    /// Time to first token.
-    pub ttft_ms: f64,
-    /// Time per output token after the first.
-    pub tpot_ms: f64,
+    /// Time to first token, of those that had one.
+    pub ttft_ms: Option<f64>,
+    /// Time per output token after the first, of those that had more than one.
+    pub tpot_ms: Option<f64>,
     /// Time to the last byte.
     pub total_ms: f64,
+}
+
+/// A mean in the making.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mean {
+    sum: f64,
+    count: u32,
 }
 
 /// Adds up measured answers.
@@ -66,8 +73,9 @@ pub(super) struct Ledger {
     pub(super) prompt_tokens: Option<u64>,
     usage: Counters,
     untold: u32,
-    sums: Averages,
-    tpot_count: u32,
+    ttft_ms: Mean,
+    tpot_ms: Mean,
+    total_ms: Mean,
 }
 
 // === impl Outcome ===
@@ -149,23 +157,33 @@ impl Ledger {
         }
         self.count_usage(answer.usage);
         self.prompt_tokens = self.prompt_tokens.or(answer.usage.map(|usage| usage.prompt_tokens));
-        self.sums.requests += 1;
-        self.sums.ttft_ms += answer.timing.ttft.map_or(0.0, millis);
-        self.sums.total_ms += millis(answer.timing.total);
-        if let Some(tpot_ms) = answer.tpot_ms() {
-            self.sums.tpot_ms += tpot_ms;
-            self.tpot_count += 1;
-        }
+        self.ttft_ms.add(answer.timing.ttft.map(millis));
+        self.tpot_ms.add(answer.tpot_ms());
+        self.total_ms.add(Some(millis(answer.timing.total)));
     }
 
     /// The means so far.
     pub(super) fn averages(&self) -> Averages {
-        let mean = |sum: f64, count: u32| sum / f64::from(count.max(1));
         Averages {
-            requests: self.sums.requests,
-            ttft_ms: mean(self.sums.ttft_ms, self.sums.requests),
-            tpot_ms: mean(self.sums.tpot_ms, self.tpot_count),
-            total_ms: mean(self.sums.total_ms, self.sums.requests),
+            requests: self.total_ms.count,
+            ttft_ms: self.ttft_ms.get(),
+            tpot_ms: self.tpot_ms.get(),
+            total_ms: self.total_ms.get().unwrap_or_default(),
         }
+    }
+}
+
+// === impl Mean ===
+
+impl Mean {
+    fn add(&mut self, value: Option<f64>) {
+        if let Some(value) = value {
+            self.sum += value;
+            self.count += 1;
+        }
+    }
+
+    fn get(self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum / f64::from(self.count))
     }
 }

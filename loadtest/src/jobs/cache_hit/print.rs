@@ -141,10 +141,12 @@ pub(super) fn session_stickiness(out: Out<'_>, session: &str, upstreams: &Tally)
 
 pub(super) fn averages(out: Out<'_>, averages: Averages, is_stream: bool) -> io::Result<()> {
     let Averages { requests, ttft_ms, tpot_ms, total_ms } = averages;
+    // Answers that end with their first token, or before it, have none to measure.
+    let ttft = ttft_ms.map_or("n/a".to_owned(), |ms| format!("{ms:.1} ms"));
+    let tpot = tpot_ms.map_or("n/a".to_owned(), |ms| format!("{ms:.2} ms"));
     writeln!(
         out,
-        "Averages over {requests} requests: TTFT={ttft_ms:.1} ms, TPOT={tpot_ms:.2} ms, \
-         TOTAL={total_ms:.1} ms"
+        "Averages over {requests} requests: TTFT={ttft}, TPOT={tpot}, TOTAL={total_ms:.1} ms"
     )?;
     if !is_stream {
         writeln!(out, "(not streamed: TTFT is the first byte of a finished answer)")?;
