@@ -8,17 +8,30 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::openai::{Fields, Prompt};
-use crate::tokenize::{ChatRequest, TokenizeError, Tokenizer};
+use crate::tokenize::{ChatRequest, Memo, MemoReport, TokenizeError, Tokenizer};
 
 /// Tokenizers by the names of the models that they belong to.
 #[derive(Clone, Debug, Default)]
 pub struct Tokenizers {
     by_model: HashMap<Arc<str>, Arc<Tokenizer>>,
+    memo: Arc<Memo>,
 }
 
 // === impl Tokenizers ===
 
 impl Tokenizers {
+    /// None yet; what they will make is remembered in at most so many bytes.
+    #[must_use]
+    pub fn new(memo_bytes: usize) -> Self {
+        Self { by_model: HashMap::new(), memo: Arc::new(Memo::new(memo_bytes)) }
+    }
+
+    /// What is remembered of earlier prompts.
+    #[must_use]
+    pub fn memo(&self) -> MemoReport {
+        self.memo.report()
+    }
+
     /// Loads a model's tokenizer from its folder.
     ///
     /// # Errors
@@ -30,6 +43,7 @@ impl Tokenizers {
 
     /// Takes a tokenizer that is loaded already.
     pub fn insert(&mut self, model: &str, tokenizer: Tokenizer) {
+        let tokenizer = tokenizer.with_memo(Arc::clone(&self.memo));
         self.by_model.insert(model.into(), Arc::new(tokenizer));
     }
 

@@ -4,7 +4,10 @@
 //! what `null` content means) are vLLM's and were observed on a real server; see [`ChatRequest`].
 
 mod chat;
+mod cuts;
 mod encoder;
+mod memo;
+mod pieces;
 mod python_json;
 mod stream;
 mod template;
@@ -13,23 +16,28 @@ mod template;
 mod tests;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
 
 pub use self::{
     chat::ChatRequest,
     encoder::Engine,
+    memo::{Memo, MemoReport},
     stream::TextStream,
     template::{ChatTemplate, SpecialTokens},
 };
 
-use self::encoder::Encoder;
+use self::encoder::{Encoder, PROBES};
+use self::pieces::Pieces;
 
 /// A model's tokenizer and, if it has one, its chat template.
 #[derive(Debug)]
 pub struct Tokenizer {
     encoder: Encoder,
     template: Option<ChatTemplate>,
+    pieces: Option<Pieces>,
+    memo: Option<Arc<Memo>>,
 }
 
 /// Why text could not be turned into tokens, or a tokenizer not be loaded.
@@ -101,7 +109,32 @@ impl Tokenizer {
         specials: SpecialTokens,
     ) -> Result<Self, TokenizeError> {
         let template = template.map(|source| ChatTemplate::new(source, specials)).transpose()?;
-        Ok(Self { encoder: Encoder::load(tokenizer_json)?, template })
+        let json = serde_json::from_slice(tokenizer_json)
+            .map_err(|source| TokenizeError::Json { file: "tokenizer.json", source })?;
+        let encoder = Encoder::load(tokenizer_json)?;
+        let pieces = Pieces::of(&json, &encoder, PROBES);
+        Ok(Self { encoder, template, pieces, memo: None })
+    }
+
+    /// The same tokenizer, which looks up in `memo` what was tokenized before. The ids stay the
+    /// same.
+    #[must_use]
+    pub fn with_memo(self, memo: Arc<Memo>) -> Self {
+        Self { memo: Some(memo), ..self }
+    }
+
+    /// Whether a memo can help: some tokenizers allow no cut.
+    pub fn remembers(&self) -> bool {
+        self.memo.is_some() && self.pieces.is_some()
+    }
+
+    fn ids(&self, text: &str, specials: bool) -> Result<Vec<u32>, TokenizeError> {
+        if let (Some(pieces), Some(memo)) = (&self.pieces, &self.memo)
+            && let Some(ids) = pieces.encode(&self.encoder, memo, text, specials)?
+        {
+            return Ok(ids);
+        }
+        self.encoder.encode(text, specials)
     }
 
     /// Which library encodes, and if it is the slow one, why.
@@ -112,13 +145,13 @@ impl Tokenizer {
     /// Token ids of `text`, nothing added. Special tokens written in the text are parsed as
     /// specials, as vLLM does.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
-        self.encoder.encode(text, false)
+        self.ids(text, false)
     }
 
     /// Token ids of `text` with what the post-processor adds (often a BOS): what
     /// `/v1/completions` makes of a text prompt.
     pub fn encode_with_specials(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
-        self.encoder.encode(text, true)
+        self.ids(text, true)
     }
 
     /// The text of `ids`, special tokens included. Incomplete UTF-8 becomes U+FFFD.

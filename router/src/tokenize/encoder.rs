@@ -28,7 +28,7 @@ enum Library {
 
 /// Texts on which both libraries must agree: contractions, digits, whitespace runs, code, CJK,
 /// combining marks, joined emoji, right-to-left, bytes outside the vocabulary, special tokens.
-const PROBES: &[&str] = &[
+pub(super) const PROBES: &[&str] = &[
     "",
     " ",
     "Hello! What is 2+2?",
