@@ -1,0 +1,128 @@
+"""What Hearth says a pod holds is what its engine finds, while all goes well and while nothing does."""
+
+from harness import check, expect
+from know.outcome import Confusion, Outcome
+from know.pod import LORA
+from know.world import Knowing, settle
+from processes import wait_until
+
+REQUESTS = 400
+EQUAL_SHARE = 0.99
+FAULT_S = 5
+LOSS = 0.05
+
+
+def judged(title: str, outcomes: list[Outcome]) -> Confusion:
+    """Shows the table; whatever happened, `exact` has never claimed what was not there."""
+    table = Confusion(outcomes)
+    table.show(title)
+    over = table.of("exact", "over")
+    expect(not over, f"{len(over)} predictions too high while exact: {over[0] if over else ''}")
+    return table
+
+
+def traffic(world: Knowing, count: int, seed: int) -> list[Outcome]:
+    return world.send(world.fresh_workload(seed, lora=LORA).requests(count))
+
+
+def behind_its_back(world: Knowing, count: int, seed: int) -> None:
+    """Work that the gateway knows nothing of, on every pod; blocks come and go."""
+    for pod in world.pods:
+        world.send_past_the_gateway(pod, world.fresh_workload(seed, lora=LORA).requests(count))
+
+
+@check("know/400-mixed-requests-are-predicted-exactly", stage="know", limit_s=600)
+def mixed(world: Knowing) -> None:
+    world.until_trust("exact")
+    outcomes = traffic(world, REQUESTS, seed=1)
+    table = judged("mixed", outcomes)
+    evicted = [pod.tap.kinds["BlockRemoved"] for pod in world.pods]
+    print(f"#   blocks evicted: {evicted}")
+    expect(all(evicted), "a pod that evicted nothing proves little")
+    exact = [one for one in outcomes if one.trust == "exact"]
+    expect(len(exact) >= EQUAL_SHARE * len(outcomes), f"only {len(exact)} of {len(outcomes)} exact")
+    expect(table.share_equal() >= EQUAL_SHARE, f"{table.share_equal():.4f} equal")
+    miscounted = [one for one in outcomes if one.prompt_said != one.prompt_tokens]
+    expect(not miscounted, f"{len(miscounted)} prompts of another length: {miscounted[0] if miscounted else ''}")
+
+
+@check("know/a-cut-stream-is-never-exact-and-is-caught-up", stage="know", limit_s=300)
+def cut(world: Knowing) -> None:
+    for pod in world.pods:
+        pod.cut()
+    for pod in world.pods:
+        wait_until(lambda: world.trust_of(pod) != "exact", 5, f"{pod.name} is not exact")
+    world.is_heard = False
+    during = traffic(world, 20, seed=2)
+    behind_its_back(world, 30, seed=3)
+    settle(FAULT_S)
+    for pod in world.pods:
+        pod.mend()
+    world.is_heard = True
+    wait_until(lambda: all(world.trust_of(pod) != "catching-up" for pod in world.pods), 30, "caught up")
+    rows = [world.kv_rows()[pod.address] for pod in world.pods]
+    print(f"#   after the cut: {[(row['trust'], row['doubt']) for row in rows]}")
+    after = traffic(world, 80, seed=2)
+    judged("cut for 5 s", during + after)
+
+
+@check("know/lost-batches-are-noticed", stage="know", limit_s=400)
+def lost(world: Knowing) -> None:
+    for pod in world.pods:
+        pod.events.loss = LOSS
+    outcomes = traffic(world, 150, seed=4)
+    for pod in world.pods:
+        pod.mend()
+    print(f"#   batches lost: {[pod.events.lost for pod in world.pods]}")
+    expect(any(pod.events.lost for pod in world.pods), "none was lost")
+    judged("5 % of batches lost", outcomes)
+
+
+@check("know/a-reset-cache-is-empty", stage="know", limit_s=300)
+def reset(world: Knowing) -> None:
+    warm = traffic(world, 40, seed=5)
+    for pod in world.pods:
+        # The engine tells of it with its next step, whatever that is for.
+        pod.reset_prefix_cache()
+        before = pod.tap.sequence
+        pod.step()
+        wait_until(lambda: pod.tap.sequence != before, 10, "the pod tells that it is empty")
+    world.until_heard()
+    after = traffic(world, 60, seed=5)
+    judged("reset", warm + after)
+
+
+@check("know/a-gateway-that-starts-late-says-so", stage="know", limit_s=300)
+def late(world: Knowing) -> None:
+    before = traffic(world, 40, seed=6)
+    world.stop_gateway()
+    behind_its_back(world, 40, seed=7)
+    world.start_gateway()
+    forgetful = world.pods[1]
+    wait_until(lambda: world.trust_of(forgetful) not in ("approximate", "catching-up"), 30, "replayed")
+    row = world.kv_rows()[forgetful.address]
+    expect((row["trust"], row["doubt"]) == ("uncertain", "late-start"), f"a late start is {row}")
+    world.until_trust("exact", world.pods[:1])
+    after = traffic(world, 120, seed=6)
+    print(f"#   at the end: {[world.trust_of(pod) for pod in world.pods]}")
+    judged("late start", before + after)
+
+
+@check("know/a-killed-pod-is-known-anew", stage="know", limit_s=600)
+def killed(world: Knowing) -> None:
+    before = traffic(world, 40, seed=8)
+    victim = world.pods[0]
+    victim.group.kill()
+    meanwhile = traffic(world, 20, seed=8)
+    victim.restart()
+    # Not waited for: the first requests meet a gateway that is still finding out.
+    after = traffic(world, 80, seed=8)
+    world.until_trust("exact", [victim])
+    after += traffic(world, 40, seed=8)
+    expect(any(one.pod == victim.address for one in after), "nothing went to the pod that came back")
+    judged("SIGKILL and restart", before + meanwhile + after)
+
+
+@check("know/all-together", stage="know")
+def all_together(world: Knowing) -> None:
+    judged("all", world.everything)

@@ -1,0 +1,108 @@
+"""Pods that tell, a gateway that hears them, and requests of which each is held against both."""
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from exchange import Answer, post
+from harness import Failed, World
+from hearth import Hearth
+from know.outcome import Outcome, outcome_of, usage_of
+from know.pod import BLOCK_TOKENS, KnownPod
+from know.workload import Request, Workload
+from pods import MODELS
+from processes import get, wait_until
+
+DRAINED_WITHIN_S = 10
+
+
+@dataclass
+class Knowing(World):
+    binary: Path = Path()
+    hearth: Hearth | None = None
+    # Whether the gateway can hear of a batch at all.
+    is_heard: bool = True
+    number: int = 0
+    everything: list[Outcome] = field(default_factory=list)
+
+    def start_gateway(self) -> None:
+        flags = ("--tokenizers", json.dumps({self.model: str(MODELS[self.model])}),
+                 # A last batch that was lost is looked for at once, instead of after half a minute.
+                 "--kv-events-idle", "1s", "--drain-linger", "0s", "--log-access=false")
+        self.hearth = Hearth(self.binary, [pod.url for pod in self.pods], flags)
+        self.hearth.wait_ready()
+        self.gateway = self.hearth.url
+
+    def stop_gateway(self) -> None:
+        if self.hearth:
+            self.hearth.__exit__()
+            self.hearth = None
+
+    def kv_rows(self) -> dict[str, dict]:
+        """The gateway's word on each pod's stream, by `ip:port`."""
+        page = json.loads(get(f"{self.hearth.admin_url}/pool")[1])
+        return {row["address"]: row["kv_events"] for row in page["pods"]}
+
+    def trust_of(self, pod: KnownPod) -> str:
+        return self.kv_rows()[pod.address]["trust"]
+
+    def until_trust(self, trust: str, pods: list[KnownPod] | None = None, deadline_s: float = 30) -> None:
+        for pod in pods or self.pods:
+            wait_until(lambda: self.trust_of(pod) == trust, deadline_s,
+                       f"{pod.name} {trust}; it is {self.kv_rows()[pod.address]}")
+
+    def send(self, requests) -> list[Outcome]:
+        """One after the other, each when all that the pods told of the one before was heard."""
+        outcomes = []
+        for request in requests:
+            self.number += 1
+            before = {pod.address: pod.tap.stored for pod in self.pods}
+            answer = self._posted(self.gateway, request)
+            outcome = outcome_of(self.number, request.shape, answer)
+            if request.conversation:
+                request.conversation.heard(outcome.text)
+            outcomes.append(outcome)
+            pod = next(pod for pod in self.pods if pod.address == outcome.pod)
+            self._until_told(pod, before[pod.address], usage_of(answer)[0])
+            self.until_heard([pod])
+        self.everything += outcomes
+        return outcomes
+
+    def send_past_the_gateway(self, pod: KnownPod, requests) -> None:
+        for request in requests:
+            before = pod.tap.stored
+            usage, text = usage_of(self._posted(pod.url, request))
+            if request.conversation:
+                request.conversation.heard(text)
+            self._until_told(pod, before, usage)
+        self.until_heard([pod])
+
+    def _posted(self, base: str, request: Request) -> Answer:
+        answer = post(base, request.path, request.body)
+        if answer.status != 200:
+            raise Failed(f"{request.shape}: HTTP {answer.status}: {answer.body[:300]!r}")
+        return answer
+
+    def _until_told(self, pod: KnownPod, stored_before: int, usage: dict) -> None:
+        """The pod has announced every block that this answer filled."""
+        # The last token that was generated has not been computed.
+        computed = usage["prompt_tokens"] + usage["completion_tokens"] - 1
+        cached = usage["prompt_tokens_details"]["cached_tokens"]
+        filled = computed // BLOCK_TOKENS - cached // BLOCK_TOKENS
+        wait_until(lambda: pod.tap.stored >= stored_before + filled, DRAINED_WITHIN_S,
+                   f"{pod.name} announces {filled} blocks after {usage}", 0.002)
+
+    def until_heard(self, pods: list[KnownPod] | None = None) -> None:
+        """The gateway has applied the last batch that the pods told."""
+        for pod in (pods or self.pods) if self.is_heard and self.hearth else ():
+            wait_until(lambda: self.kv_rows()[pod.address]["last_sequence"] == pod.tap.sequence,
+                       DRAINED_WITHIN_S, f"batch {pod.tap.sequence} of {pod.name} at the gateway", 0.002)
+
+    def fresh_workload(self, seed: int, **more) -> Workload:
+        return Workload(self.model, seed, **more)
+
+
+def settle(seconds: float) -> None:
+    """Lets a fault last: the time is the fault itself."""
+    time.sleep(seconds)
