@@ -1,9 +1,11 @@
 """What Hearth says a pod holds is what its engine finds, while all goes well and while nothing does."""
 
+import time
+
 from harness import check, expect
 from know.outcome import Confusion, Outcome
 from know.pod import LORA
-from know.world import Knowing, settle
+from know.world import Knowing
 from processes import wait_until
 
 REQUESTS = 400
@@ -48,18 +50,14 @@ def mixed(world: Knowing) -> None:
 
 @check("know/a-cut-stream-is-never-exact-and-is-caught-up", stage="know", limit_s=300)
 def cut(world: Knowing) -> None:
-    for pod in world.pods:
-        pod.cut()
-    for pod in world.pods:
-        wait_until(lambda: world.trust_of(pod) != "exact", 5, f"{pod.name} is not exact")
-    world.is_heard = False
-    during = traffic(world, 20, seed=2)
-    behind_its_back(world, 30, seed=3)
-    settle(FAULT_S)
-    for pod in world.pods:
-        pod.mend()
-    world.is_heard = True
-    wait_until(lambda: all(world.trust_of(pod) != "catching-up" for pod in world.pods), 30, "caught up")
+    with world.cut():
+        for pod in world.pods:
+            wait_until(lambda: world.trust_of(pod) != "exact", 5, f"{pod.name} is not exact")
+        ends = time.monotonic() + FAULT_S
+        during = traffic(world, 20, seed=2)
+        behind_its_back(world, 30, seed=3)
+        time.sleep(max(0.0, ends - time.monotonic()))
+    world.until_heard()
     rows = [world.kv_rows()[pod.address] for pod in world.pods]
     print(f"#   after the cut: {[(row['trust'], row['doubt']) for row in rows]}")
     after = traffic(world, 80, seed=2)
@@ -68,13 +66,15 @@ def cut(world: Knowing) -> None:
 
 @check("know/lost-batches-are-noticed", stage="know", limit_s=400)
 def lost(world: Knowing) -> None:
-    for pod in world.pods:
-        pod.events.loss = LOSS
-    outcomes = traffic(world, 150, seed=4)
-    for pod in world.pods:
-        pod.mend()
+    # A last batch that was lost is looked for after this, instead of after half a minute.
+    world.stop_gateway()
+    world.start_gateway("--kv-events-idle", "1s")
+    with world.losing(LOSS):
+        outcomes = traffic(world, 150, seed=4)
     print(f"#   batches lost: {[pod.events.lost for pod in world.pods]}")
     expect(any(pod.events.lost for pod in world.pods), "none was lost")
+    world.stop_gateway()
+    world.start_gateway()
     judged("5 % of batches lost", outcomes)
 
 
