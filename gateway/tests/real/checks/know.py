@@ -78,6 +78,37 @@ def lost(world: Knowing) -> None:
     judged("5 % of batches lost", outcomes)
 
 
+@check("know/batches-lost-for-good-are-doubted", stage="know", limit_s=400)
+def lost_for_good(world: Knowing) -> None:
+    with world.losing(LOSS, with_history=False):
+        outcomes = traffic(world, 120, seed=9)
+    judged("5 % of batches lost, no history", outcomes)
+    world.stop_gateway()
+    world.start_gateway()
+
+
+@check("know/a-frozen-stream", stage="know", limit_s=300)
+def frozen(world: Knowing) -> None:
+    before = traffic(world, 30, seed=10)
+    with world.frozen():
+        ends = time.monotonic() + FAULT_S
+        during = traffic(world, 15, seed=10)
+        time.sleep(max(0.0, ends - time.monotonic()))
+    world.until_heard()
+    after = traffic(world, 30, seed=10)
+    Confusion(during).show("while frozen")
+    judged("frozen: before and after", before + after)
+
+
+@check("know/three-at-a-time", stage="know", limit_s=300)
+def concurrent(world: Knowing) -> None:
+    requests = list(world.fresh_workload(11, lora=LORA).requests(150))
+    outcomes = []
+    for i in range(0, len(requests), 3):
+        outcomes += world.send_at_once(requests[i:i + 3])
+    Confusion(outcomes).show("three at a time")
+
+
 @check("know/a-reset-cache-is-empty", stage="know", limit_s=300)
 def reset(world: Knowing) -> None:
     warm = traffic(world, 40, seed=5)

@@ -64,7 +64,7 @@ class Workload:
 
     def _dressed(self, request: Request) -> dict:
         body = {"model": self.model, "temperature": 0, "ignore_eos": True,
-                "max_tokens": self.random.choice((1, 2, 8, 30, 45))} | request.body
+                "max_tokens": self.random.choice((1, 1, 2, 8, 40))} | request.body
         if self.random.random() < 0.3 and "stream" not in body:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return body

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,18 +56,29 @@ class Knowing(World):
 
     def send(self, requests) -> list[Outcome]:
         """One after the other, each when all that the pods told of the one before was heard."""
+        return [one for request in requests for one in self.send_at_once([request])]
+
+    def send_at_once(self, requests: list[Request]) -> list[Outcome]:
+        """All at the same time; returns when everything that the pods told of them was heard."""
+        before = {pod.address: pod.tap.stored for pod in self.pods}
+        if len(requests) == 1:
+            answers = [self._posted(self.gateway, requests[0])]
+        else:
+            with ThreadPoolExecutor(len(requests)) as threads:
+                answers = list(threads.map(lambda one: self._posted(self.gateway, one), requests))
         outcomes = []
-        for request in requests:
+        for request, answer in zip(requests, answers):
             self.number += 1
-            before = {pod.address: pod.tap.stored for pod in self.pods}
-            answer = self._posted(self.gateway, request)
             outcome = outcome_of(self.number, request.shape, answer)
             if request.conversation:
                 request.conversation.heard(outcome.text)
             outcomes.append(outcome)
-            pod = next(pod for pod in self.pods if pod.address == outcome.pod)
-            self._until_told(pod, before[pod.address], usage_of(answer)[0])
-            self.until_heard([pod])
+        for pod in self.pods:
+            usages = [usage_of(answer)[0] for answer, outcome in zip(answers, outcomes)
+                      if outcome.pod == pod.address]
+            if usages:
+                self._until_told(pod, before[pod.address], usages)
+                self.until_heard([pod])
         self.everything += outcomes
         return outcomes
 
@@ -76,7 +88,7 @@ class Knowing(World):
             usage, text = usage_of(self._posted(pod.url, request))
             if request.conversation:
                 request.conversation.heard(text)
-            self._until_told(pod, before, usage)
+            self._until_told(pod, before, [usage])
         self.until_heard([pod])
 
     def _posted(self, base: str, request: Request) -> Answer:
@@ -85,14 +97,11 @@ class Knowing(World):
             raise Failed(f"{request.shape}: HTTP {answer.status}: {answer.body[:300]!r}")
         return answer
 
-    def _until_told(self, pod: KnownPod, stored_before: int, usage: dict) -> None:
-        """The pod has announced every block that this answer filled."""
-        # The last token that was generated has not been computed.
-        computed = usage["prompt_tokens"] + usage["completion_tokens"] - 1
-        cached = usage["prompt_tokens_details"]["cached_tokens"]
-        filled = computed // BLOCK_TOKENS - cached // BLOCK_TOKENS
+    def _until_told(self, pod: KnownPod, stored_before: int, usages: list[dict]) -> None:
+        """The pod has announced every block that these answers filled."""
+        filled = sum(map(blocks_filled, usages))
         wait_until(lambda: pod.tap.stored >= stored_before + filled, DRAINED_WITHIN_S,
-                   f"{pod.name} announces {filled} blocks after {usage}", 0.002)
+                   f"{pod.name} announces {filled} blocks after {usages}", 0.002)
 
     def until_heard(self, pods: list[KnownPod] | None = None) -> None:
         """The gateway has applied the last batch that the pods told."""
@@ -121,12 +130,27 @@ class Knowing(World):
             self.is_heard = True
 
     @contextlib.contextmanager
-    def losing(self, share: float):
-        """That share of the batches never arrives; the history has them."""
+    def frozen(self):
+        """The streams stay open and silent until the end of the block, then all of it comes."""
+        self.is_heard = False
+        try:
+            for pod in self.pods:
+                pod.events.freeze()
+            yield
+        finally:
+            for pod in self.pods:
+                pod.mend()
+            self.is_heard = True
+
+    @contextlib.contextmanager
+    def losing(self, share: float, with_history: bool = True):
+        """That share of the batches never arrives; the history, if there is one, has them."""
         self.is_lossy = True
         try:
             for pod in self.pods:
                 pod.events.loss = share
+                if not with_history:
+                    pod.replay.cut()
             yield
         finally:
             for pod in self.pods:
@@ -135,3 +159,10 @@ class Knowing(World):
 
     def fresh_workload(self, seed: int, **more) -> Workload:
         return Workload(self.model, seed, **more)
+
+
+def blocks_filled(usage: dict) -> int:
+    """The last token that was generated has not been computed."""
+    computed = usage["prompt_tokens"] + usage["completion_tokens"] - 1
+    cached = usage["prompt_tokens_details"]["cached_tokens"]
+    return computed // BLOCK_TOKENS - cached // BLOCK_TOKENS
