@@ -5,6 +5,7 @@ import time
 from harness import check, expect
 from know.outcome import Confusion, Outcome
 from know.pod import LORA
+from know.workload import COMPLETIONS, Request
 from know.world import Knowing
 from processes import wait_until
 
@@ -87,17 +88,32 @@ def lost_for_good(world: Knowing) -> None:
     world.start_gateway()
 
 
-@check("know/a-frozen-stream", stage="know", limit_s=300)
+@check("know/a-frozen-stream-is-found-out", stage="know", limit_s=300)
 def frozen(world: Knowing) -> None:
     before = traffic(world, 30, seed=10)
+    world.until_trust("exact")
+    replays = {pod.address: world.kv_rows()[pod.address]["replays"] for pod in world.pods}
     with world.frozen():
-        ends = time.monotonic() + FAULT_S
-        during = traffic(world, 15, seed=10)
-        time.sleep(max(0.0, ends - time.monotonic()))
+        for pod in world.pods:
+            push_out(world, pod)
+        # Nothing can tell a silent line from an idle engine at once: its metrics do, seconds later.
+        during = traffic(world, 10, seed=10)
+        Confusion(during).show("while frozen")
+        for pod in world.pods:
+            wait_until(lambda: world.kv_rows()[pod.address]["replays"] > replays[pod.address], 30,
+                       f"{pod.name} is asked for what it did not say")
+        found_out = traffic(world, 10, seed=10)
+        Confusion(found_out).show("still frozen, found out")
     world.until_heard()
     after = traffic(world, 30, seed=10)
-    Confusion(during).show("while frozen")
     judged("frozen: before and after", before + after)
+
+
+def push_out(world: Knowing, pod) -> None:
+    """Prompts that nobody asks for again take most of the blocks."""
+    workload = world.fresh_workload(pod.port)
+    bodies = ({"model": world.model, "prompt": workload.ids(2500), "max_tokens": 1} for _ in range(3))
+    world.send_past_the_gateway(pod, [Request("ids", COMPLETIONS, body) for body in bodies])
 
 
 @check("know/three-at-a-time", stage="know", limit_s=300)
@@ -121,6 +137,17 @@ def reset(world: Knowing) -> None:
     world.until_heard()
     after = traffic(world, 60, seed=5)
     judged("reset", warm + after)
+
+
+@check("know/a-reset-that-no-step-has-told-costs-a-request-a-pod", stage="know", limit_s=120)
+def untold_reset(world: Knowing) -> None:
+    traffic(world, 30, seed=12)
+    for pod in world.pods:
+        pod.reset_prefix_cache()
+    table = Confusion(traffic(world, 30, seed=12))
+    table.show("reset, not told yet")
+    over = [one.pod for one in table.outcomes if one.verdict == "over"]
+    expect(len(over) == len(set(over)), f"predictions too high: {over}")
 
 
 @check("know/a-gateway-that-starts-late-says-so", stage="know", limit_s=300)

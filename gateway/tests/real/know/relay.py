@@ -16,6 +16,7 @@ class Relay:
         self.target_port = target_port
         self.loss = 0.0
         self.lost = 0
+        self.lost_sequence: int | None = None
         self._random = random.Random(seed)
         self._closed = False
         self._flows = threading.Event()
@@ -80,18 +81,19 @@ class Relay:
         """ZMTP 3: a greeting of 64 bytes, then frames; a message ends with a frame without MORE."""
         with source.makefile("rb") as reader:
             sink.sendall(_exactly(reader, GREETING_BYTES))
-            message = b""
+            frames: list[bytes] = []
             while True:
                 flags, frame = _frame(reader)
-                message += frame
+                frames.append(frame)
                 if flags & MORE:
                     continue
                 self._flows.wait()
                 if not flags & COMMAND and self._random.random() < self.loss:
                     self.lost += 1
+                    self.lost_sequence = int.from_bytes(frames[1][-8:], "big")
                 else:
-                    sink.sendall(message)
-                message = b""
+                    sink.sendall(b"".join(frames))
+                frames.clear()
 
     def __enter__(self):
         return self

@@ -24,8 +24,10 @@ class Knowing(World):
     hearth: Hearth | None = None
     # Whether the gateway can hear of a batch at all.
     is_heard: bool = True
-    # Whether batches are being lost: only of a pod that it calls exact must it then know the last.
+    # Whether batches are being lost: only of a pod that it calls exact must it then know the last,
     is_lossy: bool = False
+    # and, if that one was lost, only if it can ask for it.
+    has_history: bool = True
     number: int = 0
     everything: list[Outcome] = field(default_factory=list)
 
@@ -113,7 +115,8 @@ class Knowing(World):
 
     def _has_heard(self, pod: KnownPod) -> bool:
         row = self.kv_rows()[pod.address]
-        excused = self.is_lossy and row["trust"] != "exact"
+        is_last_lost = pod.events.lost_sequence == pod.tap.sequence
+        excused = self.is_lossy and (row["trust"] != "exact" or is_last_lost and not self.has_history)
         return excused or row["last_sequence"] == pod.tap.sequence
 
     @contextlib.contextmanager
@@ -145,7 +148,7 @@ class Knowing(World):
     @contextlib.contextmanager
     def losing(self, share: float, with_history: bool = True):
         """That share of the batches never arrives; the history, if there is one, has them."""
-        self.is_lossy = True
+        self.is_lossy, self.has_history = True, with_history
         try:
             for pod in self.pods:
                 pod.events.loss = share
@@ -155,7 +158,7 @@ class Knowing(World):
         finally:
             for pod in self.pods:
                 pod.mend()
-            self.is_lossy = False
+            self.is_lossy, self.has_history = False, True
 
     def fresh_workload(self, seed: int, **more) -> Workload:
         return Workload(self.model, seed, **more)
