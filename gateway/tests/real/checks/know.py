@@ -15,9 +15,10 @@ FAULT_S = 5
 LOSS = 0.05
 
 
-def judged(title: str, outcomes: list[Outcome]) -> Confusion:
+def judged(world: Knowing, title: str, outcomes: list[Outcome]) -> Confusion:
     """Shows the table; whatever happened, `exact` has never claimed what was not there."""
     table = Confusion(outcomes)
+    world.everything.append(table)
     table.show(title)
     over = table.of("exact", "over")
     expect(not over, f"{len(over)} predictions too high while exact: {over[0] if over else ''}")
@@ -38,7 +39,7 @@ def behind_its_back(world: Knowing, count: int, seed: int) -> None:
 def mixed(world: Knowing) -> None:
     world.until_trust("exact")
     outcomes = traffic(world, REQUESTS, seed=1)
-    table = judged("mixed", outcomes)
+    table = judged(world, "mixed", outcomes)
     evicted = [pod.tap.kinds["BlockRemoved"] for pod in world.pods]
     print(f"#   blocks evicted: {evicted}")
     expect(all(evicted), "a pod that evicted nothing proves little")
@@ -61,8 +62,8 @@ def cut(world: Knowing) -> None:
     world.until_heard()
     rows = [world.kv_rows()[pod.address] for pod in world.pods]
     print(f"#   after the cut: {[(row['trust'], row['doubt']) for row in rows]}")
-    after = traffic(world, 80, seed=2)
-    judged("cut for 5 s", during + after)
+    after = traffic(world, 60, seed=2)
+    judged(world, "cut for 5 s", during + after)
 
 
 @check("know/lost-batches-are-noticed", stage="know", limit_s=400)
@@ -71,19 +72,19 @@ def lost(world: Knowing) -> None:
     world.stop_gateway()
     world.start_gateway("--kv-events-idle", "1s")
     with world.losing(LOSS):
-        outcomes = traffic(world, 150, seed=4)
+        outcomes = traffic(world, 120, seed=4)
     print(f"#   batches lost: {[pod.events.lost for pod in world.pods]}")
     expect(any(pod.events.lost for pod in world.pods), "none was lost")
     world.stop_gateway()
     world.start_gateway()
-    judged("5 % of batches lost", outcomes)
+    judged(world, "5 % of batches lost", outcomes)
 
 
 @check("know/batches-lost-for-good-are-doubted", stage="know", limit_s=400)
 def lost_for_good(world: Knowing) -> None:
     with world.losing(LOSS, with_history=False):
         outcomes = traffic(world, 120, seed=9)
-    judged("5 % of batches lost, no history", outcomes)
+    judged(world, "5 % of batches lost, no history", outcomes)
     world.stop_gateway()
     world.start_gateway()
 
@@ -106,7 +107,7 @@ def frozen(world: Knowing) -> None:
         Confusion(found_out).show("still frozen, found out")
     world.until_heard()
     after = traffic(world, 30, seed=10)
-    judged("frozen: before and after", before + after)
+    judged(world, "frozen: before and after", before + after)
 
 
 def push_out(world: Knowing, pod) -> None:
@@ -136,34 +137,38 @@ def reset(world: Knowing) -> None:
         wait_until(lambda: pod.tap.sequence != before, 10, "the pod tells that it is empty")
     world.until_heard()
     after = traffic(world, 60, seed=5)
-    judged("reset", warm + after)
+    judged(world, "reset", warm + after)
 
 
-@check("know/a-reset-that-no-step-has-told-costs-a-request-a-pod", stage="know", limit_s=120)
+@check("know/a-reset-that-no-step-has-told-costs-one-request", stage="know", limit_s=120)
 def untold_reset(world: Knowing) -> None:
-    traffic(world, 30, seed=12)
+    request = next(world.fresh_workload(12).requests(1))
+    traffic(world, 10, seed=12)
+    world.send([request, request])
     for pod in world.pods:
         pod.reset_prefix_cache()
-    table = Confusion(traffic(world, 30, seed=12))
-    table.show("reset, not told yet")
-    over = [one.pod for one in table.outcomes if one.verdict == "over"]
-    expect(len(over) == len(set(over)), f"predictions too high: {over}")
+    # The engine's next step is this very request: nobody can know before it.
+    first, *others = world.send([request] * 3)
+    Confusion([first, *others]).show("reset, not told yet")
+    # While it ran, the engine told of the blocks that it filled again: these are to be kept.
+    wrong = [one for one in others if one.pod == first.pod and one.verdict != "equal"]
+    expect(not wrong, f"after {first}: {wrong[0] if wrong else ''}")
 
 
 @check("know/a-gateway-that-starts-late-says-so", stage="know", limit_s=300)
 def late(world: Knowing) -> None:
-    before = traffic(world, 40, seed=6)
+    before = traffic(world, 30, seed=6)
     world.stop_gateway()
-    behind_its_back(world, 40, seed=7)
+    behind_its_back(world, 30, seed=7)
     world.start_gateway()
     forgetful = world.pods[1]
     wait_until(lambda: world.trust_of(forgetful) not in ("approximate", "catching-up"), 30, "replayed")
     row = world.kv_rows()[forgetful.address]
     expect((row["trust"], row["doubt"]) == ("uncertain", "late-start"), f"a late start is {row}")
     world.until_trust("exact", world.pods[:1])
-    after = traffic(world, 120, seed=6)
+    after = traffic(world, 80, seed=6)
     print(f"#   at the end: {[world.trust_of(pod) for pod in world.pods]}")
-    judged("late start", before + after)
+    judged(world, "late start", before + after)
 
 
 @check("know/a-killed-pod-is-known-anew", stage="know", limit_s=600)
@@ -174,13 +179,13 @@ def killed(world: Knowing) -> None:
     meanwhile = traffic(world, 20, seed=8)
     victim.restart()
     # Not waited for: the first requests meet a gateway that is still finding out.
-    after = traffic(world, 80, seed=8)
+    after = traffic(world, 60, seed=8)
     world.until_trust("exact", [victim])
-    after += traffic(world, 40, seed=8)
+    after += traffic(world, 20, seed=8)
     expect(any(one.pod == victim.address for one in after), "nothing went to the pod that came back")
-    judged("SIGKILL and restart", before + meanwhile + after)
+    judged(world, "SIGKILL and restart", before + meanwhile + after)
 
 
 @check("know/all-together", stage="know")
 def all_together(world: Knowing) -> None:
-    judged("all", world.everything)
+    judged(world, "all", [one for table in world.everything for one in table.outcomes])

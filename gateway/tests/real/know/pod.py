@@ -32,11 +32,11 @@ class KnownPod:
         config = self._events_config(self.publish_port, self.replay_port)
         announced = self._events_config(self.events.port, self.replay.port)
         extra = ("--num-gpu-blocks-override", str(BLOCKS), "--kv-events-config", json.dumps(config),
-                 "--middleware", "announce.Announce")
+                 "--middleware", "announce.Announce",
+                 "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
         if self.model == "know":
             extra += ("--enable-lora", "--max-loras", "1", "--max-lora-rank", "8",
-                      "--lora-modules", f"{LORA}={MODELS['know'].with_name('tiny-lora')}",
-                      "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+                      "--lora-modules", f"{LORA}={MODELS['know'].with_name('tiny-lora')}")
         env = {"VLLM_SERVER_DEV_MODE": "1",  # for /reset_prefix_cache
                "PYTHONPATH": str(Path(__file__).with_name("middleware")),
                "KV_EVENT_SOURCES": json.dumps({"0": announced})}

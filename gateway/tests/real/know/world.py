@@ -9,7 +9,7 @@ from pathlib import Path
 from exchange import Answer, post
 from harness import Failed, World
 from hearth import Hearth
-from know.outcome import Outcome, outcome_of, usage_of
+from know.outcome import Confusion, Outcome, outcome_of, usage_of
 from know.pod import BLOCK_TOKENS, KnownPod
 from know.workload import Request, Workload
 from pods import MODELS
@@ -29,7 +29,8 @@ class Knowing(World):
     # and, if that one was lost, only if it can ask for it.
     has_history: bool = True
     number: int = 0
-    everything: list[Outcome] = field(default_factory=list)
+    # The tables of all checks that were judged.
+    everything: list[Confusion] = field(default_factory=list)
 
     def start_gateway(self, *more: str) -> None:
         flags = ("--tokenizers", json.dumps({self.model: str(MODELS[self.model])}),
@@ -81,7 +82,6 @@ class Knowing(World):
             if usages:
                 self._until_told(pod, before[pod.address], usages)
                 self.until_heard([pod])
-        self.everything += outcomes
         return outcomes
 
     def send_past_the_gateway(self, pod: KnownPod, requests) -> None:
