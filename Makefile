@@ -15,7 +15,7 @@ demo: ## Build, start three simulated pods with Hearth in front, run the cache-h
 test: ## The whole hermetic suite
 	$(CARGO) test --workspace
 
-test-real: ## Real vLLM on CPU, real clients, real load tools (ONLY="name ...": only checks so named)
+test-real: ## Real vLLM on CPU, real clients, real load tools, KV events through faults: 18 min (ONLY="name ...": only checks so named)
 	gateway/tests/real/run.sh $(ONLY)
 
 bench: ## Every speed and memory bar, beside Envoy

@@ -14,9 +14,13 @@ import checks.bytes
 import checks.clients
 import checks.warmth
 import checks.load_tools
-import checks.failures  # noqa: F401  (declared last: it kills a pod)
+import checks.failures  # noqa: F401  (the last of its stage: it kills a pod)
+import checks.tokens
+import checks.know  # noqa: F401
 from harness import CHECKS, World, run
 from hearth import Hearth
+from know.pod import KnownPod
+from know.world import Knowing
 from processes import exit_on_sigterm
 from pods import Running, Server
 
@@ -26,6 +30,21 @@ STAGES = {
              "--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),
     "smol": (),
 }
+# Batches of history that each pod keeps: all, or so few that they are soon gone.
+KNOW_STAGES = {"know": (10_000, 24), "know-smol": (10_000,)}
+
+
+@contextlib.contextmanager
+def knowing(stage: str, options):
+    with contextlib.ExitStack() as stack:
+        pods = [stack.enter_context(KnownPod(f"{stage}-{i}", stage, batches))
+                for i, batches in enumerate(KNOW_STAGES[stage], 1)]
+        for pod in pods:
+            pod.wait_ready()
+        world = Knowing(stage, "", pods, binary=options.hearth)
+        stack.callback(world.stop_gateway)
+        world.start_gateway()
+        yield world
 
 
 @contextlib.contextmanager
@@ -61,11 +80,15 @@ def main() -> int:
 
     chosen = [one for one in CHECKS if not options.words or any(w in one.name for w in options.words)]
     passed = failed = 0
-    for stage in STAGES:
+    for stage in (*STAGES, *KNOW_STAGES):
         of_stage = [one for one in chosen if one.stage == stage]
         if not of_stage:
             continue
-        with world_of(stage, options) as world:
+        is_know = stage in KNOW_STAGES
+        if is_know and (options.pods or options.gateway):
+            print(f"# {stage}: skipped, it starts and kills pods and gateways of its own")
+            continue
+        with (knowing if is_know else world_of)(stage, options) as world:
             ok, not_ok = run(of_stage, world)
         passed, failed = passed + ok, failed + not_ok
     print(f"{passed} ok, {failed} not ok")

