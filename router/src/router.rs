@@ -212,6 +212,7 @@ impl Router {
                 prompt_tokens: query.prompt.tokens,
                 trust: chosen.trust,
             },
+            told_batches: endpoint.kv_events.batches(),
             endpoint,
             booking,
             cold_tokens: chosen.cold_tokens,

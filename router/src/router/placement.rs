@@ -29,6 +29,8 @@ pub struct Placement {
     pub(super) knowledge: Arc<Knowledge>,
     pub(super) chain: Arc<Vec<BlockHash>>,
     pub(super) block_tokens: u32,
+    /// Batches that the pod had told when it was chosen.
+    pub(super) told_batches: u64,
     pub(super) held_since_ms: u64,
     pub(super) placed_ms: u64,
     pub(super) placed_at: Instant,
@@ -123,11 +125,15 @@ impl Placement {
         }
     }
 
-    /// What the pod claimed to hold and did not use, it does not hold.
+    /// What the pod claimed to hold and did not use, it does not hold, unless it has told of its
+    /// cache since: then the prediction was old, and what is known now may be right. An engine whose
+    /// cache was emptied tells of that together with what it then stored for this very request, and
+    /// never tells of a hit.
     fn correct_what_was_told(&self, cached_tokens: u32) {
         let predicted = self.decision.matched_tokens;
         self.endpoint.kv_events.compare(predicted, cached_tokens);
-        if cached_tokens < predicted {
+        let is_old = self.endpoint.kv_events.batches() != self.told_batches;
+        if cached_tokens < predicted && !is_old {
             let depth = (cached_tokens / self.block_tokens.max(1)) as usize;
             self.knowledge.told.truncate(self.booking.slot(), &self.chain, depth);
         }

@@ -120,6 +120,12 @@ impl KvStatus {
         decode(self.trust.load(Ordering::Acquire))
     }
 
+    /// How many batches were applied. One atomic load.
+    #[must_use]
+    pub fn batches(&self) -> u64 {
+        self.counts.batches.load(Ordering::Acquire)
+    }
+
     /// Holds a prediction against what the engine found in its cache, both in tokens.
     pub fn compare(&self, predicted: u32, cached: u32) {
         if let Some(verdict) = self.calibration.compare(self.trust(), predicted, cached) {
