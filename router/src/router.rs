@@ -19,12 +19,13 @@ use crate::memory::{Assumption, Memory, Sent};
 use crate::openai::{self, Api, Fields, Prompt};
 use crate::policy::{self, Ask, Candidate, PolicyName, Table};
 use crate::pool::{Endpoint, Pool, Snapshot};
-use crate::prompt::{self, Tokenizers};
+use crate::prompt;
 use crate::query::{PromptBlocks, Query};
 use crate::refusal::Refusal;
 use crate::session;
 use crate::text_rate::TextRates;
 use crate::tokenize::Tokenizer;
+use crate::tokenizers::Tokenizers;
 
 /// The brain: everything that deciding needs, shared by all requests.
 #[derive(Debug)]
@@ -116,6 +117,12 @@ impl Router {
     #[must_use]
     pub fn bookings(&self) -> &Arc<Bookings> {
         &self.bookings
+    }
+
+    /// The tokenizers.
+    #[must_use]
+    pub fn tokenizers(&self) -> &Tokenizers {
+        &self.tokenizers
     }
 
     /// What we know of the pods' caches.

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use router::Router;
 use router::bookings::{Load, Totals};
 use router::pool::Snapshot;
+use router::tokenize::MemoReport;
+use router::{Router, TokenizerReport};
 
 /// What the router knows at one moment.
 #[derive(Clone, Debug)]
@@ -20,6 +21,10 @@ pub struct Reading {
     pub index_blocks: usize,
     /// Bytes of the index.
     pub index_bytes: usize,
+    /// Which tokenizers are in force.
+    pub tokenizers: Vec<TokenizerReport>,
+    /// What is remembered of earlier prompts' tokens.
+    pub memo: MemoReport,
 }
 
 /// Takes readings.
@@ -41,6 +46,8 @@ impl Readings {
                 booked: bookings.totals(),
                 index_blocks: router.knowledge().sent.blocks(),
                 index_bytes: router.knowledge().sent.bytes(),
+                tokenizers: router.tokenizers().report(),
+                memo: router.tokenizers().memo(),
             }
         })
     }
@@ -107,6 +114,13 @@ pub(crate) mod tests {
             booked: Totals { prefill_tokens: 100, requests: 2 },
             index_blocks: 12,
             index_bytes: 3456,
+            tokenizers: vec![TokenizerReport {
+                model: "tiny".into(),
+                source: "hf:owner/tiny".to_owned(),
+                state: "failed",
+                trouble: Some("tokenizer.json: no route to host".to_owned()),
+            }],
+            memo: MemoReport { bytes: 4567, found_tokens: 900, made_tokens: 100 },
         }
     }
 }
