@@ -105,16 +105,19 @@ impl Foreign<'_> {
             Some(json) => Some(value(json)?),
             None => None,
         };
-        let (of_messages, of_tools): (fn(Option<&Value>, &Value) -> _, fn(&Value) -> _) =
-            match self.api {
-                Api::Responses => (responses::messages, responses::tools),
-                _ => (anthropic::messages, anthropic::tools),
-            };
-        let tools = match self.tools {
-            Some(json) => Some(of_tools(&value(json)?)?),
+        let tools = match self.tools.map(value) {
+            Some(json) => Some(match self.api {
+                Api::Responses => responses::tools(&json?),
+                _ => anthropic::tools(&json?),
+            }?),
             None => None,
         };
-        Some((of_messages(before.as_ref(), &value(self.messages)?)?, tools))
+        let messages = value(self.messages)?;
+        let messages = match self.api {
+            Api::Responses => responses::messages(before.as_ref(), &messages),
+            _ => anthropic::messages(before.as_ref(), &messages),
+        };
+        Some((messages?, tools))
     }
 }
 
