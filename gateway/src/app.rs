@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt as _, future};
@@ -10,6 +9,7 @@ use pingora_core::services::Service as _;
 use prometheus::Registry;
 use router::feed::kv_events::KvSink;
 use router::pool::{self, PoolGuard};
+use router::tokenize::{Hub, TokenizerSource};
 use router::{Knowledge, Router, Tokenizers};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -67,12 +67,12 @@ pub enum StartError {
     #[error(transparent)]
     Pool(#[from] pool::StartError),
     /// A tokenizer.
-    #[error("tokenizers: {model}: {}: {source}", dir.display())]
+    #[error("tokenizers: {model}: {from}: {source}")]
     Tokenizer {
         /// Of which model.
         model: String,
-        /// Its folder.
-        dir: PathBuf,
+        /// Where it should come from.
+        from: TokenizerSource,
         /// Why.
         source: router::tokenize::TokenizeError,
     },
@@ -104,6 +104,7 @@ impl App {
         let (stop, stopped) = watch::channel(false);
 
         let (router, pool) = brain(&config)?;
+        tasks.spawn(until(stopped.clone(), fetch_tokenizers(router.tokenizers().clone())));
         let readings = readings(&router, &registry)?;
 
         let mut sockets = Sockets::default();
@@ -120,8 +121,7 @@ impl App {
         let tls_addr = secure.as_ref().map(|(addr, _)| *addr);
 
         let (access_log, writer) = access_log(&config, &metrics)?;
-        let drain = Drain::default();
-        let held = metrics.body_bytes_held.clone();
+        let (drain, held) = (Drain::default(), metrics.body_bytes_held.clone());
         let gateway = Gateway::new(Parts {
             config: Arc::clone(&config),
             router: Arc::clone(&router),
@@ -289,12 +289,19 @@ fn reloader(
     Ok(Some((addr, Reloader::open(cert, key, metrics.clone())?)))
 }
 
+/// Downloads the tokenizers that are not on this machine, then waits for the end.
+async fn fetch_tokenizers(tokenizers: Tokenizers) {
+    tokenizers.fetch(&Hub::from_env()).await;
+    future::pending::<()>().await;
+}
+
 fn tokenizers(config: &Config) -> Result<Tokenizers, StartError> {
-    let mut tokenizers = Tokenizers::default();
-    for (model, dir) in &config.tokenizers {
-        tokenizers.load(model, dir).map_err(|source| StartError::Tokenizer {
+    let (mut tokenizers, hub) =
+        (Tokenizers::new(config.tokenizing.memo_bytes.len()), Hub::from_env());
+    for (model, from) in &config.tokenizers {
+        tokenizers.load(model, from, &hub).map_err(|source| StartError::Tokenizer {
             model: model.clone(),
-            dir: dir.clone(),
+            from: from.clone(),
             source,
         })?;
     }

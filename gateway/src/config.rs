@@ -17,12 +17,13 @@ mod words;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use router::discovery::{DiscoverySettings, KubernetesSettings, StaticEndpoint};
 use router::feed::kv_events::KvEventsSettings;
 use router::policy;
 use router::pool::PoolSettings;
+use router::tokenize::TokenizerSource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +33,7 @@ pub use keys::{Key, Kind, keys};
 pub use load::{Loaded, Origin, Setting, load_over};
 pub use reference::write_reference;
 pub use sections::{
-    Cors, Deadlines, Drain, Forwarded, KvIndex, Limits, Log, LogFormat, Retry, Tls,
+    Cors, Deadlines, Drain, Forwarded, KvIndex, Limits, Log, LogFormat, Retry, Tls, Tokenizing,
 };
 
 /// Everything that can be set.
@@ -60,9 +61,13 @@ pub struct Config {
     pub kv_index: KvIndex,
     /// Hearing from the pods themselves what they hold.
     pub kv_events: KvEventsSettings,
-    /// Tokenizers, as `MODEL: DIR`, a folder with `tokenizer.json` and `tokenizer_config.json`. A
-    /// model without one is matched by the bytes of its prompts.
-    pub tokenizers: BTreeMap<String, PathBuf>,
+    /// Tokenizers, as `MODEL: DIR`, a folder with `tokenizer.json` and `tokenizer_config.json`, or as
+    /// `MODEL: hf:REPO[@REVISION]`, from the Hugging Face cache or else downloaded (`HF_HUB_CACHE`,
+    /// `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` count). A model without one is
+    /// matched by the bytes of its prompts.
+    pub tokenizers: BTreeMap<String, TokenizerSource>,
+    /// Turning prompts into tokens.
+    pub tokenizing: Tokenizing,
     /// How long each phase of a request may take.
     pub deadlines: Deadlines,
     /// What may be held at once.
@@ -95,6 +100,7 @@ impl Default for Config {
             kv_index: KvIndex::default(),
             kv_events: KvEventsSettings::default(),
             tokenizers: BTreeMap::new(),
+            tokenizing: Tokenizing::default(),
             deadlines: Deadlines::default(),
             limits: Limits::default(),
             retry: Retry::default(),

@@ -21,12 +21,13 @@ pub mod session;
 mod text_rate;
 pub mod tls;
 pub mod tokenize;
+mod tokenizers;
 pub mod units;
 pub mod why;
 
 pub use conversations::{End, Home};
 pub use feed::kv_events::Trust;
 pub use knowledge::Knowledge;
-pub use prompt::Tokenizers;
 pub use refusal::Refusal;
 pub use router::{Decision, Placement, Router};
+pub use tokenizers::{TokenizerReport, Tokenizers};

@@ -1,13 +1,15 @@
 //! What a request says: the API it calls and the few fields that routing reads.
 
+mod anthropic;
 mod guard;
 mod members;
 mod request;
+mod responses;
 mod scan;
 mod text;
 
 pub use guard::{GUARDED_FIELDS, without};
-pub use request::{BadBody, Fields, Prompt, read};
+pub use request::{BadBody, Fields, Foreign, Prompt, read};
 pub use scan::BadJson;
 
 /// The generation APIs: POSTs whose body decides where they go.

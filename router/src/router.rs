@@ -21,11 +21,12 @@ use crate::memory::{Assumption, Memory, Sent};
 use crate::openai::{self, Api, Fields, Prompt};
 use crate::policy::{self, Ask, Candidate, PolicyName, Table};
 use crate::pool::{Endpoint, Pool, Snapshot};
-use crate::prompt::{self, Tokenizers};
+use crate::prompt;
 use crate::query::{PromptBlocks, Query};
 use crate::refusal::Refusal;
 use crate::session;
 use crate::text_rate::TextRates;
+use crate::tokenizers::Tokenizers;
 use crate::why::{Decisions, Made, Sequel};
 use names::{absent, adapter, block_tokens, capacity_blocks, resolve, tokenizer};
 
@@ -88,6 +89,12 @@ impl Router {
     #[must_use]
     pub fn bookings(&self) -> &Arc<Bookings> {
         &self.bookings
+    }
+
+    /// The tokenizers.
+    #[must_use]
+    pub fn tokenizers(&self) -> &Tokenizers {
+        &self.tokenizers
     }
 
     /// What we know of the pods' caches.

@@ -6,9 +6,11 @@
 mod chat;
 mod cuts;
 mod encoder;
+mod hub;
 mod memo;
 mod pieces;
 mod python_json;
+mod source;
 mod stream;
 mod template;
 
@@ -23,7 +25,9 @@ use serde_json::Value;
 pub use self::{
     chat::ChatRequest,
     encoder::Engine,
+    hub::{Hub, HubError},
     memo::{Memo, MemoReport},
+    source::{BadSource, HubRepo, TokenizerSource},
     stream::TextStream,
     template::{ChatTemplate, SpecialTokens},
 };

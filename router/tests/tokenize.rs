@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use router::openai::{Api, Prompt};
 use router::tokenize::{ChatRequest, Engine, TextStream, Tokenizer};
 use serde_json::{Value, json};
 
@@ -89,6 +90,64 @@ fn qwen3_makes_the_ids_that_vllm_made() {
         compared += 1;
     }
     assert_eq!(compared, 11);
+}
+
+/// The requests of other APIs, with the chat that vLLM 0.32's own code made of them and its ids.
+fn converted() -> serde_json::Map<String, Value> {
+    serde_json::from_str(include_str!("fixtures/converted-tiny-qwen3.json")).expect("JSON")
+}
+
+/// What is certain of a request's chat.
+fn chat_of(case: &Value) -> Option<(Value, Option<Value>)> {
+    let api = match case["api"].as_str() {
+        Some("chat") if case["request"].get("reasoning_effort").is_some() => return None,
+        Some("chat") => {
+            let tools = case["request"].get("tools").cloned();
+            return Some((case["request"]["messages"].clone(), tools));
+        }
+        Some("messages") => Api::Messages,
+        _ => Api::Responses,
+    };
+    let (body, mut text) = (case["request"].to_string(), String::new());
+    match router::openai::read(api, body.as_bytes(), &mut text).expect("it is fine").prompt {
+        Prompt::Foreign(foreign) => foreign.messages(),
+        _ => None,
+    }
+}
+
+/// Not certain: a system message in the middle depends on the template, reasoning effort on the
+/// model.
+const UNCERTAIN: [&str; 4] = ["m_inline_system", "r_effort_low", "r_effort_none", "c_effort_none"];
+
+#[test]
+fn other_apis_become_the_chat_that_vllm_makes_of_them() {
+    let tokenizer = small();
+    for (name, case) in converted() {
+        let Some((messages, tools)) = chat_of(&case) else {
+            assert!(UNCERTAIN.contains(&&*name), "{name} is certain");
+            continue;
+        };
+        let render = |messages: &Value, tools: Option<&Value>| {
+            let chat = ChatRequest::new(messages, Timestamp::UNIX_EPOCH);
+            tokenizer.render_chat(&ChatRequest { tools, ..chat }).expect("it renders")
+        };
+        let want = case["tools"].as_array().map(|_| &case["tools"]);
+        let want = render(&case["conversation"], want);
+        assert_eq!(render(&messages, tools.as_ref()), want, "{name}");
+    }
+}
+
+#[test]
+fn qwen3_makes_the_ids_that_vllm_made_of_other_apis() {
+    let Some(dir) = real("qwen3") else { return };
+    let tokenizer = Tokenizer::from_dir(dir).expect("Qwen3 loads");
+    for (name, case) in converted() {
+        let Some((messages, tools)) = chat_of(&case) else { continue };
+        let chat = ChatRequest::new(&messages, Timestamp::UNIX_EPOCH);
+        let chat = ChatRequest { tools: tools.as_ref(), ..chat };
+        let want: Vec<u32> = serde_json::from_value(case["prompt_token_ids"].clone()).expect("ids");
+        assert_eq!(tokenizer.chat_tokens(&chat).expect("it renders"), want, "{name}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use router::TokenizerReport;
 use router::bookings::Load;
 use router::feed::kv_events::{KvReport, Predictions};
 use router::pool::{Endpoint, EngineHints, Record, Role};
@@ -24,8 +25,21 @@ pub struct PoolPage {
     pub index_blocks: usize,
     /// Bytes of the KV index.
     pub index_bytes: usize,
+    /// Bytes of remembered tokens.
+    pub memo_bytes: usize,
+    /// Which tokenizers are in force.
+    pub tokenizers: Vec<TokenizerRow>,
     /// The pods.
     pub pods: Vec<PodRow>,
+}
+
+/// One model's tokenizer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TokenizerRow {
+    model: String,
+    source: String,
+    state: &'static str,
+    trouble: Option<String>,
 }
 
 /// One pod.
@@ -137,8 +151,19 @@ impl PoolPage {
             synced_age_ms: snapshot.synced_at.map(|at| ms(now.saturating_duration_since(at))),
             index_blocks: reading.index_blocks,
             index_bytes: reading.index_bytes,
+            memo_bytes: reading.memo.bytes,
+            tokenizers: reading.tokenizers.iter().map(TokenizerRow::from).collect(),
             pods: pods.map(row).collect(),
         }
+    }
+}
+
+// === impl TokenizerRow ===
+
+impl From<&TokenizerReport> for TokenizerRow {
+    fn from(report: &TokenizerReport) -> Self {
+        let TokenizerReport { model, source, state, trouble } = report.clone();
+        Self { model: model.to_string(), source, state, trouble }
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use kv_index::ExactSettings;
+use router::tokenize::Memo;
 use router::units::HumanDuration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -152,6 +153,23 @@ pub struct KvIndex {
     pub bytes: ByteSize,
     /// A block that was sent and not used for so long is taken as gone from the pod.
     pub max_age: HumanDuration,
+}
+
+/// Turning prompts into tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tokenizing {
+    /// Memory for tokens of earlier prompts, over all models, so that a conversation's next turn
+    /// tokenizes only what is new. A token takes about 4.5 bytes. 0: none.
+    pub memo_bytes: ByteSize,
+}
+
+// === impl Tokenizing ===
+
+impl Default for Tokenizing {
+    fn default() -> Self {
+        Self { memo_bytes: ByteSize::from_kib(Memo::DEFAULT_BYTES as u64 >> 10) }
+    }
 }
 
 // === impl KvIndex ===

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use router::Router;
 use router::bookings::{Load, Totals};
 use router::pool::Snapshot;
+use router::tokenize::MemoReport;
+use router::{Router, TokenizerReport};
 
 /// What the router knows at one moment.
 #[derive(Clone, Debug)]
@@ -26,6 +27,10 @@ pub struct Reading {
     pub told_blocks: usize,
     /// Bytes of what they told.
     pub told_bytes: usize,
+    /// Which tokenizers are in force.
+    pub tokenizers: Vec<TokenizerReport>,
+    /// What is remembered of earlier prompts' tokens.
+    pub memo: MemoReport,
 }
 
 /// Takes readings.
@@ -50,6 +55,8 @@ impl Readings {
                 index_bytes: known.sent.bytes(),
                 told_blocks: known.told.holder_blocks(),
                 told_bytes: known.told.bytes(),
+                tokenizers: router.tokenizers().report(),
+                memo: router.tokenizers().memo(),
             }
         })
     }
@@ -130,6 +137,13 @@ pub(crate) mod tests {
             index_bytes: 3456,
             told_blocks: 40,
             told_bytes: 4096,
+            tokenizers: vec![TokenizerReport {
+                model: "tiny".into(),
+                source: "hf:owner/tiny".to_owned(),
+                state: "failed",
+                trouble: Some("tokenizer.json: no route to host".to_owned()),
+            }],
+            memo: MemoReport { bytes: 4567, found_tokens: 900, made_tokens: 100 },
         }
     }
 }

@@ -8,7 +8,7 @@ use std::fmt;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Gauge, GaugeVec, IntCounterVec, Opts};
+use prometheus::{CounterVec, Gauge, GaugeVec, IntCounterVec, Opts};
 use router::pool::{Endpoint, Health, Snapshot};
 use tokio::time::Instant;
 
@@ -28,6 +28,8 @@ struct Families {
     bookings: Gauge,
     index_blocks: Gauge,
     index_bytes: Gauge,
+    memo_bytes: Gauge,
+    memo_tokens: CounterVec,
     discovery_age: Gauge,
     endpoints: GaugeVec,
     ready_pods: GaugeVec,
@@ -82,6 +84,14 @@ impl Families {
             )?,
             index_blocks: Gauge::new("hearth_kv_index_blocks", "Blocks in the KV index.")?,
             index_bytes: Gauge::new("hearth_kv_index_bytes", "Bytes of the KV index.")?,
+            memo_bytes: Gauge::new("hearth_token_memo_bytes", "Bytes of remembered tokens.")?,
+            memo_tokens: CounterVec::new(
+                Opts::new(
+                    "hearth_prompt_tokenized_total",
+                    "Prompt tokens by where they came from: found in the memo, or made.",
+                ),
+                &["from"],
+            )?,
             discovery_age: Gauge::new(
                 "hearth_discovery_age_seconds",
                 "How long ago discovery last said that the set of pods is current; -1 before the \
@@ -127,11 +137,13 @@ impl Families {
         })
     }
 
-    fn all(&self) -> [&dyn Collector; 11] {
+    fn all(&self) -> [&dyn Collector; 13] {
         [
             &self.bookings,
             &self.index_blocks,
             &self.index_bytes,
+            &self.memo_bytes,
+            &self.memo_tokens,
             &self.discovery_age,
             &self.endpoints,
             &self.ready_pods,
@@ -147,6 +159,12 @@ impl Families {
         self.bookings.set(as_f64(reading.booked.requests));
         self.index_blocks.set(as_f64(reading.index_blocks));
         self.index_bytes.set(as_f64(reading.index_bytes));
+        self.memo_bytes.set(as_f64(reading.memo.bytes));
+        for (from, tokens) in
+            [("memo", reading.memo.found_tokens), ("tokenizer", reading.memo.made_tokens)]
+        {
+            self.memo_tokens.with_label_values(&[from]).inc_by(as_f64(tokens));
+        }
         self.fill_pods(&reading.snapshot, now);
     }
 

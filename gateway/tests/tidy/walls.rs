@@ -37,10 +37,20 @@ const WALLS: [Wall; 4] = [
     Wall { name: "gateway", may_use: &["kv-index", "router", "loadtest"], never_reaches: &[] },
 ];
 
+/// The system that this was built on, as cargo names it.
+fn host() -> String {
+    let told = std::process::Command::new("rustc").arg("-vV").output().expect("rustc is here");
+    let told = String::from_utf8(told.stdout).expect("rustc speaks UTF-8");
+    let host = told.lines().find_map(|line| line.strip_prefix("host: "));
+    host.expect("rustc names its host").to_owned()
+}
+
 fn metadata() -> Metadata {
+    // Crates for other systems alone were never downloaded.
+    let options = ["--offline", "--locked", "--filter-platform", &host()];
     MetadataCommand::new()
         .manifest_path(workspace().join("Cargo.toml"))
-        .other_options(vec!["--offline".to_owned(), "--locked".to_owned()])
+        .other_options(options.map(str::to_owned))
         .exec()
         .expect("cargo metadata answers from what the build has just used")
 }

@@ -3,9 +3,13 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use serde_json::Value;
+
 use super::Api;
+use super::anthropic;
 use super::guard;
 use super::members::Members;
+use super::responses;
 use super::scan::{self, BadJson, Scanner};
 use super::text::{self, Text};
 
@@ -64,12 +68,57 @@ pub enum Prompt<'a> {
         /// `continue_final_message`
         continue_final_message: bool,
     },
+    /// A request of another API that the pod turns into messages: see [`Foreign::messages`].
+    Foreign(Foreign<'a>),
     /// One text, as `/v1/completions` takes it: [`Fields::text`].
-    Text,
+    Text {
+        /// `add_special_tokens`, true unless the body says false.
+        add_special_tokens: bool,
+    },
     /// One prompt of token ids.
     Tokens(Vec<u32>),
     /// Anything else.
     Other,
+}
+
+/// What `/v1/messages` and `/v1/responses` have instead of a chat's messages.
+#[derive(Debug)]
+pub struct Foreign<'a> {
+    api: Api,
+    /// `system` or `instructions`.
+    before: Option<&'a str>,
+    /// `messages` or `input`.
+    messages: &'a str,
+    tools: Option<&'a str>,
+    /// `chat_template_kwargs`
+    pub template_kwargs: Option<&'a str>,
+}
+
+// === impl Foreign ===
+
+impl Foreign<'_> {
+    /// The chat messages and tools that the pod makes of it; none where that is not certain.
+    #[must_use]
+    pub fn messages(&self) -> Option<(Value, Option<Value>)> {
+        let value = |json: &str| serde_json::from_str::<Value>(json).ok();
+        let before = match self.before {
+            Some(json) => Some(value(json)?),
+            None => None,
+        };
+        let tools = match self.tools.map(value) {
+            Some(json) => Some(match self.api {
+                Api::Responses => responses::tools(&json?),
+                _ => anthropic::tools(&json?),
+            }?),
+            None => None,
+        };
+        let messages = value(self.messages)?;
+        let messages = match self.api {
+            Api::Responses => responses::messages(before.as_ref(), &messages),
+            _ => anthropic::messages(before.as_ref(), &messages),
+        };
+        Some((messages?, tools))
+    }
 }
 
 /// Reads a body; `text` is where the prompt's text is put.
@@ -92,6 +141,20 @@ pub fn read<'a>(api: Api, body: &'a [u8], text: &'a mut String) -> Result<Fields
     let text = text.strip_suffix('\0').unwrap_or(text);
     Ok(Fields { model, cache_salt, prompt, text, guarded })
 }
+
+/// Members by which a pod may make another prompt than we would, depending on its flags, its model
+/// or what it remembers: with them the prompt is matched by its bytes.
+const UNCERTAIN: &[&str] = &[
+    "chat_template",
+    "truncate_prompt_tokens",
+    "reasoning_effort",
+    "reasoning",
+    "thinking",
+    "output_config",
+    "previous_response_id",
+    "previous_input_messages",
+    "mm_processor_kwargs",
+];
 
 /// The members that make the prompt, in the order in which the engine sees them.
 fn parts(api: Api, members: &Members<'_>) -> &'static [&'static str] {
@@ -150,17 +213,42 @@ fn arrange(parts: &[&str], members: &Members<'_>, text: &mut String) -> Result<(
 }
 
 fn prompt<'a>(api: Api, members: &Members<'a>) -> Prompt<'a> {
+    let is_set = |name: &str| members.last(name).is_some_and(|value| value != "null");
+    if UNCERTAIN.iter().any(|name| is_set(name)) {
+        return Prompt::Other;
+    }
     let messages = members.last("messages").filter(|_| matches!(api, Api::Chat | Api::Tokenize));
     if let Some(messages) = messages {
         return chat(messages, members);
     }
+    if let Some(foreign) = foreign(api, members) {
+        return Prompt::Foreign(foreign);
+    }
     match members.last("prompt") {
         Some(prompt) if matches!(api, Api::Completions | Api::Tokenize) => match prompt {
-            text if text.starts_with('"') => Prompt::Text,
+            text if text.starts_with('"') => {
+                Prompt::Text { add_special_tokens: flag(members, "add_special_tokens", true) }
+            }
             list => token_ids(list).map_or(Prompt::Other, Prompt::Tokens),
         },
         _ => Prompt::Other,
     }
+}
+
+fn foreign<'a>(api: Api, members: &Members<'a>) -> Option<Foreign<'a>> {
+    let (before, messages) = match api {
+        Api::Responses => ("instructions", "input"),
+        Api::Messages | Api::CountTokens => ("system", "messages"),
+        _ => return None,
+    };
+    let member = |name| members.last(name).filter(|value| *value != "null");
+    Some(Foreign {
+        api,
+        before: member(before),
+        messages: member(messages)?,
+        tools: member("tools"),
+        template_kwargs: member("chat_template_kwargs"),
+    })
 }
 
 /// A list of ids, or the first of a list of such lists, which stands for all.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::pool::{Endpoint, Snapshot};
-use crate::prompt::Tokenizers;
 use crate::refusal::Refusal;
 use crate::tokenize::Tokenizer;
+use crate::tokenizers::Tokenizers;
 
 /// vLLM's block on a GPU, until a pod has told its own.
 const DEFAULT_BLOCK_TOKENS: u32 = 16;

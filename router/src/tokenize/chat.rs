@@ -117,6 +117,12 @@ fn normalise_message(message: &Value, format: ContentFormat) -> Result<Value, To
         _ => return Err(TokenizeError::Messages("content is neither text nor parts")),
     };
     message.insert("content".into(), content);
+    let given = |name| message.get(name).filter(|text: &&Value| !text.is_null()).cloned();
+    if let Some(reasoning) = given("reasoning").or_else(|| given("reasoning_content")) {
+        // Templates know it by either name.
+        message.insert("reasoning".into(), reasoning.clone());
+        message.insert("reasoning_content".into(), reasoning);
+    }
     if let Some(Value::Array(calls)) = message.get_mut("tool_calls") {
         calls.iter_mut().for_each(parse_arguments);
     }
@@ -145,6 +151,30 @@ fn parse_arguments(call: &mut Value) {
         *arguments = Value::Object(Map::new());
     } else if let Ok(parsed) = serde_json::from_str(text) {
         *arguments = parsed;
+    }
+}
+
+/// The tools as the template gets them: as vLLM's model of a function writes them, its members in
+/// order, `description` and `parameters` even if they are null, and nothing that it does not know.
+pub(super) fn normalise_tools(tools: &Value) -> Value {
+    let normalise = |tool: &Value| {
+        let Some(given) = tool.get("function").and_then(Value::as_object) else {
+            return tool.clone();
+        };
+        let mut function = Map::new();
+        for name in ["name", "description", "parameters"] {
+            function.insert(name.into(), given.get(name).cloned().unwrap_or_default());
+        }
+        for name in ["strict", "defer_loading"] {
+            if let Some(value) = given.get(name).filter(|value| !value.is_null()) {
+                function.insert(name.into(), value.clone());
+            }
+        }
+        serde_json::json!({"type": "function", "function": function})
+    };
+    match tools.as_array() {
+        Some(list) => list.iter().map(normalise).collect(),
+        None => tools.clone(),
     }
 }
 

@@ -53,19 +53,19 @@ const SHARDS: usize = 64;
 /// its allocation's header, and its place in a table that is at worst 7/16 full.
 const PIECE_BYTES: usize = 48 + 16 + 56;
 
-/// The default budget: at about 4.5 bytes per token the ids of 14 million tokens, or of 140
-/// conversations of 100,000 tokens that share nothing.
-const DEFAULT_BYTES: usize = 64 << 20;
-
 // === impl Memo ===
 
 impl Default for Memo {
     fn default() -> Self {
-        Self::new(DEFAULT_BYTES)
+        Self::new(Self::DEFAULT_BYTES)
     }
 }
 
 impl Memo {
+    /// The default budget: at about 4.5 bytes per token the ids of 14 million tokens, or of 140
+    /// conversations of 100,000 tokens that share nothing.
+    pub const DEFAULT_BYTES: usize = 64 << 20;
+
     /// A memo of at most so many bytes; 0: one that remembers nothing.
     #[must_use]
     pub fn new(bytes: usize) -> Self {

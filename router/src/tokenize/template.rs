@@ -72,7 +72,8 @@ impl ChatTemplate {
         if let Some(kwargs) = request.chat_template_kwargs {
             context.extend(kwargs.clone());
         }
-        context.insert("tools".into(), request.tools.cloned().unwrap_or_default());
+        context
+            .insert("tools".into(), request.tools.map(chat::normalise_tools).unwrap_or_default());
         context.insert("documents".into(), request.documents.cloned().unwrap_or_default());
         context.insert("add_generation_prompt".into(), request.add_generation_prompt.into());
         context.insert("messages".into(), Value::Array(messages));

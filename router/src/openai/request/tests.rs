@@ -53,7 +53,10 @@ fn prompts_of_every_api_are_found() {
     };
     assert_eq!(ids(r#"{"prompt":[1,2,3]}"#), [1, 2, 3]);
     assert_eq!(ids(r#"{"prompt":[[4,5],[6]]}"#), [4, 5]);
-    assert!(matches!(prompt_of(Api::Completions, r#"{"prompt":"a"}"#), Prompt::Text));
+    assert!(matches!(
+        prompt_of(Api::Completions, r#"{"prompt":"a"}"#),
+        Prompt::Text { add_special_tokens: true }
+    ));
     for (api, body, want) in [
         (Api::Completions, r#"{"prompt":"a\nb"}"#, "a\nb"),
         (Api::Completions, r#"{"prompt":[1,2],"n":3}"#, ""),
