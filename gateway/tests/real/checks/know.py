@@ -93,6 +93,9 @@ def lost_for_good(world: Knowing) -> None:
 @check("know/a-frozen-stream-is-found-out", stage="know", limit_s=300)
 def frozen(world: Knowing) -> None:
     before = traffic(world, 30, seed=10)
+    # A pod that lost its history is believed again after 20 right answers in a row of its own.
+    while len(before) < 300 and any(row["trust"] != "exact" for row in world.kv_rows().values()):
+        before += traffic(world, 30, seed=10)
     world.until_trust("exact")
     replays = {pod.address: world.kv_rows()[pod.address]["replays"] for pod in world.pods}
     with world.frozen():
