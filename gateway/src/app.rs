@@ -252,16 +252,12 @@ fn brain(config: &Config) -> Result<(Arc<Router>, PoolGuard), StartError> {
         config.kv_events.clone(),
         Arc::clone(&knowledge) as Arc<dyn KvSink>,
     )?;
-    let known = Arc::clone(&knowledge);
+    let (known, lost) = (Arc::clone(&knowledge), Arc::clone(&knowledge));
     let tokenizers = tokenizers(config)?;
     let router = Arc::new(Router::new(pool, config.routing, knowledge, tokenizers));
     let bookings = Arc::clone(router.bookings());
-    let brain = Arc::downgrade(&router);
-    router.pool().on_cache_lost(move |slot| {
-        if let Some(router) = brain.upgrade() {
-            router.forget_cache(slot);
-        }
-    });
+    // What the pod told is its stream's business, which sees the end of a process too.
+    router.pool().on_cache_lost(move |slot| lost.sent.clear(slot));
     router.pool().on_removed(move |slot| {
         known.remove(slot);
         bookings.forget(slot);

@@ -91,7 +91,7 @@ impl Router {
         &self.bookings
     }
 
-    /// The tokenizers.
+    /// The tokenizers. Where there are some, reading a long prompt takes many times longer.
     #[must_use]
     pub fn tokenizers(&self) -> &Tokenizers {
         &self.tokenizers
@@ -112,12 +112,6 @@ impl Router {
             true => Refusal::NoReadyPod,
             false => absent(&snapshot, model),
         }
-    }
-
-    /// The pod's process is gone or began anew: what it was sent, it does not hold any more. What it
-    /// told is its stream's business, which sees the end of a process too.
-    pub fn forget_cache(&self, slot: kv_index::Slot) {
-        self.knowledge().sent.clear(slot);
     }
 
     /// Reads a request.

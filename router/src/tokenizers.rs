@@ -137,6 +137,12 @@ impl Tokenizers {
         Ok(loaded?.with_memo(Arc::clone(&self.memo)))
     }
 
+    /// Whether no model has one.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_model.is_empty()
+    }
+
     /// The tokenizer of a model, if it is here.
     #[must_use]
     pub fn get(&self, model: &str) -> Option<&Arc<Tokenizer>> {

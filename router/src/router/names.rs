@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::pool::{Endpoint, Snapshot};
+use crate::pool::{Endpoint, ModelCard, Snapshot};
 use crate::refusal::Refusal;
 use crate::tokenize::Tokenizer;
 use crate::tokenizers::Tokenizers;
@@ -10,20 +10,28 @@ use crate::tokenizers::Tokenizers;
 /// vLLM's block on a GPU, until a pod has told its own.
 const DEFAULT_BLOCK_TOKENS: u32 = 16;
 
+/// All that pods list.
+fn cards(snapshot: &Snapshot) -> impl Iterator<Item = &ModelCard> {
+    snapshot.endpoints.iter().flat_map(|endpoint| endpoint.models.iter())
+}
+
+fn card<'a>(snapshot: &'a Snapshot, model: &str) -> Option<&'a ModelCard> {
+    cards(snapshot).find(|card| &*card.id == model)
+}
+
 /// The model as a pod lists it.
 pub(super) fn resolve(snapshot: &Snapshot, model: Option<&str>) -> Result<Arc<str>, Refusal> {
-    let cards = || snapshot.endpoints.iter().flat_map(|endpoint| endpoint.models.iter());
-    if cards().next().is_none() {
+    if cards(snapshot).next().is_none() {
         return Err(Refusal::NoReadyPod);
     }
     if let Some(model) = model {
-        let card = cards().find(|card| &*card.id == model);
-        return card.map(|card| Arc::clone(&card.id)).ok_or_else(|| absent(snapshot, model));
+        let name = card(snapshot, model).map(|card| Arc::clone(&card.id));
+        return name.ok_or_else(|| absent(snapshot, model));
     }
     if let Some(name) = base(snapshot) {
         return Ok(Arc::clone(name));
     }
-    let mut names: Vec<&Arc<str>> = cards().map(|card| &card.id).collect();
+    let mut names: Vec<&Arc<str>> = cards(snapshot).map(|card| &card.id).collect();
     names.sort_unstable();
     names.dedup();
     Err(Refusal::ModelMissing { names: names.iter().map(|name| name.to_string()).collect() })
@@ -55,20 +63,14 @@ pub(super) fn tokenizer<'a>(
     snapshot: &Snapshot,
     model: &str,
 ) -> Option<&'a Tokenizer> {
-    let parent = || {
-        let mut cards = snapshot.endpoints.iter().flat_map(|endpoint| endpoint.models.iter());
-        let card = cards.find(|card| &*card.id == model)?;
-        tokenizers.get(card.parent.as_deref()?)
-    };
+    let parent = || tokenizers.get(card(snapshot, model)?.parent.as_deref()?);
     tokenizers.get(model).or_else(parent).map(|tokenizer| &**tokenizer)
 }
 
 /// The model's name if it is an adapter of another: the part of a block's identity that vLLM adds
 /// for it. Models that share tokens otherwise are on different pods.
 pub(super) fn adapter<'a>(snapshot: &Snapshot, model: &'a str) -> Option<&'a str> {
-    let mut cards = snapshot.endpoints.iter().flat_map(|endpoint| endpoint.models.iter());
-    let card = cards.find(|card| &*card.id == model)?;
-    card.parent.is_some().then_some(model)
+    card(snapshot, model)?.parent.is_some().then_some(model)
 }
 
 /// Tokens per block on the pods that serve the model, as the first that told says.

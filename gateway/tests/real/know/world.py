@@ -119,26 +119,20 @@ class Knowing(World):
         excused = self.is_lossy and (row["trust"] != "exact" or is_last_lost and not self.has_history)
         return excused or row["last_sequence"] == pod.tap.sequence
 
-    @contextlib.contextmanager
     def cut(self):
         """No stream, no history: nothing can be heard until the end of the block."""
-        self.is_heard = False
-        try:
-            for pod in self.pods:
-                pod.cut()
-            yield
-        finally:
-            for pod in self.pods:
-                pod.mend()
-            self.is_heard = True
+        return self._unheard(lambda pod: pod.cut())
 
-    @contextlib.contextmanager
     def frozen(self):
         """The streams stay open and silent until the end of the block, then all of it comes."""
+        return self._unheard(lambda pod: pod.events.freeze())
+
+    @contextlib.contextmanager
+    def _unheard(self, silence):
         self.is_heard = False
         try:
             for pod in self.pods:
-                pod.events.freeze()
+                silence(pod)
             yield
         finally:
             for pod in self.pods:
