@@ -1,5 +1,6 @@
 //! A request's life in Pingora's phases. Each phase is short and delegates.
 
+mod answer;
 mod body;
 mod ctx;
 pub(crate) mod decision;
