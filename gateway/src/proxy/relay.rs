@@ -3,6 +3,7 @@
 //! Until the first bytes of a good answer are here nothing goes to the client, and any failure
 //! moves on to another pod. What comes after is `answer.rs`.
 
+use std::pin::pin;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -41,9 +42,9 @@ impl Gateway {
         body: &Bytes,
     ) -> Result<End, Refuse> {
         let body = without(body, &query.guarded);
-        let mut head =
-            request_head(session.req_header(), body.len()).map_err(|_invalid| Refuse::Internal)?;
-        self.stamp_request(session, &mut head, ctx);
+        let told = self.told_to_pod(session, ctx);
+        let head = request_head(session.req_header(), body.len(), told)
+            .map_err(|_invalid| Refuse::Internal)?;
         self.retries.deposit();
         let mut tried = Vec::new();
         let mut placement = self.place(ctx, query, &tried)?;
@@ -52,12 +53,16 @@ impl Gateway {
             let pod = &placement.endpoint.pod;
             ctx.upstream = Some(pod.addr);
             ctx.decision = query.api.map(|_read| placement.decision);
-            let attempt = Answer::of(&self.connector, pod, &self.config.deadlines, &head, &body);
-            let attempt = tokio::select! {
-                biased;
-                attempt = attempt => attempt,
-                () = gone(session) => return Ok(End::ClientGone),
-                () = self.drain.reached(Phase::Cutting) => return Err(Refuse::Draining),
+            let attempt = {
+                // Pinned here: what is selected among is moved, and this is kilobytes.
+                let deadlines = &self.config.deadlines;
+                let mut answer = pin!(Answer::of(&self.connector, pod, deadlines, &head, &body));
+                tokio::select! {
+                    biased;
+                    answer = &mut answer => answer,
+                    () = gone(session) => return Ok(End::ClientGone),
+                    () = self.drain.reached(Phase::Cutting) => return Err(Refuse::Draining),
+                }
             };
             let failure = match &attempt {
                 Ok(answer) => answer.complaint(),
