@@ -206,6 +206,11 @@ impl Simulator {
         self.pod.driver.with_engine(|engine| engine.cache().cached_keys())
     }
 
+    /// Whether its engine stands still: dead, terminated or paused.
+    pub fn is_still(&self) -> bool {
+        self.pod.faults.state().is_still()
+    }
+
     /// Requests running and waiting.
     pub fn in_flight(&self) -> usize {
         let reading = self.pod.driver.reading();

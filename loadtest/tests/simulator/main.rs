@@ -1,5 +1,6 @@
 //! The simulator on the wire, against what a real vLLM 0.32 sent (`tests/fixtures/vllm`).
 
+mod breaks;
 mod continuations;
 mod disconnects;
 mod faults;

@@ -1,17 +1,20 @@
 //! A request in flight, as a guard.
 
 use futures_util::future::BoxFuture;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::Driver;
 use crate::simulator::{
     engine::Busy,
+    fault::State,
     sequence::{Output, Prompt, RequestId},
 };
 
 /// A request in flight. Dropping it before its last output aborts it, as a disconnect does.
 pub(in crate::simulator) struct Ticket {
     driver: Driver,
+    /// The process that took it.
+    process: u64,
     stage: Stage,
 }
 
@@ -55,7 +58,7 @@ impl Driver {
         }
         let _counted = Counted(self.clone());
         let stage = Stage::Reading { reading, prompt: Box::new(prompt), _counted };
-        Ok(Ticket { driver: self.clone(), stage })
+        Ok(Ticket::new(self.clone(), stage))
     }
 }
 
@@ -63,7 +66,12 @@ impl Driver {
 
 impl Ticket {
     pub(super) fn queued(driver: Driver, id: RequestId, outputs: mpsc::Receiver<Output>) -> Self {
-        Self { driver, stage: Stage::Queued { id, outputs } }
+        Self::new(driver, Stage::Queued { id, outputs })
+    }
+
+    fn new(driver: Driver, stage: Stage) -> Self {
+        let process = driver.0.faults.state().process;
+        Self { driver, process, stage }
     }
 
     /// The next output; none after the last, if the engine stopped, or if the KV did not come.
@@ -79,6 +87,9 @@ impl Ticket {
                     self.enqueue(prompt)
                 }
             };
+        }
+        if !is_alive(self.driver.0.faults.watch(), self.process).await {
+            return None;
         }
         match &mut self.stage {
             Stage::Queued { outputs, .. } => outputs.recv().await,
@@ -114,6 +125,18 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         // Unknown to the engine if it has finished: then this does nothing.
         self.end(false);
+    }
+}
+
+/// Waits while the engine stands still, as what it has not said yet is not out either; false if it
+/// is another one then.
+async fn is_alive(mut faults: watch::Receiver<State>, process: u64) -> bool {
+    loop {
+        let state = *faults.borrow_and_update();
+        if state.process != process || !state.is_still() {
+            return state.process == process;
+        }
+        super::change(&mut faults).await;
     }
 }
 
