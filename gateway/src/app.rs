@@ -254,7 +254,8 @@ fn brain(config: &Config) -> Result<(Arc<Router>, PoolGuard), StartError> {
     )?;
     let (known, lost) = (Arc::clone(&knowledge), Arc::clone(&knowledge));
     let tokenizers = tokenizers(config)?;
-    let router = Arc::new(Router::new(pool, config.routing, knowledge, tokenizers));
+    let router = Router::new(pool, config.routing, knowledge, tokenizers);
+    let router = Arc::new(router.with_split(config.split));
     let bookings = Arc::clone(router.bookings());
     // What the pod told is its stream's business, which sees the end of a process too.
     router.pool().on_cache_lost(move |slot| lost.sent.clear(slot));

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::Api;
 use super::anthropic;
 use super::guard;
+use super::legs;
 use super::members::Members;
 use super::responses;
 use super::scan::{self, BadJson, Scanner};
@@ -48,6 +49,8 @@ pub struct Fields<'a> {
     pub text: &'a str,
     /// Guarded members to cut out before the body goes on.
     pub guarded: Vec<Range<usize>>,
+    /// Why one pod has to compute it alone, in a word; none: prefill and decode may be split.
+    pub indivisible: Option<&'static str>,
 }
 
 /// A prompt as the client wrote it.
@@ -142,7 +145,8 @@ pub fn read<'a>(api: Api, body: &'a [u8], text: &'a mut String) -> Result<Fields
     arrange(parts(api, &members), &members, text)?;
     // The last zero would end a text that another request goes on with.
     let text = text.strip_suffix('\0').unwrap_or(text);
-    Ok(Fields { model, cache_salt, prompt, text, guarded })
+    let indivisible = legs::indivisible(api, &members);
+    Ok(Fields { model, cache_salt, prompt, text, guarded, indivisible })
 }
 
 /// Members by which a pod may make another prompt than we would, depending on its flags, its model

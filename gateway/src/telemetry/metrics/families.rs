@@ -7,7 +7,7 @@ use prometheus::{
 };
 
 /// Seconds to a first token: a warm short prompt takes milliseconds, a queue minutes.
-const TTFT_BUCKETS: &[f64] = &[
+pub(super) const TTFT_BUCKETS: &[f64] = &[
     0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.25, 0.4, 0.6, 1.0, 1.5, 2.5, 4.0, 6.0, 10.0, 20.0, 40.0,
     80.0, 160.0, 600.0,
 ];
@@ -130,7 +130,7 @@ impl Tokens {
 // === impl Registrar ===
 
 impl Registrar<'_> {
-    fn register<C: Collector + Clone + 'static>(&self, family: C) -> Result<C, Error> {
+    pub(super) fn register<C: Collector + Clone + 'static>(&self, family: C) -> Result<C, Error> {
         self.0.register(Box::new(family.clone()))?;
         Ok(family)
     }
@@ -152,7 +152,12 @@ impl Registrar<'_> {
         self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
     }
 
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, Error> {
+    pub(super) fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, Error> {
         self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
     }
 
