@@ -18,7 +18,7 @@ use router::discovery::{DiscoverySettings, StaticEndpoint};
 use router::feed::kv_events::{
     Doubt, KvEventsSettings, KvHolder, KvReport, KvSink, Mode, Trust, Verdict,
 };
-use router::pool::{self, Pool, PoolGuard, PoolSettings};
+use router::pool::{self, Hooks, Pool, PoolGuard, PoolSettings};
 use router::units::HumanDuration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -73,9 +73,13 @@ impl World {
         let discovery = DiscoverySettings { endpoints, ..DiscoverySettings::default() };
         let sink = Arc::<Recorder>::default();
         let shared = Arc::clone(&sink) as Arc<dyn KvSink>;
-        let (pool, guard) =
-            pool::start_with_events(PoolSettings::default(), discovery, settings, shared)
-                .expect("the ports are free");
+        let (pool, guard) = pool::start_with_events(
+            PoolSettings::default(),
+            discovery,
+            (settings, shared),
+            Hooks::default(),
+        )
+        .expect("the ports are free");
         pool.wait_for(|snapshot| !snapshot.endpoints.is_empty()).await.expect("it is running");
         Self { engine, pool, sink, guard }
     }

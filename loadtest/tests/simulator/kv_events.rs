@@ -8,7 +8,7 @@ use loadtest::simulator::{Config, EngineConfig, KvFault, Simulator};
 use parking_lot::Mutex;
 use router::discovery::{DiscoverySettings, StaticEndpoint};
 use router::feed::kv_events::{Doubt, KvEventsSettings, KvHolder, KvReport, KvSink, Trust};
-use router::pool::{self, Pool, PoolGuard, PoolSettings};
+use router::pool::{self, Hooks, Pool, PoolGuard, PoolSettings};
 use router::units::HumanDuration;
 use serde_json::{Value, json};
 
@@ -67,9 +67,13 @@ impl World {
             KvEventsSettings { idle: HumanDuration::from_millis(200), ..Default::default() };
         let sink = Arc::<Recorder>::default();
         let shared = Arc::clone(&sink) as Arc<dyn KvSink>;
-        let (pool, guard) =
-            pool::start_with_events(PoolSettings::default(), discovery, settings, shared)
-                .expect("nothing is bound");
+        let (pool, guard) = pool::start_with_events(
+            PoolSettings::default(),
+            discovery,
+            (settings, shared),
+            Hooks::default(),
+        )
+        .expect("nothing is bound");
         pool.wait_for(|s| s.endpoints.len() == 1).await.expect("it is running");
         Self { pod, pool, sink, _guard: guard }
     }
