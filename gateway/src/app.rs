@@ -21,9 +21,7 @@ use crate::drain::{Drain, Outcome, Signal};
 use crate::listener::{self, Ledger, Sockets, Traffic};
 use crate::proxy::{BodyBudget, Gateway, Parts};
 use crate::telemetry;
-use crate::telemetry::{
-    AccessLog, AccessLogWriter, KvCollector, Metrics, Readings, RouterCollector,
-};
+use crate::telemetry::{AccessLog, AccessLogWriter, Metrics, Readings};
 use crate::tls::Reloader;
 
 /// A gateway that runs.
@@ -106,7 +104,7 @@ impl App {
 
         let (router, pool) = brain(&config)?;
         tasks.spawn(until(stopped.clone(), fetch_tokenizers(router.tokenizers().clone())));
-        let readings = readings(&router, &registry)?;
+        let readings = Readings::of(Arc::clone(&router));
 
         let mut sockets = Sockets::default();
         let addr = sockets.bind(config.listen).map_err(taken("listen", config.listen))?;
@@ -271,14 +269,6 @@ fn forgetting(knowledge: &Arc<Knowledge>, bookings: &Arc<Bookings>) -> Hooks {
         // What the pod told is its stream's business, which sees the end of a process too.
         cache_lost: Box::new(move |slot| lost.sent.clear(slot)),
     }
-}
-
-/// What the router knows, for the pages, and scraped with the metrics.
-fn readings(router: &Arc<Router>, registry: &Registry) -> Result<Readings, StartError> {
-    let readings = Readings::of(Arc::clone(router));
-    registry.register(Box::new(RouterCollector::new(readings.clone())?))?;
-    registry.register(Box::new(KvCollector::new(readings.clone())?))?;
-    Ok(readings)
 }
 
 /// The TLS listener's address and certificate, if there is one.
