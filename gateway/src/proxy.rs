@@ -338,9 +338,6 @@ impl ProxyHttp for Gateway {
         let gone = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
         let status = session.response_written().map_or(gone, |head| head.status);
         ctx.native = None;
-        if ctx.error == Some(CLIENT_GONE) {
-            self.metrics.client_gone.inc();
-        }
         ctx.count(&self.metrics, status);
         if let Some(log) = &self.access_log {
             log.write(ctx.record(session, status));

@@ -13,7 +13,7 @@ use router::session::SessionKey;
 use router::{Decision, Placement};
 
 use super::observe::Seen;
-use super::refuse::Shape;
+use super::refuse::{CLIENT_GONE, Shape};
 use crate::telemetry::access_log::{FailedAttempt, Record};
 use crate::telemetry::metrics::{Held, Metrics, TokenCounts};
 
@@ -167,8 +167,10 @@ impl Ctx {
     pub(crate) fn count(&self, metrics: &Metrics, status: StatusCode) {
         let model = self.model.as_deref();
         metrics.request_ends(self.route, status, model, self.started.elapsed().as_secs_f64());
-        if let Some(reason) = self.error {
-            metrics.error(reason);
+        match self.error {
+            Some(CLIENT_GONE) => metrics.client_gone.inc(),
+            Some(reason) => metrics.error(reason),
+            None => {}
         }
         let Some(decision) = &self.decision else { return };
         metrics.decision(self.deciding.as_secs_f64());

@@ -1,5 +1,5 @@
 //! The metrics of requests and of the process, registered once. Those of pods, bookings and index
-//! are in [`super::router_metrics`].
+//! are read when they are scraped (`scrape.rs`).
 //!
 //! A label is one of a closed set of `&'static str` (route, reason), an HTTP status, or the name of
 //! a model that some pod serves; nothing that a client makes up becomes a label.
@@ -9,10 +9,12 @@ mod splits;
 #[cfg(test)]
 mod tests;
 
-use families::{Counts, Registrar, Times, Tokens};
+use prometheus::{IntCounter, IntGauge, IntGaugeVec, Registry};
+
 pub use splits::Splits;
 
-use prometheus::{IntCounter, IntGauge, IntGaugeVec, Registry};
+use super::registrar::Registrar;
+use families::{Counts, Times, Tokens};
 
 /// The label of a model that no pod serves.
 pub const UNKNOWN_MODEL: &str = "unknown";

@@ -1,10 +1,8 @@
-//! The labelled families in three groups, and how a family is made and registered.
+//! The labelled families in three groups.
 
-use prometheus::core::Collector;
-use prometheus::{
-    Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Error, Histogram, HistogramOpts, HistogramVec, IntCounterVec};
+
+use crate::telemetry::registrar::Registrar;
 
 /// Seconds to a first token: a warm short prompt takes milliseconds, a queue minutes.
 pub(super) const TTFT_BUCKETS: &[f64] = &[
@@ -49,9 +47,6 @@ pub(super) struct Tokens {
     pub(super) cached: IntCounterVec,
     pub(super) output: IntCounterVec,
 }
-
-/// Makes families and registers them.
-pub(super) struct Registrar<'a>(pub(super) &'a Registry);
 
 // === impl Counts ===
 
@@ -124,44 +119,5 @@ impl Tokens {
             )?,
             output: tokens("hearth_output_tokens_total", "Tokens of answers.")?,
         })
-    }
-}
-
-// === impl Registrar ===
-
-impl Registrar<'_> {
-    pub(super) fn register<C: Collector + Clone + 'static>(&self, family: C) -> Result<C, Error> {
-        self.0.register(Box::new(family.clone()))?;
-        Ok(family)
-    }
-
-    pub(super) fn counter(&self, name: &str, help: &str) -> Result<IntCounter, Error> {
-        self.register(IntCounter::new(name, help)?)
-    }
-
-    pub(super) fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, Error> {
-        self.register(IntGauge::new(name, help)?)
-    }
-
-    pub(super) fn gauges(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<IntGaugeVec, Error> {
-        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
-    }
-
-    pub(super) fn counters(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<IntCounterVec, Error> {
-        self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
-    }
-
-    fn histograms(&self, opts: HistogramOpts, labels: &[&str]) -> Result<HistogramVec, Error> {
-        self.register(HistogramVec::new(opts, labels)?)
     }
 }

@@ -2,7 +2,8 @@
 
 use prometheus::{Counter, Error, Histogram, HistogramOpts, IntCounterVec};
 
-use super::families::{Registrar, TTFT_BUCKETS};
+use super::families::TTFT_BUCKETS;
+use crate::telemetry::registrar::Registrar;
 
 /// How requests were split, or why not, and what came of it.
 #[derive(Clone, Debug)]
