@@ -37,7 +37,7 @@ pub(super) enum End {
 
 /// What came first.
 enum Raced {
-    Attempt(Result<Answer, Missed>),
+    Attempt(Box<Result<Answer, Missed>>),
     ClientGone,
     Cutting,
 }
@@ -75,16 +75,16 @@ impl Gateway {
             let raced = tokio::select! {
                 biased;
                 attempt = self.attempt(ctx, &request, &mut placement, &mut handed) => {
-                    Raced::Attempt(attempt)
+                    Raced::Attempt(Box::new(attempt))
                 }
                 () = gone(session) => Raced::ClientGone,
                 () = self.drain.reached(Phase::Cutting) => Raced::Cutting,
             };
             let missed = match raced {
-                Raced::Attempt(Ok(answer)) => {
-                    return self.answer(session, ctx, answer, placement).await;
-                }
-                Raced::Attempt(Err(missed)) => missed,
+                Raced::Attempt(attempt) => match *attempt {
+                    Ok(answer) => return self.answer(session, ctx, answer, placement).await,
+                    Err(missed) => missed,
+                },
                 Raced::ClientGone => {
                     self.forsake(handed, &placement.endpoint.pod).await;
                     return Ok(End::ClientGone);
@@ -104,7 +104,7 @@ impl Gateway {
                 }
                 // Nobody else: what the pod said is the best answer that there is.
                 (Err(_), Some(answer)) => {
-                    return self.answer(session, ctx, answer, placement).await;
+                    return self.answer(session, ctx, *answer, placement).await;
                 }
                 (Err(refuse), None) => return Err(refuse),
             }
