@@ -39,7 +39,7 @@ fn streamed() -> String {
 
 /// The client's body with what a leg gets.
 fn plus(body: &str, more: &str) -> String {
-    format!("{},{more}}}", body.strip_suffix('}').unwrap())
+    format!("{},{more}}}", body.strip_suffix('}').expect("an object ends so"))
 }
 
 /// The prefill leg of such a body.
