@@ -18,6 +18,7 @@ mod spare;
 mod upstream;
 mod usage;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -155,9 +156,10 @@ impl Gateway {
             bytes: self.config.limits.body.len(),
             deadline: self.config.deadlines.request_body.get(),
         };
+        let mut body = pin!(body::Body::read(session, bounds, &self.bodies));
         tokio::select! {
             biased;
-            body = body::Body::read(session, bounds, &self.bodies) => body,
+            body = &mut body => body,
             () = self.drain.reached(Phase::Cutting) => Err(Refuse::Draining),
         }
     }
@@ -285,7 +287,11 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
     ) -> Result<()> {
         headers::clean_request(head, headers::is_websocket(&session.req_header().headers));
-        self.stamp_request(session, head, ctx);
+        for (name, text) in self.told_to_pod(session, ctx) {
+            if let Some(value) = upstream::value(&name, text) {
+                head.insert_header(name, value)?;
+            }
+        }
         Ok(())
     }
 

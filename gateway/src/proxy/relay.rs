@@ -3,6 +3,7 @@
 //! Until the first bytes of a good answer are here nothing goes to the client, and any failure
 //! moves on to another pod. What comes after is `answer.rs`.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -60,9 +61,9 @@ impl Gateway {
         body: &Bytes,
     ) -> Result<End, Refuse> {
         let body = without(body, &query.guarded);
-        let mut head =
-            request_head(session.req_header(), body.len()).map_err(|_invalid| Refuse::Internal)?;
-        self.stamp_request(session, &mut head, ctx);
+        let told = self.told_to_pod(session, ctx);
+        let head = request_head(session.req_header(), body.len(), told)
+            .map_err(|_invalid| Refuse::Internal)?;
         let request = Request { query, head, body };
         self.retries.deposit();
         let mut tried = Tried::default();
@@ -72,13 +73,15 @@ impl Gateway {
             ctx.decision = query.api.map(|_read| placement.decision);
             let prefilling = placement.prefill.as_ref().map(|it| Arc::clone(&it.endpoint));
             let mut handed = None;
-            let raced = tokio::select! {
-                biased;
-                attempt = self.attempt(ctx, &request, &mut placement, &mut handed) => {
-                    Raced::Attempt(Box::new(attempt))
+            let raced = {
+                // Pinned here: what is selected among is moved, and this is kilobytes.
+                let mut attempt = pin!(self.attempt(ctx, &request, &mut placement, &mut handed));
+                tokio::select! {
+                    biased;
+                    attempt = &mut attempt => Raced::Attempt(Box::new(attempt)),
+                    () = gone(session) => Raced::ClientGone,
+                    () = self.drain.reached(Phase::Cutting) => Raced::Cutting,
                 }
-                () = gone(session) => Raced::ClientGone,
-                () = self.drain.reached(Phase::Cutting) => Raced::Cutting,
             };
             let missed = match raced {
                 Raced::Attempt(attempt) => match *attempt {

@@ -1,10 +1,11 @@
 //! One attempt at one pod: connect, send, and read the answer up to its first bytes.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use kv_index::Slot;
 use pingora_core::connectors::http::Connector;
 use pingora_core::protocols::http::client::HttpSession;
@@ -15,6 +16,7 @@ use router::pool::Pod;
 use tokio::time::{Instant, timeout};
 
 use super::lease::{Lease, looked_for};
+use super::respond::Field;
 use crate::config::Deadlines;
 
 /// A request to a pod.
@@ -115,7 +117,7 @@ impl Answer {
     /// Sends a request to a pod and waits for the first bytes of its answer, for so long in all: a
     /// pod that drips its head byte by byte has no more time than one that is silent.
     pub(super) async fn of(call: &Call<'_>, limit: Duration) -> Result<Self, Failure> {
-        let answer = Self::by_any_connection(call);
+        let answer = pin!(Self::by_any_connection(call));
         timeout(limit, answer).await.unwrap_or(Err(Failure::TOO_LATE))
     }
 
@@ -256,24 +258,45 @@ impl Failure {
     }
 }
 
-/// The head as the pod gets it: the client's own, cleaned, framed by one length.
+/// The head as the pod gets it: the client's own, cleaned, framed by one length, with `told` beside.
+///
+/// It is built anew and not copied: Pingora keeps the case of each name beside the fields of a head
+/// that it has read, which makes changing one cost four times as much. Pods do not mind the case.
 pub(super) fn request_head(
     client: &RequestHeader,
     body_len: usize,
+    told: Vec<Field>,
 ) -> Result<RequestHeader, Box<Error>> {
-    let mut head = client.clone();
-    super::headers::clean_request(&mut head, false);
-    head.remove_header(&header::EXPECT);
-    if !head.headers.contains_key(header::HOST) {
+    let mut fields = super::headers::for_pod(&client.headers);
+    fields.remove(header::EXPECT);
+    if !fields.contains_key(header::HOST) {
         let authority = client.uri.authority().map_or("localhost", |authority| authority.as_str());
-        head.insert_header(header::HOST, authority)?;
+        fields
+            .extend(value(&header::HOST, authority.to_owned().into()).map(|it| (header::HOST, it)));
     }
-    head.set_raw_path(client.raw_path())?;
-    head.set_version(Version::HTTP_11);
     if body_len > 0 || client.method != Method::GET {
-        head.insert_header(header::CONTENT_LENGTH, body_len)?;
+        fields.insert(header::CONTENT_LENGTH, body_len.into());
     }
+    for (name, text) in told {
+        if let Some(value) = value(&name, text) {
+            fields.insert(name, value);
+        }
+    }
+    let (mut parts, ()) = http::Request::new(()).into_parts();
+    (parts.method, parts.version, parts.headers) =
+        (client.method.clone(), Version::HTTP_11, fields);
+    let mut head = RequestHeader::from(parts);
+    head.set_raw_path(client.raw_path())?;
     Ok(head)
+}
+
+/// A field's value, if the text is fit for one.
+pub(super) fn value(name: &HeaderName, text: Bytes) -> Option<HeaderValue> {
+    let value = HeaderValue::from_maybe_shared(text);
+    if value.is_err() {
+        tracing::debug!(%name, "a value is not fit for a header");
+    }
+    value.ok()
 }
 
 /// The same head for another body.

@@ -5,6 +5,7 @@
 mod budget;
 mod cancel;
 mod drain;
+mod faults;
 mod hostile;
 mod log;
 mod models;
