@@ -61,7 +61,8 @@ def splitting(stage: str, options):
             "endpoints": [{"url": pods[0].url, "role": "prefill"},
                           {"url": pods[1].url, "role": "decode"}],
             # A CPU's tokens are slow and its transfers are not: what counts here is that the floor holds.
-            "split": {"lease": f"{LEASE_S}s", "min_uncached_tokens": 256, "stall": 1000},
+            "split": {"lease": f"{LEASE_S}s", "prefill_timeout": "300s",
+                      "min_uncached_tokens": 256, "stall": 1000},
         }))
         hearth = stack.enter_context(Hearth(options.hearth, [], ("--config", str(settings))))
         hearth.wait_ready()

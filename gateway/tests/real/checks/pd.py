@@ -30,7 +30,7 @@ def decided(answer: Answer) -> str:
 
 
 def asked(world: Splitting, prompt: list[int], **more) -> Answer:
-    answer = post(world.gateway, COMPLETIONS, body(prompt, **more), timeout_s=90)
+    answer = post(world.gateway, COMPLETIONS, body(prompt, **more), timeout_s=300)
     expect_equal(answer.status, 200, f"status ({answer.body[:200]!r})")
     return answer
 
@@ -135,7 +135,7 @@ def hostile(world: Splitting) -> None:
         expect_equal(get(f"{pod.url}/health")[0], 200, f"{pod.name} lives")
 
 
-@check("pd/a-frozen-gateway-reads-nothing-stale", "pd", limit_s=180)
+@check("pd/a-frozen-gateway-reads-nothing-stale", "pd", limit_s=400)
 def frozen(world: Splitting) -> None:
     for _ in range(3):
         prompt = ids(3800)
