@@ -50,6 +50,15 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 }
             }
         }
+        Command::Doctor { json, settings } => {
+            match settings.load(&Config::default(), cli::environment()) {
+                Ok(loaded) => doctor(json, &loaded.config),
+                Err(error) => {
+                    complain(&error);
+                    Ok(ExitCode::from(BAD_SETTINGS))
+                }
+            }
+        }
         Command::CheckConfig(file) => {
             let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
             let code = cli::check_config(&file, cli::environment(), &mut out, &mut err)?;
@@ -83,6 +92,15 @@ fn demo(once: bool, loaded: Loaded) -> anyhow::Result<ExitCode> {
         let mut out = std::io::stdout();
         gateway::demo::run(once, loaded, &mut out).await
     })
+}
+
+fn doctor(json: bool, config: &Config) -> anyhow::Result<ExitCode> {
+    let diagnosis = runtime(config)?.block_on(gateway::doctor::diagnose(config))?;
+    let mut out = std::io::stdout();
+    let written =
+        if json { diagnosis.write_json(&mut out) } else { diagnosis.write_text(&mut out) };
+    written.context("writing the report")?;
+    Ok(if diagnosis.is_healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn runtime(config: &Config) -> anyhow::Result<tokio::runtime::Runtime> {
