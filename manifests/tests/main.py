@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import checks.manifests
+import checks.chart
 import checks.install
 import checks.pods
 import checks.inference_pool
