@@ -18,6 +18,7 @@ pub mod query;
 mod refusal;
 mod router;
 pub mod session;
+pub mod story;
 mod text_rate;
 pub mod tls;
 pub mod tokenize;
