@@ -5,10 +5,13 @@
 //! a model that some pod serves; nothing that a client makes up becomes a label.
 
 mod families;
+mod splits;
 #[cfg(test)]
 mod tests;
 
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Registry};
+
+pub use splits::Splits;
 
 use super::registrar::Registrar;
 use families::{Counts, Times, Tokens};
@@ -22,6 +25,8 @@ pub struct Metrics {
     counts: Counts,
     times: Times,
     tokens: Tokens,
+    /// Requests of fleets in which some pods only prefill.
+    pub splits: Splits,
     in_flight: IntGauge,
     /// Bytes of request bodies in memory: the count that `limits.bodies_held` bounds.
     pub body_bytes_held: IntGauge,
@@ -69,6 +74,7 @@ impl Metrics {
             counts: Counts::register(&of)?,
             times: Times::register(&of)?,
             tokens: Tokens::register(&of)?,
+            splits: Splits::register(&of)?,
             in_flight: of.gauge("hearth_requests_in_flight", "Requests that have not ended.")?,
             body_bytes_held: of
                 .gauge("hearth_request_body_bytes_held", "Bytes of request bodies in memory.")?,

@@ -5,7 +5,7 @@ use prometheus::{Error, Histogram, HistogramOpts, HistogramVec, IntCounterVec};
 use crate::telemetry::registrar::Registrar;
 
 /// Seconds to a first token: a warm short prompt takes milliseconds, a queue minutes.
-const TTFT_BUCKETS: &[f64] = &[
+pub(super) const TTFT_BUCKETS: &[f64] = &[
     0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.25, 0.4, 0.6, 1.0, 1.5, 2.5, 4.0, 6.0, 10.0, 20.0, 40.0,
     80.0, 160.0, 600.0,
 ];

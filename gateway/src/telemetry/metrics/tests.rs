@@ -21,6 +21,10 @@ fn exposition() -> String {
     metrics.output_token_time(Some("tiny"), 0.01);
     metrics.decision(0.000_02);
     metrics.tokens(Some("tiny"), TokenCounts { prompt: 100, matched: 64, cached: 48, output: 7 });
+    metrics.splits.ended("split", (Some(200.0), Some(30.0)));
+    metrics.splits.failed("prefill", "connect_refused");
+    metrics.splits.leaked(1.5);
+    metrics.splits.released(true);
     metrics.config_in_force("0123456789abcdef");
     metrics.certificate_expires(4_102_444_800);
     let mut reading = reading();
