@@ -4,6 +4,7 @@
 
 pub mod belief;
 pub mod bookings;
+pub mod continuation;
 mod conversations;
 pub mod decide;
 pub mod discovery;
