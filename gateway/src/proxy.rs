@@ -2,6 +2,7 @@
 
 mod answer;
 mod body;
+mod commit;
 mod ctx;
 pub(crate) mod decision;
 mod headers;
@@ -13,6 +14,7 @@ mod relay;
 mod respond;
 pub(crate) mod route;
 mod spare;
+mod survive;
 mod upstream;
 
 use std::sync::Arc;

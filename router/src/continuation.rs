@@ -20,5 +20,5 @@ mod tests;
 pub use features::{Carry, FEATURES};
 pub use leg::{Cannot, Leg, Next, Terms};
 pub use seam::Model;
-pub use splice::shows_text;
+pub use splice::{asking_for_ids, shows_text};
 pub use stream::{Ask, Stream, Writing};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kv_index::{BlockHash, ChainHasher, Milestones};
 
+use crate::continuation::Ask;
 use crate::conversations::{Conversations, End, Home};
 use crate::openai::Api;
 use crate::session::SessionKey;
@@ -22,6 +23,10 @@ pub struct Query {
     pub session: Option<SessionKey>,
     /// Members to cut out of the body before it goes on.
     pub guarded: Vec<Range<usize>>,
+    /// Why one pod has to compute it alone, in a word; none: prefill and decode may be split.
+    pub indivisible: Option<&'static str>,
+    /// What its stream shows, if it asks for one.
+    pub stream: Option<Ask>,
     /// The pod that was sent the prompt which this one repeats or continues.
     pub home: Option<Home>,
     /// The prompt.
@@ -62,6 +67,8 @@ impl Query {
             model: None,
             session: None,
             guarded: Vec::new(),
+            indivisible: Some("unread"),
+            stream: None,
             home: None,
             prompt,
         }

@@ -14,8 +14,10 @@ use router::{Placement, Refusal};
 use tower::retry::budget::Budget;
 
 use super::Gateway;
+use super::commit::Bounds;
 use super::ctx::Ctx;
 use super::refuse::Refuse;
+use super::survive;
 use super::upstream::{Answer, Failure, blame, request_head};
 use crate::drain::Phase;
 
@@ -40,7 +42,10 @@ impl Gateway {
         query: &Query,
         body: &Bytes,
     ) -> Result<End, Refuse> {
-        let body = without(body, &query.guarded);
+        let (ask, body) = self.prepare(query, without(body, &query.guarded));
+        let request = survive::Request { query, body: &body };
+        // What nobody reads may be a sound that plays as it comes: it is not held.
+        let hold = if query.api.is_some() { self.config.survive.hold.len() } else { 0 };
         let mut head =
             request_head(session.req_header(), body.len()).map_err(|_invalid| Refuse::Internal)?;
         self.stamp_request(session, &mut head, ctx);
@@ -52,7 +57,17 @@ impl Gateway {
             let pod = &placement.endpoint.pod;
             ctx.upstream = Some(pod.addr);
             ctx.decision = query.api.map(|_read| placement.decision);
-            let attempt = Answer::of(&self.connector, pod, &self.config.deadlines, &head, &body);
+            let deadlines = &self.config.deadlines;
+            let first_token = deadlines.first_byte.get();
+            let bounds = Bounds { since: tokio::time::Instant::now(), first_token, hold };
+            let attempt = async {
+                let answer = Answer::of(&self.connector, pod, deadlines, &head, &body).await?;
+                if answer.complaint().is_some() {
+                    Ok(answer)
+                } else {
+                    answer.committed(ask, bounds).await
+                }
+            };
             let attempt = tokio::select! {
                 biased;
                 attempt = attempt => attempt,
@@ -66,7 +81,7 @@ impl Gateway {
             blame(self.router.pool(), placement.endpoint.slot, failure);
             let Some(failure) = failure else {
                 let answer = attempt.map_err(|_checked| Refuse::Internal)?;
-                return self.answer(session, ctx, answer, placement).await;
+                return self.answer(session, ctx, (answer, placement), request).await;
             };
             ctx.attempt_failed(pod.addr, failure.reason);
             placement.failed(failure.reason);
@@ -80,13 +95,15 @@ impl Gateway {
                     placement = next;
                 }
                 // Nobody else: what the pod said is the best answer that there is.
-                (Err(_), Ok(answer)) => return self.answer(session, ctx, answer, placement).await,
+                (Err(_), Ok(answer)) => {
+                    return self.answer(session, ctx, (answer, placement), request).await;
+                }
                 (Err(refuse), Err(_)) => return Err(refuse),
             }
         }
     }
 
-    fn place(
+    pub(super) fn place(
         &self,
         ctx: &mut Ctx,
         query: &Query,

@@ -10,6 +10,7 @@ use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
+use router::continuation::Stream;
 use router::pool::Pod;
 use tokio::time::timeout;
 
@@ -21,6 +22,10 @@ pub(super) struct Answer {
     /// None: the answer has no body, or it is complete.
     pub(super) first: Option<Bytes>,
     pub(super) connection: Connection,
+    /// Its events, once they are looked into.
+    pub(super) stream: Option<Box<Stream>>,
+    /// It was read to its end.
+    pub(super) ended: bool,
 }
 
 /// A connection to a pod. Dropped, it is closed, which is how vLLM learns to stop; given back, it
@@ -139,7 +144,7 @@ impl Answer {
             }
         };
         connection.0.session.set_read_timeout(Some(deadlines.between_bytes.get()));
-        Ok(Self { head, first, connection })
+        Ok(Self { head, first, connection, stream: None, ended: false })
     }
 
     /// Whether the client asked for it and got a stream of events.
@@ -162,9 +167,7 @@ impl Answer {
             {
                 Some(Failure::retry("engine_gone", "a pod's engine has stopped"))
             }
-            StatusCode::OK if is_error_event() => {
-                Some(Failure::retry("error_event", "a pod failed before the first token"))
-            }
+            StatusCode::OK if is_error_event() => Some(Failure::ERROR_EVENT),
             _ => None,
         }
     }
@@ -177,9 +180,13 @@ impl Failure {
     pub(super) const BUSY: Self = Self::retry("busy", "the pods are busy");
     /// It failed in the middle of an answer.
     pub(super) const CUT: Self = Self::retry("cut", "a pod failed while answering");
+    /// It said so itself, inside a stream.
+    pub(super) const ERROR_EVENT: Self = Self::retry("error_event", "a pod failed while answering");
+    /// It did not take what should go on there.
+    pub(super) const REFUSED: Self = Self::retry("refused", "a pod refused to go on");
     const MALFORMED: Self = Self::retry("malformed", "a pod's answer was malformed");
     /// No answer in time.
-    const TOO_LATE: Self =
+    pub(super) const TOO_LATE: Self =
         Self { reason: "first_byte_too_late", cause: "no answer in time", is_final: true };
 
     const fn retry(reason: &'static str, cause: &'static str) -> Self {

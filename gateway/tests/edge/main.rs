@@ -12,5 +12,6 @@ mod native;
 mod relay;
 mod retry;
 mod support;
+mod survive;
 mod tls;
 mod why;

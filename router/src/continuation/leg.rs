@@ -28,6 +28,8 @@ pub struct Leg {
     pub tokens: Vec<u32>,
     /// Its body.
     pub body: Vec<u8>,
+    /// The salt under which the prompt is cached.
+    pub cache_salt: Option<String>,
 }
 
 /// Why an answer cannot go on at another pod; the word in logs and metrics.
@@ -66,6 +68,7 @@ pub struct Terms {
     same: String,
     model: Option<String>,
     stream_options: Option<String>,
+    pub(super) cache_salt: Option<String>,
     /// Tokens of the whole answer, if the client bounds them.
     pub(super) max_tokens: Option<usize>,
     min_tokens: usize,
@@ -114,7 +117,8 @@ impl Terms {
     /// # Errors
     /// Why the request's answer cannot go on.
     pub fn read(api: Api, body: &[u8]) -> Result<Self, Cannot> {
-        let members: Members<'_> = serde_json::from_slice(body).map_err(|_| Cannot::Feature)?;
+        let members: Members<'_> =
+            serde_json::from_slice(body).map_err(|_unread| Cannot::Feature)?;
         let mut terms = Self::default();
         for (name, value) in &members {
             let value = value.get();
@@ -148,6 +152,8 @@ impl Terms {
         let owned = |name| members.get(name).map(|value| value.get().to_owned());
         self.model = owned("model").filter(|model| model != "null");
         self.stream_options = owned("stream_options").filter(|options| options != "null");
+        let salt = members.get("cache_salt");
+        self.cache_salt = salt.and_then(|salt| serde_json::from_str(salt.get()).ok());
         let number = |name| members.get(name).and_then(|v| v.get().parse::<usize>().ok());
         self.max_tokens = match api {
             Api::Completions if !members.contains_key("max_tokens") => Some(COMPLETION_TOKENS),

@@ -97,7 +97,7 @@ impl Stream {
         self.turn();
         let tokens = [&self.record.prompt[..], &self.record.ids[..]].concat();
         let body = terms.body(&tokens, kept, model.max_len);
-        Ok(Next::Leg(Leg { tokens, body }))
+        Ok(Next::Leg(Leg { tokens, body, cache_salt: terms.cache_salt }))
     }
 
     /// What is missing of an answer whose every choice has come to its end; none if only the pod
@@ -124,7 +124,7 @@ impl Stream {
         if let Some(rest) = self.rest() {
             self.held.clear();
             out.extend_from_slice(&rest);
-            self.progress.done = true;
+            (self.progress.done, self.progress.is_ours) = (true, true);
         }
     }
 

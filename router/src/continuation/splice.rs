@@ -109,3 +109,13 @@ pub(super) fn without_lists(event: &[u8], lists: &[Range<usize>], out: &mut Vec<
     }
     out.extend_from_slice(&event[from..]);
 }
+
+/// The request's body with `return_token_ids`, whatever it said of it: of two members with one name
+/// the pod takes the last.
+#[must_use]
+pub fn asking_for_ids(body: &[u8]) -> Vec<u8> {
+    let end = memchr::memrchr(b'}', body).unwrap_or(body.len());
+    let is_empty = body[..end].trim_ascii_end().ends_with(b"{");
+    let comma: &[u8] = if is_empty { b"" } else { b"," };
+    [&body[..end], comma, b"\"return_token_ids\":true", &body[end..]].concat()
+}

@@ -64,6 +64,8 @@ pub(super) struct Progress {
     pub(super) finishes: u32,
     pub(super) usage_told: bool,
     pub(super) done: bool,
+    /// We ended it: the pod does not know that.
+    pub(super) is_ours: bool,
     /// The error event with which the pod ended it.
     pub(super) error: Option<Vec<u8>>,
 }
@@ -142,6 +144,18 @@ impl Stream {
             Progress { has_token: true, .. } => Writing::Text,
             _ => Writing::Nothing,
         }
+    }
+
+    /// Whether we ended it while the pod would go on.
+    #[must_use]
+    pub fn is_ended_by_us(&self) -> bool {
+        self.progress.is_ours
+    }
+
+    /// Whether a pod that closes now, however properly, leaves the answer without its end.
+    #[must_use]
+    pub fn is_unfinished(&self) -> bool {
+        self.ask.has_ids && !self.raw && !self.progress.done && !self.is_finished()
     }
 
     /// Whether every choice has come to its end.

@@ -54,6 +54,15 @@ impl Sink for Deaf {
     fn scalar(&mut self, _spelled: &str) {}
 }
 
+// === impl BadJson ===
+
+impl BadJson {
+    /// Not text at all.
+    pub(super) fn not_utf8() -> Self {
+        Self { what: "not UTF-8", at: 0 }
+    }
+}
+
 // === impl Scanner ===
 
 impl<'a> Scanner<'a> {

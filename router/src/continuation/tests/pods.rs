@@ -74,10 +74,10 @@ impl Pod {
             stops => serde_json::from_value(stops.clone()).unwrap_or_default(),
         };
         let includes = self.body["include_stop_str_in_output"] == true;
-        let max = self.body["max_tokens"].as_u64().map_or(usize::MAX, |max| max as usize);
+        let max = self.body["max_tokens"].as_u64().and_then(|max| usize::try_from(max).ok());
         let mut ids: Vec<u32> = self.rest.iter().map(|byte| u32::from(*byte)).collect();
         ids.push(END);
-        ids.truncate(max);
+        ids.truncate(max.unwrap_or(usize::MAX));
         let mut out = self.role();
         let (mut text, mut sent, mut made, mut pending) = (String::new(), 0, 0, Vec::new());
         let mut bytes = Vec::new();
@@ -110,8 +110,7 @@ impl Pod {
             self.event(
                 &mut out,
                 &text[sent..end],
-                &std::mem::take(&mut pending),
-                made == 1,
+                (&std::mem::take(&mut pending), made == 1),
                 finish,
             );
             sent = end;
@@ -140,8 +139,7 @@ impl Pod {
         &self,
         out: &mut Vec<u8>,
         text: &str,
-        ids: &[u32],
-        is_first: bool,
+        (ids, is_first): (&[u32], bool),
         finish: Option<(&str, Value)>,
     ) {
         let (head, text, ids) = (self.head(), json!(text), json!(ids));
