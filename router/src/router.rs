@@ -73,10 +73,10 @@ impl Router {
     pub fn new(
         pool: Pool,
         settings: policy::Settings,
-        knowledge: Arc<Knowledge>,
+        (knowledge, bookings): (Arc<Knowledge>, Arc<Bookings>),
         tokenizers: Tokenizers,
     ) -> Self {
-        let (memory, bookings) = (Arc::new(Memory::new(knowledge)), Arc::default());
+        let memory = Arc::new(Memory::new(knowledge));
         let decisions = Arc::new(Decisions::new(settings.decisions_kept));
         let (split, transfers) = (SplitSettings::default(), Arc::default());
         let (text_rates, started) = (Arc::default(), Instant::now());

@@ -16,11 +16,13 @@ use tokio::time::timeout;
 
 use super::Gateway;
 use super::ctx::Ctx;
+use super::legs::Request;
 use super::observe::Observer;
 use super::refuse::{ERROR_EVENT, POD_ERROR, Refuse};
 use super::relay::{End, gone};
-use super::survive::{Onward, Request};
+use super::survive::Onward;
 use super::upstream::{Answer, Connection, Failure};
+use super::usage::Repair;
 use crate::drain::Phase;
 
 /// Chunks that are ready are joined up to this size: one write instead of many.
@@ -37,6 +39,8 @@ struct Source {
 struct Passage {
     stream: Option<Box<Stream>>,
     observer: Observer,
+    /// Sets what was reused of the prompt, where another pod computed it.
+    repair: Option<Repair>,
     is_success: bool,
     /// The pod's part has shown a token.
     has_token: bool,
@@ -58,6 +62,15 @@ impl Passage {
         if self.is_success && (is_first || !std::mem::replace(&mut self.has_token, true)) {
             placement.first_token(Instant::now());
         }
+    }
+
+    fn repaired(&mut self, bytes: Bytes) -> Bytes {
+        self.repair.as_mut().map_or_else(|| bytes.clone(), |it| it.pass(&bytes))
+    }
+
+    /// What was held back for the repair.
+    fn rest(&mut self) -> Bytes {
+        self.repair.as_mut().map(Repair::finish).unwrap_or_default()
     }
 
     fn state(&self) -> Option<Writing> {
@@ -84,7 +97,7 @@ impl Gateway {
         session: &mut Session,
         ctx: &mut Ctx,
         (answer, mut placement): (Answer, Placement),
-        request: Request<'_>,
+        request: &Request<'_>,
     ) -> Result<End, Refuse> {
         let now = Instant::now();
         ctx.upstream_head = Some(now);
@@ -92,7 +105,7 @@ impl Gateway {
         let is_success = answer.head.status.is_success();
         let is_pod_error = answer.head.status.is_server_error();
         placement.answered(answer.head.status.as_u16(), now);
-        let Answer { head, first, connection, stream, ended } = answer;
+        let Answer { head, first, connection, stream, ended, .. } = answer;
         // Where the next request is here already, the connection ends after this answer, and the
         // head has to say so.
         if gone(session).now_or_never().is_some() {
@@ -105,7 +118,9 @@ impl Gateway {
             return Ok(End::ClientGone);
         }
         let observer = Observer::new(ctx.started, is_stream);
-        let mut passage = Passage { stream, observer, is_success, has_token: true };
+        let reused = ctx.reused_tokens().filter(|_| is_success);
+        let repair = reused.map(|tokens| Repair::new(tokens, is_stream));
+        let mut passage = Passage { stream, observer, repair, is_success, has_token: true };
         let connection = if ended {
             connection.release(&self.connector, self.config.deadlines.upstream_idle.get()).await;
             None
@@ -117,6 +132,7 @@ impl Gateway {
         passage.observer.finish();
         if is_success {
             ctx.seen = passage.observer.seen;
+            ctx.seen.cached_tokens = reused.or(ctx.seen.cached_tokens);
             ctx.tpot_ms = passage.observer.tpot_ms();
         }
         if ctx.moves == 0 {
@@ -150,7 +166,7 @@ impl Gateway {
         session: &mut Session,
         ctx: &mut Ctx,
         (mut source, passage, placement): (Source, &mut Passage, &mut Placement),
-        request: Request<'_>,
+        request: &Request<'_>,
     ) -> End {
         let mut is_first = true;
         loop {
@@ -189,7 +205,8 @@ impl Gateway {
         let Some(mut connection) = connection else {
             let first = first.unwrap_or_default();
             passage.look(&first, placement);
-            return self.last_words(session, first).await;
+            let whole = [passage.repaired(first), passage.rest()].concat();
+            return self.last_words(session, Bytes::from(whole)).await;
         };
         // Waited for once, not once for every chunk.
         let mut cutting = pin!(self.drain.reached(Phase::Cutting));
@@ -210,6 +227,9 @@ impl Gateway {
             let bytes = if std::mem::take(&mut is_ready) { bytes } else { passage.pass(bytes) };
             if !bytes.is_empty() {
                 passage.look(&bytes, placement);
+            }
+            let bytes = passage.repaired(bytes);
+            if !bytes.is_empty() {
                 if session.write_response_body(Some(bytes), false).await.is_err() {
                     connection.close().await;
                     return End::ClientGone;
@@ -240,7 +260,8 @@ impl Gateway {
             };
         }
         connection.release(&self.connector, self.config.deadlines.upstream_idle.get()).await;
-        self.finish(session).await
+        let rest = passage.rest();
+        self.last_words(session, rest).await
     }
 
     /// Ends a stream that cannot be completed with an error event, instead of a silent cut or a
@@ -272,6 +293,10 @@ impl Gateway {
         mut head: ResponseHeader,
     ) -> ResponseHeader {
         super::headers::clean_response(&mut head);
+        if ctx.reused_tokens().is_some() {
+            // Its length changes with a number in it.
+            head.remove_header(&header::CONTENT_LENGTH);
+        }
         let version = session.req_header().version;
         let has_body = ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
         if version == Version::HTTP_11

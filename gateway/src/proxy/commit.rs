@@ -10,26 +10,47 @@ use http::StatusCode;
 use router::continuation::{Ask, Stream, Writing};
 use tokio::time::{Instant, timeout_at};
 
+use super::Gateway;
+use super::legs::Request;
 use super::upstream::{Answer, Failure};
 
 /// How long an answer may be held back.
 #[derive(Clone, Copy)]
-pub(super) struct Bounds {
+struct Bounds {
     /// Since when a stream's first token is waited for, and for how long.
-    pub(super) since: Instant,
-    pub(super) first_token: Duration,
+    since: Instant,
+    first_token: Duration,
     /// Bytes of it.
-    pub(super) hold: usize,
+    hold: usize,
 }
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// An attempt's answer once there is something to begin with, within `limit` since `since`.
+    pub(super) async fn begun(
+        &self,
+        answer: Result<Answer, Failure>,
+        request: &Request<'_>,
+        (since, first_token): (Instant, Duration),
+    ) -> Result<Answer, Failure> {
+        let answer = answer?;
+        if answer.complaint_of_leg().is_some() {
+            return Ok(answer);
+        }
+        // What nobody reads may be a sound that plays as it comes: it is not held.
+        let is_read = request.query.api.is_some();
+        let hold = if is_read { self.config.survive.hold.len() } else { 0 };
+        answer.committed(request.ask, Bounds { since, first_token, hold }).await
+    }
+}
+
+// === impl Answer ===
 
 impl Answer {
     /// Waits until there is something to begin with: a stream's first token, or all of a plain answer,
     /// if it is not too long.
-    pub(super) async fn committed(
-        mut self,
-        ask: Option<Ask>,
-        bounds: Bounds,
-    ) -> Result<Self, Failure> {
+    async fn committed(mut self, ask: Option<Ask>, bounds: Bounds) -> Result<Self, Failure> {
         match ask.filter(|_| self.head.status == StatusCode::OK && self.is_event_stream()) {
             Some(ask) => {
                 let mut stream = Box::new(Stream::new(ask));

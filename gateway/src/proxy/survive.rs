@@ -11,17 +11,10 @@ use router::query::Query;
 
 use super::Gateway;
 use super::ctx::Ctx;
+use super::legs::Request;
 use super::relay::gone;
 use super::upstream::{Answer, Connection, Failure, blame, request_head};
 use crate::drain::Phase;
-
-/// What the client asked for.
-#[derive(Clone, Copy)]
-pub(super) struct Request<'a> {
-    pub(super) query: &'a Query,
-    /// The body that went to the pod.
-    pub(super) body: &'a Bytes,
-}
 
 /// How a stream goes on.
 pub(super) enum Onward {
@@ -53,13 +46,13 @@ impl Gateway {
         session: &mut Session,
         ctx: &mut Ctx,
         (stream, placement): (&mut Stream, &mut Placement),
-        request: Request<'_>,
+        request: &Request<'_>,
     ) -> Onward {
         let mut moves_left = self.config.survive.moves.saturating_sub(ctx.moves);
         if !self.config.survive.migrate {
             moves_left = 0;
         }
-        let next = stream.resume(request.body, self.router.model(request.query));
+        let next = stream.resume(&request.body, self.router.model(request.query));
         let (onward, outcome) = match next {
             Next::Over(rest) => (Onward::Over(Bytes::from(rest)), "completed"),
             Next::Cannot(why) => (Onward::Nobody, why.label()),
@@ -89,10 +82,11 @@ impl Gateway {
         let query = self.router.follow(query, leg);
         let mut tried = vec![placement.endpoint.slot];
         for _ in 0..self.config.retry.attempts {
-            let Ok(next) = self.place(ctx, &query, &tried) else { break };
+            let Ok(mut next) = self.place(ctx, &query, &tried) else { break };
             let pod = &next.endpoint.pod;
             ctx.attempts += 1;
-            let attempt = Answer::of(&self.connector, pod, &self.config.deadlines, &head, &body);
+            let call = self.call(pod, &head, &body);
+            let attempt = Answer::of(&call, self.config.deadlines.first_byte.get());
             let attempt = tokio::select! {
                 biased;
                 attempt = attempt => attempt,
@@ -125,10 +119,10 @@ impl Gateway {
     }
 
     fn leg_head(&self, session: &Session, ctx: &Ctx, body_len: usize) -> Option<RequestHeader> {
-        let mut head = request_head(session.req_header(), body_len).ok()?;
+        let told = self.told_to_pod(session, ctx);
+        let mut head = request_head(session.req_header(), body_len, told).ok()?;
         head.set_raw_path(Api::Completions.path().as_bytes()).ok()?;
         head.insert_header(header::CONTENT_TYPE, "application/json").ok()?;
-        self.stamp_request(session, &mut head, ctx);
         Some(head)
     }
 
@@ -136,7 +130,7 @@ impl Gateway {
     pub(super) fn blame_for_cut(
         &self,
         ctx: &mut Ctx,
-        placement: &Placement,
+        placement: &mut Placement,
         stream: Option<&Stream>,
     ) {
         let is_error = stream.is_some_and(|stream| stream.state() == Writing::Failed);

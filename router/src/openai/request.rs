@@ -46,7 +46,7 @@ pub struct Fields<'a> {
     pub cache_salt: Option<Cow<'a, str>>,
     /// The prompt.
     pub prompt: Prompt<'a>,
-    /// The prompt's text without its JSON spelling, in the order in which the engine sees it.
+    /// The prompt's text in one spelling, in the order in which the engine sees it.
     pub text: &'a str,
     /// Guarded members to cut out before the body goes on.
     pub guarded: Vec<Range<usize>>,
@@ -76,8 +76,10 @@ pub enum Prompt<'a> {
     },
     /// A request of another API that the pod turns into messages: see [`Foreign::messages`].
     Foreign(Foreign<'a>),
-    /// One text, as `/v1/completions` takes it: [`Fields::text`].
+    /// One text, as `/v1/completions` takes it.
     Text {
+        /// `prompt`, a JSON string.
+        prompt: &'a str,
         /// `add_special_tokens`, true unless the body says false.
         add_special_tokens: bool,
     },
@@ -137,6 +139,7 @@ pub fn read<'a>(api: Api, body: &'a [u8], text: &'a mut String) -> Result<Fields
         return Err(BadBody::Field { param: "body", expected: "a JSON object" });
     }
     text.clear();
+    text.reserve(json.len());
     let members = Members::read_with_text(json, |key, first| is_text(api, key, first), text)?;
     let guarded = guard::spans(json, &members)?;
     let model = string(&members, "model")?;
@@ -249,7 +252,8 @@ fn prompt<'a>(api: Api, members: &Members<'a>) -> Prompt<'a> {
     match members.last("prompt") {
         Some(prompt) if matches!(api, Api::Completions | Api::Tokenize) => match prompt {
             text if text.starts_with('"') => {
-                Prompt::Text { add_special_tokens: flag(members, "add_special_tokens", true) }
+                let add_special_tokens = flag(members, "add_special_tokens", true);
+                Prompt::Text { prompt: text, add_special_tokens }
             }
             list => token_ids(list).map_or(Prompt::Other, Prompt::Tokens),
         },

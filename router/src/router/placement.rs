@@ -93,8 +93,10 @@ impl Placement {
         }
     }
 
-    /// The attempt gave no answer to send on; the reason in a word.
-    pub fn failed(&self, reason: &'static str) {
+    /// The attempt gave no answer to send on; the reason in a word. The prompt is not on its way to
+    /// the pod any more.
+    pub fn failed(&mut self, reason: &'static str) {
+        self.assumption = None;
         self.note(|came| came.outcome = why::Outcome::Failed(reason));
     }
 
