@@ -25,6 +25,13 @@ pub enum Command {
         /// The gateway's settings.
         settings: Settings,
     },
+    /// Look at every pod once.
+    Doctor {
+        /// One JSON object instead of lines.
+        json: bool,
+        /// Which pods: as `serve` would find them.
+        settings: Settings,
+    },
     /// Say whether `serve` would start with this file.
     CheckConfig(PathBuf),
     /// Print the reference of all settings.
@@ -88,6 +95,14 @@ where
             once: matches.get_flag("once"),
             settings: Settings::from_matches(matches),
         },
+        "doctor" => {
+            let mut settings = Settings::from_matches(matches);
+            let urls: Vec<_> = matches.get_many::<String>("url").into_iter().flatten().collect();
+            let endpoints = keys().iter().find(|key| key.name() == "endpoints");
+            let key = endpoints.expect("there is a setting called endpoints");
+            settings.flags.extend(urls.iter().map(|url| Setting { key, text: (*url).clone() }));
+            Command::Doctor { json: matches.get_flag("json"), settings }
+        }
         "check-config" => {
             let file = matches.get_one::<PathBuf>("file");
             Command::CheckConfig(file.expect("clap insists on the file").clone())
@@ -129,7 +144,18 @@ fn program() -> Clap {
         .subcommand(with_settings(serve));
     #[cfg(feature = "demo")]
     let program = program.subcommand(with_settings(demo()));
-    program.subcommand(check).subcommand(print)
+    program.subcommand(with_settings(doctor())).subcommand(check).subcommand(print)
+}
+
+fn doctor() -> Clap {
+    let json = Arg::new("json").long("json").action(ArgAction::SetTrue);
+    let urls = Arg::new("url").value_name("URL").num_args(0..);
+    Clap::new("doctor")
+        .about(
+            "Look at every pod once and say what is wrong, with the fix (status 1 if anything is)",
+        )
+        .arg(json.help("One JSON object"))
+        .arg(urls.help("Pods by URL, instead of those that the settings find"))
 }
 
 #[cfg(feature = "demo")]

@@ -150,11 +150,7 @@ impl Config {
     /// Where pods are looked for.
     #[must_use]
     pub fn discovery(&self) -> DiscoverySettings {
-        DiscoverySettings {
-            endpoints: self.endpoints.clone(),
-            kubernetes: self.kubernetes.clone(),
-            ..DiscoverySettings::default()
-        }
+        DiscoverySettings { endpoints: self.endpoints.clone(), kubernetes: self.kubernetes.clone() }
     }
 
     /// The settings as JSON, in the shape of the file.

@@ -54,6 +54,15 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 }
             }
         }
+        Command::Doctor { json, settings } => {
+            match settings.load(&Config::default(), environment()) {
+                Ok(loaded) => doctor(json, &loaded.config),
+                Err(error) => {
+                    complain(&error);
+                    Ok(ExitCode::from(BAD_SETTINGS))
+                }
+            }
+        }
         Command::CheckConfig(file) => {
             let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
             let code = check_config(&file, environment(), &mut out, &mut err)?;
@@ -96,6 +105,15 @@ fn handlers() -> anyhow::Result<(
 )> {
     let what = "no signal handler";
     Ok((drain::signals().context(what)?, drain::hangups().context(what)?))
+}
+
+fn doctor(json: bool, config: &Config) -> anyhow::Result<ExitCode> {
+    let diagnosis = runtime(config)?.block_on(gateway::doctor::diagnose(config))?;
+    let mut out = std::io::stdout();
+    let written =
+        if json { diagnosis.write_json(&mut out) } else { diagnosis.write_text(&mut out) };
+    written.context("writing the report")?;
+    Ok(if diagnosis.is_healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn runtime(config: &Config) -> anyhow::Result<tokio::runtime::Runtime> {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use router::connector::ConnectorName;
+use router::discovery::KubernetesSettings;
 use router::discovery::StaticEndpoint;
 use router::feed::kv_events::Mode;
 use router::pool::Role;
@@ -36,6 +37,17 @@ impl Config {
         check(twice.is_none(), "endpoints", &message);
         let selector = !self.kubernetes.enabled || !self.kubernetes.selector.trim().is_empty();
         check(selector, "kubernetes.selector", "an empty selector would take every pod");
+        let said_twice = self.kubernetes.inference_pool.is_some() && {
+            let (it, default) = (&self.kubernetes, KubernetesSettings::default());
+            it.selector != default.selector
+                || it.port_name != default.port_name
+                || it.port != default.port
+        };
+        check(
+            !said_twice,
+            "kubernetes.inference_pool",
+            "the pool says which pods and ports: leave out kubernetes.selector, port_name and port",
+        );
         let ports_differ = self.listen != self.admin_listen || self.listen.port() == 0;
         check(ports_differ, "admin_listen", "the same address as `listen`");
         self.check_tls(&mut check);
