@@ -14,5 +14,6 @@ mod relay;
 mod retry;
 mod split;
 mod support;
+mod survive;
 mod tls;
 mod why;
