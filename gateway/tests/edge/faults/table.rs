@@ -8,7 +8,8 @@ use super::world::Topology;
 
 /// `whole`: the client has the answer of a sound pod, byte for byte, and nothing else. `error`: an
 /// error event in a 200, and no `[DONE]`; `error+done`: with one, as vLLM writes it. `closed`: a stream
-/// that ends without a word. `cut`: the connection ends in the middle. A number: that status, with an error as JSON. `-`: it cannot happen.
+/// that ends without a word. `cut`: the connection ends in the middle. A number: that status, with an
+/// error as JSON. `-`: it cannot happen.
 ///
 /// `!` marks what is so today and is to become `whole`.
 pub(super) const TABLE: &str = "
@@ -132,6 +133,15 @@ pub(super) fn rows(table: &str) -> impl Iterator<Item = Row<'_>> {
         };
         Row { what, at, outcomes: words.collect() }
     })
+}
+
+/// Faults that nobody sees, whether the answer is a stream or not. What happens to a whole pod under
+/// one answer stands in the way of the next one's head, so that has to be survivable too.
+pub(crate) fn survivable() -> Vec<Fault> {
+    let survives = |row: &Row<'_>| row.outcomes[..2].iter().all(|outcome| *outcome == "whole");
+    let lost: Vec<_> = rows(TABLE).filter(|row| row.at == "head" && !survives(row)).collect();
+    let survives = |row: &Row<'_>| survives(row) && lost.iter().all(|lost| lost.what != row.what);
+    rows(TABLE).filter(survives).map(|row| fault(row.what, row.at)).collect()
 }
 
 /// The cells of one kind of pod.
