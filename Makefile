@@ -4,7 +4,10 @@ CARGO ?= cargo
 ONCE ?=
 ONLY ?=
 
-.PHONY: help demo test test-real bench check fmt clippy doc deny
+NS ?= llm-d
+OVERLAY ?= .
+
+.PHONY: help demo test test-real test-kube bench check fmt clippy doc deny deploy undeploy
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -17,6 +20,16 @@ test: ## The whole hermetic suite
 
 test-real: ## Real vLLM on CPU, real clients, real load tools, KV events through faults: 18 min (ONLY="name ...": only checks so named)
 	gateway/tests/real/run.sh $(ONLY)
+
+test-kube: ## A real etcd and kube-apiserver: every manifest, pods in and out, every outage: 10 min (ONLY=...)
+	manifests/tests/run.sh $(ONLY)
+
+deploy: ## kubectl apply the manifests (OVERLAY=overlays/NAME: one of those)
+	kubectl apply --server-side -k manifests/$(OVERLAY)
+
+undeploy: ## kubectl delete them, and whatever else bears our label in NS; says what is left
+	kubectl delete --ignore-not-found -k manifests/$(OVERLAY)
+	manifests/undeploy.sh $(NS)
 
 bench: ## Every speed and memory bar, beside Envoy
 	loadtest/bench/run.sh $(ONLY)

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use router::SplitSettings;
 use router::discovery::{DiscoverySettings, KubernetesSettings, StaticEndpoint};
 use router::feed::kv_events::KvEventsSettings;
 use router::policy;
@@ -57,6 +58,8 @@ pub struct Config {
     pub pool: PoolSettings,
     /// Choosing a pod.
     pub routing: policy::Settings,
+    /// Prefill and decode on different pods: where some pods have the role `prefill`.
+    pub split: SplitSettings,
     /// Remembering which pod was sent which prompt.
     pub kv_index: KvIndex,
     /// Hearing from the pods themselves what they hold.
@@ -97,6 +100,7 @@ impl Default for Config {
             kubernetes: KubernetesSettings::default(),
             pool: PoolSettings::default(),
             routing: policy::Settings::default(),
+            split: SplitSettings::default(),
             kv_index: KvIndex::default(),
             kv_events: KvEventsSettings::default(),
             tokenizers: BTreeMap::new(),

@@ -5,6 +5,7 @@
 
 mod handle;
 mod health;
+mod hooks;
 mod record;
 mod registry;
 mod settings;
@@ -21,8 +22,9 @@ use tokio::time::Instant;
 
 use crate::feed::kv_events::{KvPorts, KvStatus};
 
-pub use handle::{Pool, Status};
+pub use handle::{Failures, Pool};
 pub use health::HealthSettings;
+pub use hooks::{Hooks, SlotHook};
 pub use record::{LastFailure, Record, Tally};
 pub use settings::PoolSettings;
 pub use task::{PoolGuard, StartError, start, start_with_events};

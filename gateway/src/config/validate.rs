@@ -1,8 +1,12 @@
 //! Settings that can be read and still make no sense.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use router::connector::ConnectorName;
+use router::discovery::StaticEndpoint;
 use router::feed::kv_events::Mode;
+use router::pool::Role;
 use tracing_subscriber::EnvFilter;
 
 use super::error::nearest;
@@ -38,6 +42,7 @@ impl Config {
         self.check_durations(&mut check);
         self.check_amounts(&mut check);
         self.check_pool(&mut check);
+        self.check_split(&mut check);
         let level = check_level(&self.log.level).err();
         check(level.is_none(), "log.level", &level.unwrap_or_default());
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
@@ -65,6 +70,25 @@ impl Config {
         check(share, "pool.health.max_ejected_share", "not a share between 0 and 1");
         let ordered = health.ejected_min.get() <= health.ejected_max.get();
         check(ordered, "pool.health.ejected_max", "shorter than pool.health.ejected_min");
+    }
+
+    fn check_split(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
+        let it = &self.split;
+        let roles = || self.endpoints.iter().map(StaticEndpoint::role);
+        let prefills = roles().any(|role| role == Role::Prefill);
+        let connects = it.connector != ConnectorName::Off;
+        check(
+            connects || !prefills,
+            "split.connector",
+            "`off`, though an endpoint has the role `prefill`: it would get no request",
+        );
+        let answers = self.kubernetes.enabled || roles().any(|role| role != Role::Prefill);
+        check(answers || !prefills, "endpoints", "all have the role `prefill`: none can answer");
+        check(it.stall >= 0.0 && it.stall.is_finite(), "split.stall", "not a number from 0 on");
+        check(it.port != Some(0), "split.port", "zero is no port");
+        // vLLM's own heartbeat is a sixth of the lease, in whole seconds.
+        let lease = it.lease.get() >= Duration::from_secs(1);
+        check(lease, "split.lease", "shorter than 1 s: no transfer could begin in time");
     }
 
     fn check_tls(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
@@ -97,6 +121,8 @@ impl Config {
             (it.keep_alive, "deadlines.keep_alive"),
             (it.h2_idle, "deadlines.h2_idle"),
             (it.upstream_idle, "deadlines.upstream_idle"),
+            (self.split.prefill_timeout, "split.prefill_timeout"),
+            (self.split.transfer_timeout, "split.transfer_timeout"),
             (self.tls.reload_interval, "tls.reload_interval"),
             (self.kv_index.max_age, "kv_index.max_age"),
             (self.kv_events.refresh, "kv_events.refresh"),

@@ -13,6 +13,7 @@ mod models;
 mod native;
 mod relay;
 mod retry;
+mod split;
 mod support;
 mod tls;
 mod why;

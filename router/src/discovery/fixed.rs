@@ -71,6 +71,12 @@ impl StaticEndpoint {
         self
     }
 
+    /// What the pod is for.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
     async fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
         if let Ok(ip) = self.host.parse() {
             return Ok(vec![SocketAddr::new(ip, self.port)]);
