@@ -158,7 +158,7 @@ async fn run(plan: &Plan) -> Toll {
     for pod in fleet.pods() {
         let idle = async {
             while pod.in_flight() + pod.leases() > 0 {
-                tokio::task::yield_now().await
+                tokio::task::yield_now().await;
             }
         };
         within("the pods hold nothing", idle).await;

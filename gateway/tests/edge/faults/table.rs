@@ -136,11 +136,18 @@ pub(super) fn rows(table: &str) -> impl Iterator<Item = Row<'_>> {
 }
 
 /// Faults that nobody sees, whether the answer is a stream or not. What happens to a whole pod under
-/// one answer stands in the way of the next one's head, so that has to be survivable too.
+/// one answer cuts the others there at any moment and stands in the way of the next one's head: it
+/// has to be survivable at all of them.
 pub(crate) fn survivable() -> Vec<Fault> {
     let survives = |row: &Row<'_>| row.outcomes[..2].iter().all(|outcome| *outcome == "whole");
-    let lost: Vec<_> = rows(TABLE).filter(|row| row.at == "head" && !survives(row)).collect();
-    let survives = |row: &Row<'_>| survives(row) && lost.iter().all(|lost| lost.what != row.what);
+    let lost: Vec<_> = rows(TABLE).filter(|row| !survives(row)).map(|row| row.what).collect();
+    let is_of_one = |row: &Row<'_>| match fault(row.what, row.at) {
+        Fault::Break { how, .. } => {
+            !matches!(how, Break::Down | Break::Freeze | Break::EngineDeath | Break::Pause)
+        }
+        _ => true,
+    };
+    let survives = |row: &Row<'_>| survives(row) && (is_of_one(row) || !lost.contains(&row.what));
     rows(TABLE).filter(survives).map(|row| fault(row.what, row.at)).collect()
 }
 
