@@ -1,5 +1,6 @@
 //! All wiring, to be read from top to bottom.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -159,24 +160,31 @@ impl App {
         })
     }
 
-    /// Serves until a signal ends it, then drains and stops. The caller listens for `signals` from
-    /// before the start on: one that comes in between would kill the process.
+    /// Serves until a signal ends it, then drains and stops; `hangups` have the certificate's files
+    /// looked at. The caller listens for both from before the start on: a signal that comes in between
+    /// would kill the process.
     ///
     /// # Errors
     /// A task that panicked.
-    pub async fn run(mut self, signals: impl Stream<Item = Signal> + Unpin) -> io::Result<Outcome> {
+    pub async fn run(
+        mut self,
+        signals: impl Stream<Item = Signal> + Unpin,
+        hangups: impl Stream<Item = ()>,
+    ) -> io::Result<Outcome> {
         let drain = self.drain.clone();
         let reload = Arc::clone(&self.reload);
-        let signals = signals.filter(|signal| {
-            let ends = *signal != Signal::Hangup;
-            if !ends {
-                tracing::info!("SIGHUP: looking at the certificate's files");
-                reload.notify_one();
-            }
-            future::ready(ends)
+        let reloads = hangups.for_each(|()| {
+            tracing::info!("SIGHUP: looking at the certificate's files");
+            reload.notify_one();
+            future::ready(())
         });
+        let reloads = async {
+            reloads.await;
+            future::pending::<Infallible>().await
+        };
         let outcome = tokio::select! {
             outcome = drain.run(signals, self.drain_settings) => Ok(outcome),
+            never = reloads => match never {},
             // None of them ends by itself: without it we would serve half, and say that all is well.
             ended = self.tasks.join_next() => Err(match ended {
                 Some(Err(error)) => io::Error::other(error),

@@ -30,8 +30,8 @@ use serde::{Deserialize, Serialize};
 
 pub use bytes::{ByteSize, MemoryBudget, memory_bytes};
 pub use error::{ConfigError, Problem};
-pub use keys::{Key, Kind, keys};
-pub use load::{Loaded, Origin, Setting, load_over};
+pub use keys::{CONFIG_ENV, Key, Kind, keys};
+pub use load::{Loaded, Origin, Setting, environment, load_over};
 pub use reference::write_reference;
 pub use sections::{
     Cors, Deadlines, Drain, Forwarded, KvIndex, Limits, Log, LogFormat, Retry, Tls, Tokenizing,
@@ -43,7 +43,8 @@ pub use sections::{
 pub struct Config {
     /// Address of the traffic listener (HTTP/1.1, and HTTP/2 by prior knowledge).
     pub listen: SocketAddr,
-    /// Address of the admin listener: `/metrics`, `/healthz`, `/readyz`, `/pool`, `/config`.
+    /// Address of the admin listener: `/metrics`, `/healthz`, `/readyz`, `/pool`,
+    /// `/why`, `/config`.
     pub admin_listen: SocketAddr,
     /// Threads of the data plane; 0: one per core.
     pub threads: usize,
@@ -145,11 +146,7 @@ impl Config {
     /// Where pods are looked for.
     #[must_use]
     pub fn discovery(&self) -> DiscoverySettings {
-        DiscoverySettings {
-            endpoints: self.endpoints.clone(),
-            kubernetes: self.kubernetes.clone(),
-            ..DiscoverySettings::default()
-        }
+        DiscoverySettings { endpoints: self.endpoints.clone(), kubernetes: self.kubernetes.clone() }
     }
 
     /// The settings as JSON, in the shape of the file.

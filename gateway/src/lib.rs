@@ -2,10 +2,12 @@
 
 pub mod admin;
 pub mod app;
+pub mod check_config;
 pub mod cli;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod doctor;
 pub mod drain;
 mod listener;
 mod porch;

@@ -10,8 +10,13 @@ import sys
 from pathlib import Path
 
 import checks.manifests
+import checks.chart
 import checks.install
 import checks.pods
+import checks.inference_pool
+import checks.monitoring
+import checks.doctor
+import checks.readme
 import checks.outages
 import checks.churn  # noqa: F401
 from cluster import Cluster
@@ -21,7 +26,7 @@ from harness import CHECKS, run
 from processes import exit_on_sigterm
 from world import World
 
-STAGES = ("manifests", "install", "gateway", "churn")
+STAGES = ("manifests", "install", "readme", "pool", "gateway", "churn")
 
 
 @contextlib.contextmanager
@@ -31,7 +36,10 @@ def world_of(stage: str, options):
         cluster = stack.enter_context(Cluster())
         cluster.start()
         world = World(stage, cluster, Pods(cluster, NAMESPACE), options.hearth, options.loadtest)
-        if stage in ("gateway", "churn"):
+        if stage in ("manifests", "pool"):
+            world.apply("crds")
+            world.wait_for_pool_api()
+        if stage in ("pool", "gateway", "churn"):
             world.apply("base", create_namespace=True)
         if stage == "gateway":
             for n in range(3):

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-./setup.sh lint server helm
+./setup.sh
 hearth=${HEARTH_BINARY:-} loadtest=${LOADTEST_BINARY:-}
 if [[ -z $hearth || -z $loadtest ]]; then
   (cd ../.. && cargo build --profile demo --package gateway --bin hearth \

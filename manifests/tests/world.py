@@ -31,6 +31,15 @@ class World:
         return self.cluster.kubectl("apply", "--server-side", "--validate=strict",
                                     "-k", str(MANIFESTS / overlay))
 
+    def wait_for_pool_api(self) -> None:
+        """A definition is served a moment after it was accepted."""
+        def served() -> bool:
+            done = self.cluster.kubectl("get", "inferencepools.inference.networking.k8s.io", "-A",
+                                        check=False)
+            return done.returncode == 0
+
+        wait_until(served, 20, "the API of InferencePools is served")
+
     def routable(self, address: str, wanted: bool, deadline_s: float = 10) -> float:
         """Seconds until Hearth sends requests to this address, or no more."""
         began = time.monotonic()

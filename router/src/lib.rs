@@ -20,6 +20,7 @@ mod refusal;
 mod router;
 pub mod session;
 pub mod split;
+pub mod story;
 mod text_rate;
 pub mod tls;
 pub mod tokenize;

@@ -32,6 +32,9 @@ pub use task::{PoolGuard, StartError, start, start_with_events};
 pub(crate) use handle::Shared;
 pub(crate) use registry::Event;
 
+/// vLLM's block on a GPU, until a pod has told its own.
+pub(crate) const DEFAULT_BLOCK_TOKENS: u32 = 16;
+
 /// What a pod is for, from its `llm-d.ai/role` label or the configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

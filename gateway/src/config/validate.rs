@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use router::connector::ConnectorName;
+use router::discovery::KubernetesSettings;
 use router::discovery::StaticEndpoint;
 use router::feed::kv_events::Mode;
 use router::pool::Role;
@@ -36,13 +37,26 @@ impl Config {
         check(twice.is_none(), "endpoints", &message);
         let selector = !self.kubernetes.enabled || !self.kubernetes.selector.trim().is_empty();
         check(selector, "kubernetes.selector", "an empty selector would take every pod");
+        let said_twice = self.kubernetes.inference_pool.is_some() && {
+            let (it, default) = (&self.kubernetes, KubernetesSettings::default());
+            it.selector != default.selector
+                || it.port_name != default.port_name
+                || it.port != default.port
+        };
+        check(
+            !said_twice,
+            "kubernetes.inference_pool",
+            "the pool says which pods and ports: leave out kubernetes.selector, port_name and port",
+        );
         let ports_differ = self.listen != self.admin_listen || self.listen.port() == 0;
         check(ports_differ, "admin_listen", "the same address as `listen`");
         self.check_tls(&mut check);
         self.check_durations(&mut check);
         self.check_amounts(&mut check);
+        self.check_kv_events(&mut check);
         self.check_pool(&mut check);
         self.check_split(&mut check);
+        self.check_routing(&mut check);
         let level = check_level(&self.log.level).err();
         check(level.is_none(), "log.level", &level.unwrap_or_default());
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
@@ -51,11 +65,7 @@ impl Config {
     /// An address that is among the endpoints more than once, in whatever role.
     fn endpoint_twice(&self) -> Option<String> {
         let mut seen = BTreeSet::new();
-        let url = |endpoint| {
-            let json = serde_json::to_value(endpoint).unwrap_or_default();
-            json["url"].as_str().or(json.as_str()).unwrap_or_default().to_owned()
-        };
-        self.endpoints.iter().map(url).find(|url| !seen.insert(url.clone()))
+        self.endpoints.iter().map(ToString::to_string).find(|url| !seen.insert(url.clone()))
     }
 
     fn check_pool(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
@@ -89,6 +99,20 @@ impl Config {
         // vLLM's own heartbeat is a sixth of the lease, in whole seconds.
         let lease = it.lease.get() >= Duration::from_secs(1);
         check(lease, "split.lease", "shorter than 1 s: no transfer could begin in time");
+    }
+
+    fn check_routing(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
+        let it = &self.routing.warm;
+        for (weight, key) in [
+            (it.decode_ms, "routing.warm.decode_ms"),
+            (it.session_tokens, "routing.warm.session_tokens"),
+        ] {
+            check(weight >= 0.0 && weight.is_finite(), key, "not a number from 0 on");
+        }
+        let reuse = it.reuse_ms > 0.0 && it.reuse_ms.is_finite();
+        check(reuse, "routing.warm.reuse_ms", "not a number above 0");
+        let share = (0.0..=1.0).contains(&it.balance);
+        check(share, "routing.warm.balance", "not a share between 0 and 1");
     }
 
     fn check_tls(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
@@ -162,7 +186,10 @@ impl Config {
         check(fits, "limits.bodies_held", "smaller than limits.body: the longest body never fits");
         let some = !self.kv_index.bytes.is_empty();
         check(some, "kv_index.bytes", "zero: nothing could be remembered");
-        self.check_kv_events(check);
+        let told = self.kv_index.told_bytes.get();
+        check(told > 0, "kv_index.told_bytes", "zero: nothing could be remembered");
+        let per_pod = self.kv_index.told_bytes_per_pod.get();
+        check(per_pod > 0, "kv_index.told_bytes_per_pod", "zero: nothing could be remembered");
         check(self.retry.attempts > 0, "retry.attempts", "zero: no pod would be tried");
         let share = (0.0..=1.0).contains(&self.retry.budget);
         check(share, "retry.budget", "not a share between 0 and 1");

@@ -39,7 +39,7 @@ pub(super) struct Missed {
     pub(super) by: By,
     pub(super) failure: Failure,
     /// What the pod said, if it said something: the best answer there is if nobody else is left.
-    pub(super) answer: Option<Answer>,
+    pub(super) answer: Option<Box<Answer>>,
 }
 
 /// Who missed it.
@@ -107,8 +107,8 @@ impl Gateway {
         let handoff = Handoff { id: &id, room, prefill, port, engine_id };
         let legs = Legs { gateway: self, request, connector, handoff, rank };
         match connector.order() {
-            Order::AfterPrefill => legs.one_by_one(ctx, *from, placement, handed).await,
-            Order::Together => legs.together(ctx, *from, placement).await,
+            Order::AfterPrefill => Box::pin(legs.one_by_one(ctx, *from, placement, handed)).await,
+            Order::Together => Box::pin(legs.together(ctx, *from, placement)).await,
         }
     }
 
@@ -122,7 +122,9 @@ impl Gateway {
         };
         blame(self.router.pool(), placement.endpoint.slot, failure);
         match failure {
-            Some(failure) => Err(Missed { by: By::Answering, failure, answer: answer.ok() }),
+            Some(failure) => {
+                Err(Missed { by: By::Answering, failure, answer: answer.ok().map(Box::new) })
+            }
             None => answer.map_err(|failure| Missed::new(By::Answering, failure)),
         }
     }
@@ -266,7 +268,7 @@ impl Legs<'_> {
         };
         gateway.metrics.splits.failed("decode", failure.reason);
         // An error to a split says nothing to the client: it may be no error without one.
-        let answer = answer.ok().filter(|_| by == By::Answering);
+        let answer = answer.ok().filter(|_| by == By::Answering).map(Box::new);
         Err(Missed { by, failure, answer })
     }
 }

@@ -38,7 +38,7 @@ pub(super) enum End {
 
 /// What came first.
 enum Raced {
-    Attempt(Result<Answer, Missed>),
+    Attempt(Box<Result<Answer, Missed>>),
     ClientGone,
     Cutting,
 }
@@ -78,16 +78,16 @@ impl Gateway {
                 let mut attempt = pin!(self.attempt(ctx, &request, &mut placement, &mut handed));
                 tokio::select! {
                     biased;
-                    attempt = &mut attempt => Raced::Attempt(attempt),
+                    attempt = &mut attempt => Raced::Attempt(Box::new(attempt)),
                     () = gone(session) => Raced::ClientGone,
                     () = self.drain.reached(Phase::Cutting) => Raced::Cutting,
                 }
             };
             let missed = match raced {
-                Raced::Attempt(Ok(answer)) => {
-                    return self.answer(session, ctx, answer, placement).await;
-                }
-                Raced::Attempt(Err(missed)) => missed,
+                Raced::Attempt(attempt) => match *attempt {
+                    Ok(answer) => return self.answer(session, ctx, answer, placement).await,
+                    Err(missed) => missed,
+                },
                 Raced::ClientGone => {
                     self.forsake(handed, &placement.endpoint.pod).await;
                     return Ok(End::ClientGone);
@@ -107,7 +107,7 @@ impl Gateway {
                 }
                 // Nobody else: what the pod said is the best answer that there is.
                 (Err(_), Some(answer)) => {
-                    return self.answer(session, ctx, answer, placement).await;
+                    return self.answer(session, ctx, *answer, placement).await;
                 }
                 (Err(refuse), None) => return Err(refuse),
             }

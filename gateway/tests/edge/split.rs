@@ -1,6 +1,7 @@
 //! Prefill on one pod, decode on another: whatever a leg does, the client gets its answer.
 
 mod failures;
+mod simulated;
 mod together;
 
 use std::net::SocketAddr;
@@ -39,7 +40,7 @@ fn streamed() -> String {
 
 /// The client's body with what a leg gets.
 fn plus(body: &str, more: &str) -> String {
-    format!("{},{more}}}", body.strip_suffix('}').unwrap())
+    format!("{},{more}}}", body.strip_suffix('}').expect("an object ends so"))
 }
 
 /// The prefill leg of such a body.

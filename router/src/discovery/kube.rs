@@ -4,6 +4,7 @@
 //! server is away nothing is told, and the set that was told last stays.
 
 mod api;
+mod inference_pool;
 mod mirror;
 mod pod;
 
@@ -12,7 +13,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
-use kube::runtime::watcher;
+use kube::runtime::{WatchStreamExt as _, watcher};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,10 @@ pub struct KubernetesSettings {
     pub enabled: bool,
     /// Where the pods live; the gateway's own namespace if not set.
     pub namespace: Option<String>,
+    /// Name of an InferencePool in that namespace (`inference.networking.k8s.io/v1`, or v1alpha2)
+    /// which says what `selector`, `port_name` and `port` say otherwise. Needs `get`, `list` and
+    /// `watch` on `inferencepools` too.
+    pub inference_pool: Option<String>,
     /// Label selector of the pods, as `kubectl get pods -l` takes it.
     pub selector: String,
     /// Name of the container port of the OpenAI API. Empty: `port` is meant for every pod.
@@ -44,6 +49,14 @@ pub struct KubernetesSettings {
     /// A watch is renewed after so long, in whole seconds. A silent connection to a dead API
     /// server is noticed 5 s later.
     pub watch_timeout: HumanDuration,
+}
+
+/// Which pods of the namespace, and which of their ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Selection {
+    selector: String,
+    port_name: String,
+    ports: Vec<u16>,
 }
 
 /// Waits between attempts at an API server that fails.
@@ -59,11 +72,22 @@ impl Default for KubernetesSettings {
         Self {
             enabled: false,
             namespace: None,
+            inference_pool: None,
             selector: "llm-d.ai/inferenceServing=true".to_owned(),
             port_name: "http".to_owned(),
             port: 8000,
             kubeconfig: None,
             watch_timeout: HumanDuration::from_secs(60),
+        }
+    }
+}
+
+impl KubernetesSettings {
+    fn selection(&self) -> Selection {
+        Selection {
+            selector: self.selector.clone(),
+            port_name: self.port_name.clone(),
+            ports: vec![self.port],
         }
     }
 }
@@ -94,7 +118,10 @@ pub(super) async fn run(settings: KubernetesSettings, herald: Herald) {
     loop {
         match api::connect(&settings).await {
             Ok(connected) => {
-                let PoolEnded = watch(connected, &settings, &herald).await;
+                let PoolEnded = match &settings.inference_pool {
+                    Some(name) => follow(&connected, name, &settings, &herald).await,
+                    None => watch(&connected, &settings.selection(), &settings, &herald).await,
+                };
                 return;
             }
             Err(error) => {
@@ -108,12 +135,71 @@ pub(super) async fn run(settings: KubernetesSettings, herald: Herald) {
     }
 }
 
-async fn watch(connected: Connected, settings: &KubernetesSettings, herald: &Herald) -> PoolEnded {
-    let Connected { pods, namespace, heard } = connected;
+/// Watches the InferencePool, and the pods that it names as long as it names them. One that goes,
+/// or says nothing that can be used, leaves the last pods in place.
+async fn follow(
+    connected: &Connected,
+    name: &str,
+    settings: &KubernetesSettings,
+    herald: &Herald,
+) -> PoolEnded {
+    let mut backoff = Backoff::default();
+    let api = loop {
+        match inference_pool::find(&connected.client, &connected.namespace, name).await {
+            Ok(api) => break api,
+            Err(error) => {
+                if let Err(ended) = herald.lost(error.to_string()).await {
+                    return ended;
+                }
+            }
+        }
+        tokio::time::sleep(backoff.next()).await;
+    };
+    let mut pools = pin!(watcher::watch_object(api, name).default_backoff());
+    let mut next = None;
+    loop {
+        let current = next.take();
+        let mut watching = pin!(async {
+            match &current {
+                Some(selection) => watch(connected, selection, settings, herald).await,
+                None => std::future::pending().await,
+            }
+        });
+        let other = loop {
+            let trouble = tokio::select! {
+                ended = &mut watching => return ended,
+                Some(pool) = pools.next() => match pool {
+                    Ok(Some(pool)) => match inference_pool::selection(&pool) {
+                        Ok(selection) if current.as_ref() == Some(&selection) => continue,
+                        Ok(selection) => break selection,
+                        Err(error) => error.to_string(),
+                    },
+                    Ok(None) => format!("InferencePool `{name}` is gone"),
+                    Err(error) => match explain(&error, &connected.namespace) {
+                        Some(text) => format!("InferencePool `{name}`: {text}"),
+                        None => continue,
+                    },
+                },
+            };
+            if let Err(ended) = herald.lost(trouble).await {
+                return ended;
+            }
+        };
+        next = Some(other);
+    }
+}
+
+async fn watch(
+    connected: &Connected,
+    selection: &Selection,
+    settings: &KubernetesSettings,
+    herald: &Herald,
+) -> PoolEnded {
+    let Connected { pods, namespace, heard, .. } = connected;
     let timeout_s = u32::try_from(settings.watch_timeout.as_secs()).unwrap_or(u32::MAX).max(1);
-    let config = watcher::Config::default().labels(&settings.selector).timeout(timeout_s);
-    let mut events = pin!(watcher(pods, config));
-    let mut mirror = Mirror::new(settings.port_name.clone(), settings.port);
+    let config = watcher::Config::default().labels(&selection.selector).timeout(timeout_s);
+    let mut events = pin!(watcher(pods.clone(), config));
+    let mut mirror = Mirror::new(selection.port_name.clone(), selection.ports.clone());
     let mut backoff = Backoff::default();
     loop {
         let told = tokio::select! {
@@ -131,7 +217,7 @@ async fn watch(connected: Connected, settings: &KubernetesSettings, herald: &Her
                 Err(error) => {
                     // What was heard before the error is no sign of life after it.
                     let _stale = heard.notified().now_or_never();
-                    let told = match explain(&error, &namespace) {
+                    let told = match explain(&error, namespace) {
                         Some(text) => herald.lost(text).await,
                         None => Ok(()),
                     };

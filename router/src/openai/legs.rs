@@ -177,7 +177,7 @@ mod tests {
         let more = [("kv_transfer_params", r#"{"remote_block_ids":[[1, 2]]}"#.to_owned())];
         let leg = with(&Bytes::from_static(body.as_bytes()), &more).unwrap();
         let want = r#"{ "prompt" : "}" , "seed":1e400,"a":1 ,"kv_transfer_params":{"remote_block_ids":[[1, 2]]}} "#;
-        assert_eq!(leg, want.replace("1 ,\"kv", "1 ,\"kv").as_bytes());
+        assert_eq!(leg, want.as_bytes());
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl Gateway {
         let members = handed.members.iter().map(|(key, value)| format!(",\"{key}\":{value}"));
         let model = serde_json::Value::from(NOBODYS_MODEL);
         let rest: String = members.collect();
-        let body = format!(r#"{{"model":{model},"prompt":"","max_tokens":1{rest}}}"#).into();
+        let body = format!(r#"{{"model":{model},"prompt":"a","max_tokens":1{rest}}}"#).into();
         let Ok(head) = request_for("/v1/completions", &body) else { return };
         let call = self.call(decode, &head, &body);
         let answer = timeout(RELEASE_LIMIT, Answer::of(&call, RELEASE_LIMIT)).await;

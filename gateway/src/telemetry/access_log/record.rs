@@ -22,7 +22,7 @@ pub struct Record {
     pub path: PathOnly,
     /// `HTTP/1.1` or `HTTP/2`.
     pub protocol: &'static str,
-    /// Status of the answer; 0 if the client left before one.
+    /// Status of the answer; 499 if the client left before one.
     pub response_code: u16,
     /// From head to end of answer, in ms.
     pub duration: u64,

@@ -1,6 +1,5 @@
 //! The client of the API server, and what its errors mean.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +9,16 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::client::{ClientBuilder, DynBody};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher;
-use kube::{Api, Config};
+use kube::{Api, Client, Config};
 use tokio::sync::Notify;
 use tower::util::MapResponseLayer;
 
 use super::KubernetesSettings;
+use crate::story::story;
 
-/// A client for the pods of one namespace.
+/// A client, and the pods of one namespace.
 pub(super) struct Connected {
+    pub(super) client: Client,
     pub(super) pods: Api<Pod>,
     pub(super) namespace: String,
     /// Notified whenever the API server answers well or sends more of such an answer. The watcher
@@ -74,7 +75,8 @@ pub(super) async fn connect(settings: &KubernetesSettings) -> Result<Connected, 
         })
     });
     let client = ClientBuilder::try_from(config)?.with_layer(&listen).build();
-    Ok(Connected { pods: Api::namespaced(client, &namespace), namespace, heard })
+    let pods = Api::namespaced(client.clone(), &namespace);
+    Ok(Connected { client, pods, namespace, heard })
 }
 
 /// The error in an operator's words; none if it is no failure of the API server.
@@ -98,20 +100,6 @@ pub(super) fn explain(error: &watcher::Error, namespace: &str) -> Option<String>
         Some((404, message)) => {
             Some(format!("there are no pods in namespace `{namespace}` to watch ({message})"))
         }
-        _ => Some(chain(error)),
+        _ => Some(story(error)),
     }
-}
-
-/// The error and its causes, without those that the text before already says.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -15,10 +15,11 @@ use crate::discovery::{Desired, Sighting};
 #[derive(Debug)]
 pub(super) struct Mirror {
     port_name: String,
-    port: u16,
-    pods: BTreeMap<String, Sighting>,
+    ports: Vec<u16>,
+    /// Of each pod one sighting for each of its ports.
+    pods: BTreeMap<String, Vec<Sighting>>,
     /// A list that is on its way; it replaces `pods` when it is whole.
-    listing: Option<BTreeMap<String, Sighting>>,
+    listing: Option<BTreeMap<String, Vec<Sighting>>>,
     /// Whether a list was ever whole.
     listed: bool,
     /// Role labels that were warned about.
@@ -31,10 +32,10 @@ const MAX_STRANGE: usize = 64;
 // === impl Mirror ===
 
 impl Mirror {
-    pub(super) fn new(port_name: String, port: u16) -> Self {
+    pub(super) fn new(port_name: String, ports: Vec<u16>) -> Self {
         Self {
             port_name,
-            port,
+            ports,
             pods: BTreeMap::new(),
             listing: None,
             listed: false,
@@ -55,8 +56,10 @@ impl Mirror {
                 None
             }
             Event::InitApply(pod) => {
-                if let Some((uid, Some(sighting))) = self.read(&pod) {
-                    self.listing.get_or_insert_default().insert(uid, sighting);
+                if let Some((uid, sightings)) = self.read(&pod)
+                    && !sightings.is_empty()
+                {
+                    self.listing.get_or_insert_default().insert(uid, sightings);
                 }
                 None
             }
@@ -66,12 +69,12 @@ impl Mirror {
                 Some(self.told(false))
             }
             Event::Apply(pod) => {
-                let (uid, sighting) = self.read(&pod)?;
-                let Some(sighting) = sighting else {
+                let (uid, sightings) = self.read(&pod)?;
+                if sightings.is_empty() {
                     let by_removal = self.pods.remove(&uid).is_some();
                     return Some(self.told(by_removal));
-                };
-                self.pods.insert(uid, sighting);
+                }
+                self.pods.insert(uid, sightings);
                 Some(self.told(false))
             }
             Event::Delete(pod) => {
@@ -82,11 +85,11 @@ impl Mirror {
     }
 
     fn told(&self, by_removal: bool) -> Desired {
-        Desired { pods: self.pods.values().cloned().collect(), trouble: None, by_removal }
+        Desired { pods: self.pods.values().flatten().cloned().collect(), trouble: None, by_removal }
     }
 
-    /// The pod's uid, and what it is to us: none if it is nothing.
-    fn read(&mut self, pod: &Pod) -> Option<(String, Option<Sighting>)> {
+    /// The pod's uid, and what it is to us: empty if it is nothing.
+    fn read(&mut self, pod: &Pod) -> Option<(String, Vec<Sighting>)> {
         let uid = pod.metadata.uid.clone()?;
         let kind = pod::kind(pod);
         if let Kind::Strange(label) = kind
@@ -96,6 +99,6 @@ impl Mirror {
             let name = pod.metadata.name.as_deref();
             tracing::warn!(pod = name, label, "unknown llm-d.ai/role: taken as `both`");
         }
-        Some((uid, pod::sighting(pod, kind, &self.port_name, self.port)))
+        Some((uid, pod::sightings(pod, kind, &self.port_name, &self.ports)))
     }
 }

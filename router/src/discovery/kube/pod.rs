@@ -50,14 +50,30 @@ pub(super) fn kind(pod: &Pod) -> Kind<'_> {
     }
 }
 
-/// The pod with its address, if it may serve now or later; whether it may now. A pod that ended or
-/// has no IP yet is none.
-pub(super) fn sighting(
+/// The pod once for each of its ports: the one of that name, or else all of `ports`. Each port is
+/// an engine of its own, with its own cache.
+pub(super) fn sightings(
     pod: &Pod,
     kind: Kind<'_>,
     port_name: &str,
-    default_port: u16,
-) -> Option<Sighting> {
+    ports: &[u16],
+) -> Vec<Sighting> {
+    let Some((&first, others)) = ports.split_first() else { return Vec::new() };
+    let Some(sighting) = sighting(pod, kind, port_name, first) else { return Vec::new() };
+    let others = if named_port(pod, port_name).is_some() { &[] } else { others };
+    let more = others.iter().map(|&port| {
+        let mut other = sighting.clone();
+        other.pod.uid = format!("{}:{port}", sighting.pod.uid).into();
+        other.pod.name = format!("{}:{port}", sighting.pod.name).into();
+        other.pod.addr.set_port(port);
+        other
+    });
+    std::iter::once(sighting.clone()).chain(more).collect()
+}
+
+/// The pod with its address, if it may serve now or later; whether it may now. A pod that ended or
+/// has no IP yet is none.
+fn sighting(pod: &Pod, kind: Kind<'_>, port_name: &str, default_port: u16) -> Option<Sighting> {
     let role = match kind {
         Kind::Role(role) => role,
         Kind::Strange(_) => Role::Both,

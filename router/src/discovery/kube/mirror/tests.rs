@@ -11,7 +11,7 @@ fn pod(uid: &str, ip: &str) -> Pod {
 }
 
 fn mirror() -> Mirror {
-    Mirror::new("http".to_owned(), 8000)
+    Mirror::new("http".to_owned(), vec![8000])
 }
 
 fn uids(told: Option<Desired>) -> Option<Vec<String>> {

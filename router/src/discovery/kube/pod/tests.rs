@@ -80,3 +80,13 @@ fn role_labels_of_llm_d_are_read_as_its_filters_do() {
         assert_eq!(seen(&pod).is_none(), expected == Kind::Encoder, "{label}");
     }
 }
+
+#[test]
+fn every_port_of_a_pool_is_an_endpoint_of_its_own() {
+    let pod = pod(|_| {});
+    let all = sightings(&pod, kind(&pod), "", &[8000, 8001]);
+    let seen: Vec<_> = all.iter().map(|s| (&*s.pod.uid, s.pod.addr.port())).collect();
+    assert_eq!(seen, [("u0", 8000), ("u0:8001", 8001)]);
+    let named = sightings(&pod, kind(&pod), "http", &[8000, 8001]);
+    assert_eq!(named.iter().map(|s| s.pod.addr.port()).collect::<Vec<_>>(), [8200]);
+}

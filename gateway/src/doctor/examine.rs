@@ -1,0 +1,180 @@
+//! One pod, asked everything that an operator would ask with curl.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::DATE;
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// What a pod says of itself. None: it could not be told.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Facts {
+    pub(super) models: Vec<String>,
+    pub(super) version: Option<String>,
+    pub(super) block_size: Option<u32>,
+    pub(super) prefix_caching: Option<bool>,
+    pub(super) events: Events,
+    /// Whether `usage` says how many tokens were cached.
+    pub(super) token_details: Option<bool>,
+    /// Its clock less ours, in seconds.
+    pub(super) clock_skew_s: Option<i64>,
+    /// Whether an idle connection is still open when we would use it again.
+    pub(super) keeps_alive: Option<bool>,
+}
+
+/// Its KV events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Events {
+    /// It does not know the question.
+    #[default]
+    Unknown,
+    Off,
+    /// It publishes where nothing can be dialled.
+    Unreachable {
+        port: u16,
+    },
+    On {
+        replay: bool,
+    },
+}
+
+/// Why a pod could not be examined.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExamineError {
+    #[error("nothing answers (dropped, not refused)")]
+    Dropped,
+    #[error("the connection is refused")]
+    Refused,
+    #[error("/v1/models says {0}")]
+    Status(StatusCode),
+    #[error("no answer: {0}")]
+    NoAnswer(String),
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Six blocks of 16 tokens at least, so that its second run must be a hit.
+const PROBE_WORDS: usize = 128;
+
+pub(super) fn client() -> Result<Client, reqwest::Error> {
+    Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(TIMEOUT).no_proxy().build()
+}
+
+pub(super) async fn examine(
+    client: &Client,
+    addr: SocketAddr,
+    idle: Duration,
+) -> Result<Facts, ExamineError> {
+    let mut stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(addr)).await {
+        Err(_elapsed) => return Err(ExamineError::Dropped),
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            return Err(ExamineError::Refused);
+        }
+        Ok(Err(error)) => return Err(ExamineError::NoAnswer(error.to_string())),
+        Ok(Ok(stream)) => stream,
+    };
+    let models = get(client, addr, "/v1/models").await?;
+    let ids = models["data"].as_array().into_iter().flatten();
+    let models: Vec<_> = ids.filter_map(|it| it["id"].as_str().map(str::to_owned)).collect();
+    let metrics = text(client, addr, "/metrics").await.unwrap_or_default();
+    let details = async {
+        match models.first() {
+            Some(model) => token_details(client, addr, model).await,
+            None => None,
+        }
+    };
+    let (events, token_details, clock_skew_s, keeps_alive) = tokio::join!(
+        events(client, addr),
+        details,
+        clock_skew_s(client, addr),
+        keeps_alive(&mut stream, idle),
+    );
+    let version = get(client, addr, "/version").await.ok();
+    Ok(Facts {
+        version: version.and_then(|it| it["version"].as_str().map(str::to_owned)),
+        block_size: label(&metrics, "block_size").and_then(|it| it.parse().ok()),
+        prefix_caching: label(&metrics, "enable_prefix_caching").map(|it| it == "True"),
+        models,
+        events,
+        token_details,
+        clock_skew_s,
+        keeps_alive,
+    })
+}
+
+/// A label of vLLM's own account of its cache.
+pub(super) fn label<'a>(metrics: &'a str, name: &str) -> Option<&'a str> {
+    let line = metrics.lines().find(|line| line.starts_with("vllm:cache_config_info{"))?;
+    let (_, rest) = line.split_once(&format!("{name}=\""))?;
+    rest.split_once('"').map(|(value, _)| value)
+}
+
+async fn text(client: &Client, addr: SocketAddr, path: &str) -> Result<String, ExamineError> {
+    let no_answer = |error: reqwest::Error| ExamineError::NoAnswer(error.to_string());
+    let response = client.get(format!("http://{addr}{path}")).send().await.map_err(no_answer)?;
+    match response.status() {
+        StatusCode::OK => response.text().await.map_err(no_answer),
+        other => Err(ExamineError::Status(other)),
+    }
+}
+
+async fn get(client: &Client, addr: SocketAddr, path: &str) -> Result<Value, ExamineError> {
+    let text = text(client, addr, path).await?;
+    serde_json::from_str(&text).map_err(|error| ExamineError::NoAnswer(error.to_string()))
+}
+
+async fn events(client: &Client, addr: SocketAddr) -> Events {
+    let Ok(ranks) = get(client, addr, "/kv_event_sources").await else { return Events::Unknown };
+    let ranks = ranks.as_object().into_iter().flatten().map(|(_, rank)| rank);
+    let mut on = ranks.filter(|it| it["enable_kv_cache_events"] == true);
+    let Some(first) = on.find(|it| it["publisher"] == "zmq") else { return Events::Off };
+    let port = |key: &str| first[key].as_str()?.rsplit(':').next()?.parse::<u16>().ok();
+    if let Some(port) = port("endpoint") {
+        let dialled = TcpStream::connect(SocketAddr::new(addr.ip(), port));
+        if !matches!(timeout(CONNECT_TIMEOUT, dialled).await, Ok(Ok(_))) {
+            return Events::Unreachable { port };
+        }
+    }
+    Events::On { replay: port("replay_endpoint").is_some() }
+}
+
+/// Sends one prompt twice: of the second, most must come from the cache, and `usage` say so.
+async fn token_details(client: &Client, addr: SocketAddr, model: &str) -> Option<bool> {
+    let body = json!({"model": model, "prompt": "hearth ".repeat(PROBE_WORDS), "max_tokens": 1});
+    let mut told = None;
+    for _ in 0..2 {
+        let url = format!("http://{addr}/v1/completions");
+        let response = client.post(url).json(&body).send().await.ok()?;
+        let answer: Value = response.error_for_status().ok()?.json().await.ok()?;
+        told = Some(answer["usage"]["prompt_tokens_details"]["cached_tokens"].is_number());
+    }
+    told
+}
+
+async fn clock_skew_s(client: &Client, addr: SocketAddr) -> Option<i64> {
+    let response = client.get(format!("http://{addr}/health")).send().await.ok()?;
+    let date = response.headers().get(DATE)?.to_str().ok()?;
+    let theirs = jiff::fmt::rfc2822::parse(date).ok()?.timestamp().as_second();
+    let ours = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+    Some(theirs - i64::try_from(ours).ok()?)
+}
+
+/// Leaves a connection idle for as long as the gateway would, and sees whether it is still there.
+async fn keeps_alive(stream: &mut TcpStream, idle: Duration) -> Option<bool> {
+    let ask = b"GET /health HTTP/1.1\r\nhost: doctor\r\n\r\n";
+    stream.write_all(ask).await.ok()?;
+    let mut answer = [0; 4096];
+    let read = timeout(TIMEOUT, stream.read(&mut answer)).await.ok()?.ok()?;
+    if read == 0 {
+        return Some(false);
+    }
+    Some(match timeout(idle, stream.read(&mut answer)).await {
+        Err(_still_open) => true,
+        Ok(Ok(more)) => more > 0,
+        Ok(Err(_reset)) => false,
+    })
+}
