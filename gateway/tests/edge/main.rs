@@ -4,6 +4,7 @@
 
 mod budget;
 mod cancel;
+mod chaos;
 mod drain;
 mod faults;
 mod hostile;
