@@ -8,6 +8,7 @@ use anyhow::Context;
 use gateway::app::App;
 use gateway::cli::{self, Command};
 use gateway::config::{Config, Loaded, write_reference};
+use gateway::import_epp::Import;
 use gateway::{drain, telemetry};
 
 /// Memory is given back to the system after a burst, which glibc's allocator does not do.
@@ -58,6 +59,16 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
                     Ok(ExitCode::from(BAD_SETTINGS))
                 }
             }
+        }
+        Command::ImportEpp(files) => {
+            let mut import = Import::default();
+            for file in &files {
+                let name = file.display().to_string();
+                let text = std::fs::read_to_string(file).context(name.clone())?;
+                import.read(&name, &text)?;
+            }
+            std::io::stdout().write_all(import.to_yaml().as_bytes()).context("writing")?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::CheckConfig(file) => {
             let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
