@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Loaded;
 use crate::drain::Drain;
-use crate::telemetry::Readings;
+use crate::telemetry::{Readings, scrape};
 
 pub use pool_page::PoolPage;
 pub use readiness::Readiness;
@@ -52,7 +52,7 @@ pub struct Pages {
     pub readings: Readings,
     /// Why the last requests went where they went.
     pub decisions: Arc<Decisions>,
-    /// The metrics.
+    /// The metrics that count as things happen.
     pub registry: Registry,
     /// Whether the end has begun.
     pub drain: Drain,
@@ -139,7 +139,8 @@ fn routes(pages: Pages) -> Router {
 }
 
 async fn metrics(State(pages): State<Pages>) -> Response {
-    match TextEncoder::new().encode_to_string(&pages.registry.gather()) {
+    let families = scrape(&pages.registry, &pages.readings.take(), Instant::now());
+    match families.and_then(|families| TextEncoder::new().encode_to_string(&families)) {
         Ok(text) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

@@ -1,5 +1,6 @@
 //! All wiring, to be read from top to bottom.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,8 +8,9 @@ use std::sync::Arc;
 use futures_util::{Stream, StreamExt as _, future};
 use pingora_core::services::Service as _;
 use prometheus::Registry;
+use router::bookings::Bookings;
 use router::feed::kv_events::KvSink;
-use router::pool::{self, PoolGuard};
+use router::pool::{self, Hooks, PoolGuard};
 use router::tokenize::{Hub, TokenizerSource};
 use router::{Knowledge, Router, Tokenizers};
 use tokio::sync::{Notify, watch};
@@ -20,9 +22,7 @@ use crate::drain::{Drain, Outcome, Signal};
 use crate::listener::{self, Ledger, Sockets, Traffic};
 use crate::proxy::{BodyBudget, Gateway, Parts};
 use crate::telemetry;
-use crate::telemetry::{
-    AccessLog, AccessLogWriter, KvCollector, Metrics, Readings, RouterCollector,
-};
+use crate::telemetry::{AccessLog, AccessLogWriter, Metrics, Readings};
 use crate::tls::Reloader;
 
 /// A gateway that runs.
@@ -105,7 +105,7 @@ impl App {
 
         let (router, pool) = brain(&config)?;
         tasks.spawn(until(stopped.clone(), fetch_tokenizers(router.tokenizers().clone())));
-        let readings = readings(&router, &registry)?;
+        let readings = Readings::of(Arc::clone(&router));
 
         let mut sockets = Sockets::default();
         let addr = sockets.bind(config.listen).map_err(taken("listen", config.listen))?;
@@ -160,24 +160,31 @@ impl App {
         })
     }
 
-    /// Serves until a signal ends it, then drains and stops. The caller listens for `signals` from
-    /// before the start on: one that comes in between would kill the process.
+    /// Serves until a signal ends it, then drains and stops; `hangups` have the certificate's files
+    /// looked at. The caller listens for both from before the start on: a signal that comes in between
+    /// would kill the process.
     ///
     /// # Errors
     /// A task that panicked.
-    pub async fn run(mut self, signals: impl Stream<Item = Signal> + Unpin) -> io::Result<Outcome> {
+    pub async fn run(
+        mut self,
+        signals: impl Stream<Item = Signal> + Unpin,
+        hangups: impl Stream<Item = ()>,
+    ) -> io::Result<Outcome> {
         let drain = self.drain.clone();
         let reload = Arc::clone(&self.reload);
-        let signals = signals.filter(|signal| {
-            let ends = *signal != Signal::Hangup;
-            if !ends {
-                tracing::info!("SIGHUP: looking at the certificate's files");
-                reload.notify_one();
-            }
-            future::ready(ends)
+        let reloads = hangups.for_each(|()| {
+            tracing::info!("SIGHUP: looking at the certificate's files");
+            reload.notify_one();
+            future::ready(())
         });
+        let reloads = async {
+            reloads.await;
+            future::pending::<Infallible>().await
+        };
         let outcome = tokio::select! {
             outcome = drain.run(signals, self.drain_settings) => Ok(outcome),
+            never = reloads => match never {},
             // None of them ends by itself: without it we would serve half, and say that all is well.
             ended = self.tasks.join_next() => Err(match ended {
                 Some(Err(error)) => io::Error::other(error),
@@ -246,31 +253,30 @@ async fn until(mut stopped: watch::Receiver<bool>, task: impl Future<Output = ()
 fn brain(config: &Config) -> Result<(Arc<Router>, PoolGuard), StartError> {
     let (told, sent) = (config.kv_index.told(), config.kv_index.sent());
     let knowledge = Arc::new(Knowledge::new(told, sent));
+    let bookings = Arc::<Bookings>::default();
+    let tokenizers = tokenizers(config)?;
     let (pool, guard) = pool::start_with_events(
         config.pool.clone(),
         config.discovery(),
-        config.kv_events.clone(),
-        Arc::clone(&knowledge) as Arc<dyn KvSink>,
+        (config.kv_events.clone(), Arc::clone(&knowledge) as Arc<dyn KvSink>),
+        forgetting(&knowledge, &bookings),
     )?;
-    let (known, lost) = (Arc::clone(&knowledge), Arc::clone(&knowledge));
-    let tokenizers = tokenizers(config)?;
-    let router = Arc::new(Router::new(pool, config.routing, knowledge, tokenizers));
-    let bookings = Arc::clone(router.bookings());
-    // What the pod told is its stream's business, which sees the end of a process too.
-    router.pool().on_cache_lost(move |slot| lost.sent.clear(slot));
-    router.pool().on_removed(move |slot| {
-        known.remove(slot);
-        bookings.forget(slot);
-    });
-    Ok((router, guard))
+    let router = Router::new(pool, config.routing, (knowledge, bookings), tokenizers);
+    Ok((Arc::new(router.with_split(config.split)), guard))
 }
 
-/// What the router knows, for the pages, and scraped with the metrics.
-fn readings(router: &Arc<Router>, registry: &Registry) -> Result<Readings, StartError> {
-    let readings = Readings::of(Arc::clone(router));
-    registry.register(Box::new(RouterCollector::new(readings.clone())?))?;
-    registry.register(Box::new(KvCollector::new(readings.clone())?))?;
-    Ok(readings)
+/// Forgets pods as they go, and what they held as they lose it.
+fn forgetting(knowledge: &Arc<Knowledge>, bookings: &Arc<Bookings>) -> Hooks {
+    let (known, lost, bookings) =
+        (Arc::clone(knowledge), Arc::clone(knowledge), Arc::clone(bookings));
+    Hooks {
+        removed: Box::new(move |slot| {
+            known.remove(slot);
+            bookings.forget(slot);
+        }),
+        // What the pod told is its stream's business, which sees the end of a process too.
+        cache_lost: Box::new(move |slot| lost.sent.clear(slot)),
+    }
 }
 
 /// The TLS listener's address and certificate, if there is one.

@@ -3,20 +3,14 @@
 #[cfg(test)]
 mod tests;
 
-use std::error::Error;
 use std::ffi::OsString;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command as Clap, value_parser};
 
-use crate::config::{Config, ConfigError, Key, Kind, Loaded, Setting, keys, load_over};
-
-/// The environment variable that names the configuration file. It is no key: a file cannot say
-/// which file to read.
-pub const CONFIG_ENV: &str = "HEARTH_CONFIG";
+use crate::config::{CONFIG_ENV, Config, ConfigError, Key, Kind, Loaded, Setting, keys, load_over};
 
 /// What to do.
 #[derive(Debug)]
@@ -135,52 +129,6 @@ fn loose_value(args: &[OsString]) -> Option<clap::Error> {
         let hint = format!("a switch takes its value after an equals sign: write `{flag}={word}`");
         is_loose.then(|| program().error(ErrorKind::UnknownArgument, hint))
     })
-}
-
-/// Says whether `serve` would start with this file and this environment: `FILE: ok` on `out` and
-/// status 0, or the complaint on `err` and status 2.
-///
-/// # Errors
-/// Those of the writers.
-pub fn check_config(
-    file: &Path,
-    env: impl IntoIterator<Item = (String, String)>,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> io::Result<u8> {
-    let loaded = match Config::load(Some(file), env, &[]) {
-        Ok(loaded) => loaded,
-        Err(error) => return writeln!(err, "{error}").map(|()| 2),
-    };
-    match crate::app::check(&loaded.config) {
-        Ok(()) => writeln!(out, "{}: ok", file.display()).map(|()| 0),
-        Err(error) => writeln!(err, "{}: {}", file.display(), story(&error)).map(|()| 2),
-    }
-}
-
-/// An error with its causes, each told once: many libraries' messages hold their cause's already.
-#[must_use]
-pub fn story(error: &dyn Error) -> String {
-    let mut story = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !story.contains(&more) {
-            story.push_str(": ");
-            story.push_str(&more);
-        }
-        cause = error.source();
-    }
-    story
-}
-
-/// The environment, without variables that are not UTF-8: none of ours can be one, and
-/// [`std::env::vars`] panics at the first.
-pub fn environment() -> impl Iterator<Item = (String, String)> {
-    let utf8 = |(name, text): (OsString, OsString)| {
-        Some((name.into_string().ok()?, text.into_string().ok()?))
-    };
-    std::env::vars_os().filter_map(utf8)
 }
 
 /// The whole command line as clap knows it.

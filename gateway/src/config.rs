@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use router::SplitSettings;
 use router::discovery::{DiscoverySettings, KubernetesSettings, StaticEndpoint};
 use router::feed::kv_events::KvEventsSettings;
 use router::policy;
@@ -29,8 +30,8 @@ use serde::{Deserialize, Serialize};
 
 pub use bytes::{ByteSize, MemoryBudget, memory_bytes};
 pub use error::{ConfigError, Problem};
-pub use keys::{Key, Kind, keys};
-pub use load::{Loaded, Origin, Setting, load_over};
+pub use keys::{CONFIG_ENV, Key, Kind, keys};
+pub use load::{Loaded, Origin, Setting, environment, load_over};
 pub use reference::write_reference;
 pub use sections::{
     Cors, Deadlines, Drain, Forwarded, KvIndex, Limits, Log, LogFormat, Retry, Tls, Tokenizing,
@@ -42,7 +43,8 @@ pub use sections::{
 pub struct Config {
     /// Address of the traffic listener (HTTP/1.1, and HTTP/2 by prior knowledge).
     pub listen: SocketAddr,
-    /// Address of the admin listener: `/metrics`, `/healthz`, `/readyz`, `/pool`, `/config`.
+    /// Address of the admin listener: `/metrics`, `/healthz`, `/readyz`, `/pool`,
+    /// `/why`, `/config`.
     pub admin_listen: SocketAddr,
     /// Threads of the data plane; 0: one per core.
     pub threads: usize,
@@ -57,6 +59,8 @@ pub struct Config {
     pub pool: PoolSettings,
     /// Choosing a pod.
     pub routing: policy::Settings,
+    /// Prefill and decode on different pods: where some pods have the role `prefill`.
+    pub split: SplitSettings,
     /// Remembering which pod was sent which prompt.
     pub kv_index: KvIndex,
     /// Hearing from the pods themselves what they hold.
@@ -97,6 +101,7 @@ impl Default for Config {
             kubernetes: KubernetesSettings::default(),
             pool: PoolSettings::default(),
             routing: policy::Settings::default(),
+            split: SplitSettings::default(),
             kv_index: KvIndex::default(),
             kv_events: KvEventsSettings::default(),
             tokenizers: BTreeMap::new(),

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use futures_util::Stream;
 use loadtest::jobs::TargetOptions;
 use loadtest::jobs::cache_hit::{self, Options, Outcome};
 use loadtest::simulator::{self, Fleet};
@@ -13,6 +14,7 @@ use router::policy::PolicyName;
 
 use crate::app::App;
 use crate::config::{Config, Loaded, LogFormat};
+use crate::drain::Signal;
 
 /// Pods, as in the job that the numbers are compared with.
 const PODS: u16 = 3;
@@ -42,6 +44,7 @@ pub fn config() -> Config {
 pub async fn run(
     once: bool,
     loaded: Loaded,
+    (signals, hangups): (impl Stream<Item = Signal> + Unpin, impl Stream<Item = ()>),
     out: &mut (dyn Write + Send),
 ) -> anyhow::Result<ExitCode> {
     let policy = loaded.config.routing.policy;
@@ -70,7 +73,7 @@ pub async fn run(
         app.stop().await?;
     } else {
         invite(&app, out)?;
-        app.run(crate::drain::signals()?).await.context("serving")?;
+        app.run(signals, hangups).await.context("serving")?;
     }
     fleet.shutdown().await;
     let holds = outcome.shortfalls.is_empty();

@@ -7,14 +7,15 @@ mod tests;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::signal::unix::{self, SignalKind};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::config;
 
@@ -40,8 +41,6 @@ pub enum Signal {
     Terminate,
     /// SIGINT: a person at a terminal; no load balancer has to hear of it.
     Interrupt,
-    /// SIGHUP: the files are to be read again. It ends nothing.
-    Hangup,
 }
 
 /// How the drain came out.
@@ -61,15 +60,16 @@ pub struct Drain(Arc<Shared>);
 
 /// A request that is running, until dropped.
 #[derive(Debug)]
-pub struct InFlight(Drain);
+pub struct InFlight {
+    _token: TaskTrackerToken,
+}
 
 #[derive(Default)]
 struct Shared {
     phase: watch::Sender<Phase>,
     lingering: watch::Sender<bool>,
     closing: watch::Sender<bool>,
-    in_flight: AtomicUsize,
-    none_left: Notify,
+    in_flight: TaskTracker,
 }
 
 /// What requests that are cut get to say so to their clients and to the log.
@@ -121,14 +121,13 @@ impl Drain {
     /// Counts a request until the guard is dropped.
     #[must_use]
     pub fn enter(&self) -> InFlight {
-        self.0.in_flight.fetch_add(1, Ordering::SeqCst);
-        InFlight(self.clone())
+        InFlight { _token: self.0.in_flight.token() }
     }
 
     /// How many requests are running.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.0.in_flight.load(Ordering::SeqCst)
+        self.0.in_flight.len()
     }
 
     /// Waits for the first signal, then drains. What still runs at the limit, or at a second signal,
@@ -141,6 +140,8 @@ impl Drain {
         let mut signals = signals.chain(stream::pending());
         let first = signals.next().await.unwrap_or(Signal::Terminate);
         self.enter_phase(Phase::Lingering);
+        // From now on `wait` resolves once none is left; further ones are still counted.
+        self.0.in_flight.close();
         tracing::info!(signal = %first, in_flight = self.in_flight(), "draining");
         let outcome = tokio::select! {
             biased;
@@ -150,7 +151,7 @@ impl Drain {
         if outcome.cut() > 0 {
             tracing::warn!(%outcome, cut = outcome.cut(), "requests are cut");
             self.enter_phase(Phase::Cutting);
-            if timeout(LAST_WORDS, self.none_left()).await.is_err() {
+            if timeout(LAST_WORDS, self.0.in_flight.wait()).await.is_err() {
                 tracing::warn!(in_flight = self.in_flight(), "requests did not end when cut");
             }
         } else {
@@ -164,21 +165,9 @@ impl Drain {
             sleep(settings.linger.get()).await;
         }
         self.enter_phase(Phase::Closing);
-        match timeout(settings.limit.get(), self.none_left()).await {
+        match timeout(settings.limit.get(), self.0.in_flight.wait()).await {
             Ok(()) => Outcome::Drained,
             Err(_elapsed) => Outcome::LimitReached(self.in_flight()),
-        }
-    }
-
-    /// Resolves when no request is running.
-    async fn none_left(&self) {
-        loop {
-            // Listening before looking, so that the last one cannot slip out in between.
-            let notified = self.0.none_left.notified();
-            if self.in_flight() == 0 {
-                return;
-            }
-            notified.await;
         }
     }
 }
@@ -199,7 +188,6 @@ impl fmt::Display for Signal {
         f.write_str(match self {
             Self::Terminate => "SIGTERM",
             Self::Interrupt => "SIGINT",
-            Self::Hangup => "SIGHUP",
         })
     }
 }
@@ -227,18 +215,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-// === impl InFlight ===
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        let Self(drain) = self;
-        if drain.0.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && drain.is_draining() {
-            drain.0.none_left.notify_waiters();
-        }
-    }
-}
-
-/// The process's own signals.
+/// The signals that end the process.
 ///
 /// # Errors
 /// The system takes no handler.
@@ -246,7 +223,6 @@ pub fn signals() -> io::Result<impl Stream<Item = Signal> + Unpin + Send> {
     let mut sources = [
         (unix::signal(SignalKind::terminate())?, Signal::Terminate),
         (unix::signal(SignalKind::interrupt())?, Signal::Interrupt),
-        (unix::signal(SignalKind::hangup())?, Signal::Hangup),
     ];
     Ok(stream::poll_fn(move |context| {
         let mut ready = sources
@@ -254,4 +230,13 @@ pub fn signals() -> io::Result<impl Stream<Item = Signal> + Unpin + Send> {
             .filter_map(|(source, signal)| source.poll_recv(context).is_ready().then_some(*signal));
         ready.next().map_or(Poll::Pending, |signal| Poll::Ready(Some(signal)))
     }))
+}
+
+/// SIGHUP, again and again: the files are to be read again. It ends nothing.
+///
+/// # Errors
+/// The system takes no handler.
+pub fn hangups() -> io::Result<impl Stream<Item = ()> + Unpin + Send> {
+    let mut hangups = unix::signal(SignalKind::hangup())?;
+    Ok(stream::poll_fn(move |context| hangups.poll_recv(context)))
 }

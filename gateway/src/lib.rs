@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod check_config;
 pub mod cli;
 pub mod config;
 #[cfg(feature = "demo")]

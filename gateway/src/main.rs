@@ -5,17 +5,21 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use futures_util::Stream;
 use gateway::app::App;
+use gateway::check_config::check_config;
 use gateway::cli::{self, Command};
-use gateway::config::{Config, Loaded, write_reference};
+use gateway::config::{Config, Loaded, environment, write_reference};
+use gateway::drain::{self, Signal};
 use gateway::import_epp::Import;
-use gateway::{drain, telemetry};
+use gateway::telemetry;
+use router::story::story;
 
 /// Memory is given back to the system after a burst, which glibc's allocator does not do.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The settings are wrong: nothing was started (as `EX_USAGE` tools and `clap` have it).
+/// The settings are wrong: nothing was started (the status that clap and the shells use).
 const BAD_SETTINGS: u8 = 2;
 
 fn main() -> ExitCode {
@@ -34,7 +38,7 @@ fn main() -> ExitCode {
 
 fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(settings) => match settings.load(&Config::default(), cli::environment()) {
+        Command::Serve(settings) => match settings.load(&Config::default(), environment()) {
             Ok(loaded) => serve(loaded),
             Err(error) => {
                 complain(&error);
@@ -43,7 +47,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         },
         #[cfg(feature = "demo")]
         Command::Demo { once, settings } => {
-            match settings.load(&gateway::demo::config(), cli::environment()) {
+            match settings.load(&gateway::demo::config(), environment()) {
                 Ok(loaded) => demo(once, loaded),
                 Err(error) => {
                     complain(&error);
@@ -52,7 +56,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             }
         }
         Command::Doctor { json, settings } => {
-            match settings.load(&Config::default(), cli::environment()) {
+            match settings.load(&Config::default(), environment()) {
                 Ok(loaded) => doctor(json, &loaded.config),
                 Err(error) => {
                     complain(&error);
@@ -72,7 +76,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::CheckConfig(file) => {
             let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
-            let code = cli::check_config(&file, cli::environment(), &mut out, &mut err)?;
+            let code = check_config(&file, environment(), &mut out, &mut err)?;
             Ok(ExitCode::from(code))
         }
         Command::PrintConfig => {
@@ -89,9 +93,9 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
 fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
     telemetry::init_log(&loaded.config.log).context("the log")?;
     runtime(&loaded.config)?.block_on(async {
-        let signals = drain::signals().context("no signal handler")?;
+        let (signals, hangups) = handlers()?;
         let app = App::start(loaded).await?;
-        let outcome = app.run(signals).await.context("serving")?;
+        let outcome = app.run(signals, hangups).await.context("serving")?;
         Ok(if outcome.cut() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
 }
@@ -101,7 +105,7 @@ fn demo(once: bool, loaded: Loaded) -> anyhow::Result<ExitCode> {
     telemetry::init_log(&loaded.config.log).context("the log")?;
     runtime(&loaded.config)?.block_on(async {
         let mut out = std::io::stdout();
-        gateway::demo::run(once, loaded, &mut out).await
+        gateway::demo::run(once, loaded, handlers()?, &mut out).await
     })
 }
 
@@ -112,6 +116,15 @@ fn doctor(json: bool, config: &Config) -> anyhow::Result<ExitCode> {
         if json { diagnosis.write_json(&mut out) } else { diagnosis.write_text(&mut out) };
     written.context("writing the report")?;
     Ok(if diagnosis.is_healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The process's signals; to be heard from before the start on.
+fn handlers() -> anyhow::Result<(
+    impl Stream<Item = Signal> + Unpin + Send,
+    impl Stream<Item = ()> + Unpin + Send,
+)> {
+    let what = "no signal handler";
+    Ok((drain::signals().context(what)?, drain::hangups().context(what)?))
 }
 
 fn runtime(config: &Config) -> anyhow::Result<tokio::runtime::Runtime> {
@@ -125,7 +138,7 @@ fn runtime(config: &Config) -> anyhow::Result<tokio::runtime::Runtime> {
 fn complain(error: &dyn Error) {
     let mut stderr = std::io::stderr();
     let (bold, plain) = if stderr.is_terminal() { ("\u{1b}[1;31m", "\u{1b}[0m") } else { ("", "") };
-    if writeln!(stderr, "{bold}hearth:{plain} {}", cli::story(error)).is_err() {
+    if writeln!(stderr, "{bold}hearth:{plain} {}", story(error)).is_err() {
         // Nobody listens: the exit code says it.
     }
 }

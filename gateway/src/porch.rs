@@ -176,8 +176,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> House<A> {
                 }
                 Arrival::Http2 => return self.http2(stream).await,
                 Arrival::Nothing => return,
-                Arrival::Refused(refuse) => {
-                    let refused = Refused::new(refuse, &bytes, &stream);
+                Arrival::Refused { refuse, first_byte } => {
+                    let refused = Refused::new(refuse, first_byte, &bytes, &stream);
                     (self.on_incident)(Incident::Head(&refused));
                     return refused.turn_away(stream).await;
                 }

@@ -5,6 +5,8 @@ mod body;
 mod ctx;
 pub(crate) mod decision;
 mod headers;
+mod lease;
+mod legs;
 mod models;
 mod native;
 mod observe;
@@ -14,8 +16,11 @@ mod respond;
 pub(crate) mod route;
 mod spare;
 mod upstream;
+mod usage;
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -41,6 +46,7 @@ use crate::config::Config;
 use crate::drain::{Drain, Phase};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use legs::Engines;
 use refuse::{CLIENT_GONE, Refuse};
 use relay::End;
 use route::Route;
@@ -55,6 +61,10 @@ pub(crate) struct Gateway {
     connector: Connector,
     bodies: BodyBudget,
     retries: TpsBudget,
+    /// Engines of prefill pods, where they have to be asked for.
+    engines: Engines,
+    /// Numbers the transfers between pods, from a random one on: another gateway's are others.
+    rooms: AtomicU64,
 }
 
 /// What a gateway is made of.
@@ -97,7 +107,19 @@ impl Gateway {
         #[expect(clippy::cast_possible_truncation, reason = "a share needs no 53 bits")]
         let share = config.retry.budget as f32;
         let retries = TpsBudget::new(RETRY_WINDOW, config.retry.floor_per_s, share);
-        Self { config, router, metrics, access_log, drain, connector, bodies, retries }
+        let (engines, rooms) = (Engines::default(), AtomicU64::new(rand::random()));
+        Self {
+            config,
+            router,
+            metrics,
+            access_log,
+            drain,
+            connector,
+            bodies,
+            retries,
+            engines,
+            rooms,
+        }
     }
 
     async fn generate(
@@ -134,9 +156,10 @@ impl Gateway {
             bytes: self.config.limits.body.len(),
             deadline: self.config.deadlines.request_body.get(),
         };
+        let mut body = pin!(body::Body::read(session, bounds, &self.bodies));
         tokio::select! {
             biased;
-            body = body::Body::read(session, bounds, &self.bodies) => body,
+            body = &mut body => body,
             () = self.drain.reached(Phase::Cutting) => Err(Refuse::Draining),
         }
     }
@@ -264,7 +287,11 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
     ) -> Result<()> {
         headers::clean_request(head, headers::is_websocket(&session.req_header().headers));
-        self.stamp_request(session, head, ctx);
+        for (name, text) in self.told_to_pod(session, ctx) {
+            if let Some(value) = upstream::value(&name, text) {
+                head.insert_header(name, value)?;
+            }
+        }
         Ok(())
     }
 
@@ -311,9 +338,6 @@ impl ProxyHttp for Gateway {
         let gone = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
         let status = session.response_written().map_or(gone, |head| head.status);
         ctx.native = None;
-        if ctx.error == Some(CLIENT_GONE) {
-            self.metrics.client_gone.inc();
-        }
         ctx.count(&self.metrics, status);
         if let Some(log) = &self.access_log {
             log.write(ctx.record(session, status));

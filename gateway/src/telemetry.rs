@@ -1,10 +1,12 @@
 //! What the gateway tells: metrics, one access-log line per request, and its own log.
 
 pub mod access_log;
-pub mod kv_metrics;
+mod kv_metrics;
 pub mod metrics;
 pub mod reading;
-pub mod router_metrics;
+mod registrar;
+mod router_metrics;
+mod scrape;
 
 use std::io::{self, IsTerminal as _};
 
@@ -18,10 +20,9 @@ use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use crate::config::{Log, LogFormat};
 
 pub use access_log::{AccessLog, AccessLogWriter, Record};
-pub use kv_metrics::KvCollector;
 pub use metrics::{Held, Metrics};
 pub use reading::{Reading, Readings};
-pub use router_metrics::RouterCollector;
+pub use scrape::scrape;
 
 /// Why the program's log could not be set up.
 #[derive(Debug, Error)]

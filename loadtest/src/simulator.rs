@@ -8,6 +8,7 @@
 //! | time | `driver` | the one task that lets steps take their time; tickets that abort on drop |
 //! | text | `generation` | ids to text, stop strings |
 //! | wire | `server`, `routes`, `sse`, `body`, `errors`, `metrics` | vLLM's routes and shapes |
+//! | transfer | `transfer`, `leases` | KV from pod to pod: connectors, side channel, blocks kept for others |
 //! | events | `events`, `publisher` | what happened in the cache, as vLLM publishes it |
 //! | trouble | `fault`, `listener`, `recorder` | what can be wrong with a pod, what it received |
 
@@ -24,6 +25,7 @@ mod events;
 mod fault;
 mod generation;
 mod language;
+mod leases;
 mod listener;
 mod metrics;
 mod pod;
@@ -34,6 +36,7 @@ mod sequence;
 mod server;
 mod sse;
 mod stats;
+mod transfer;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -49,14 +52,16 @@ use self::{
     pod::Pod,
     publisher::Publisher,
     recorder::Recorder,
+    transfer::{Peers, SideChannel},
 };
 
 pub use self::{
     cache::{BlockCache, CacheEvent, Chain},
-    config::{Config, EngineConfig, KvEventsConfig},
+    config::{Config, Connector, EngineConfig, KvEventsConfig, OnFailure, TransferConfig},
     engine::{Busy, Engine, Step},
-    fault::{Fault, KvFault},
+    fault::{Break, Fault, KvFault},
     language::{Context, Language},
+    leases::Hold,
     recorder::Recorded,
     sequence::{Finish, Output, Prompt, RequestId},
     stats::{Histogram, Stats},
@@ -133,7 +138,11 @@ impl Simulator {
             false => None,
         };
         let engine = Engine::new(config.engine.clone(), model.language);
-        let driver = Driver::new(engine, publisher.clone());
+        let driver = Driver::new(engine, publisher.clone(), faults.clone());
+        let channel = match config.transfer.connector {
+            Some(_) => Some(SideChannel::open(&config, address).await?),
+            None => None,
+        };
         let pod = Arc::new(Pod {
             config,
             driver: driver.clone(),
@@ -141,9 +150,16 @@ impl Simulator {
             faults,
             recorder: Recorder::default(),
             publisher,
+            address,
+            channel: channel.as_ref().map(SideChannel::address),
+            engine_id: rand::random(),
+            peers: Peers::default(),
             started: pod::unix_s(),
         });
         tasks.spawn(driver.run(stop.clone()));
+        if let Some(channel) = channel {
+            channel.serve(pod.clone(), &stop, &mut tasks);
+        }
         let routes = server::router(pod.clone());
         let serve = axum::serve(listener, routes.into_make_service_with_connect_info::<Control>())
             .with_graceful_shutdown(stop.clone().cancelled_owned());
@@ -190,9 +206,30 @@ impl Simulator {
         self.pod.driver.with_engine(|engine| engine.cache().cached_keys())
     }
 
+    /// Whether its engine stands still: dead, terminated or paused.
+    pub fn is_still(&self) -> bool {
+        self.pod.faults.state().is_still()
+    }
+
     /// Requests running and waiting.
     pub fn in_flight(&self) -> usize {
-        self.pod.driver.with_engine(|engine| engine.running() + engine.waiting())
+        let reading = self.pod.driver.reading();
+        reading + self.pod.driver.with_engine(|engine| engine.running() + engine.waiting())
+    }
+
+    /// Where other pods read its KV; none without a connector.
+    pub fn side_channel(&self) -> Option<SocketAddr> {
+        self.pod.channel
+    }
+
+    /// Requests whose blocks are kept for another pod.
+    pub fn leases(&self) -> usize {
+        self.pod.driver.with_engine(|engine| engine.leases())
+    }
+
+    /// Lets every lease end now, and others overwrite the blocks that were kept.
+    pub fn lose_leases(&self) {
+        self.pod.driver.with_engine(Engine::lose_leases);
     }
 
     /// Forgets every cached block that is not in use.
@@ -230,6 +267,9 @@ impl Fleet {
             let mut config = config.clone();
             if config.listen.port() != 0 {
                 config.listen.set_port(config.listen.port() + offset);
+            }
+            if config.transfer.port != 0 {
+                config.transfer.port += offset;
             }
             // Often given as two neighbours.
             for port in [&mut config.kv_events.port, &mut config.kv_events.replay_port] {

@@ -50,6 +50,17 @@ struct Rate {
     tokens: f64,
 }
 
+/// A place to be taken on a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The pod.
+    pub slot: Slot,
+    /// Prompt tokens that it will have to compute.
+    pub cold_tokens: u32,
+    /// Prompt tokens that will be new in its cache: those, and those that it gets from elsewhere.
+    pub new_tokens: u32,
+}
+
 /// A place taken on a pod; given back on drop, whatever happens.
 #[derive(Debug)]
 pub struct Booking {
@@ -112,22 +123,35 @@ impl Bookings {
         now: Instant,
         choose: impl FnOnce(&mut Desk) -> Option<(R, Slot, u32)>,
     ) -> Option<(R, Booking)> {
+        let (result, booking, _) = self.book_legs(now, |desk| {
+            let (result, slot, cold_tokens) = choose(desk)?;
+            Some((result, Claim { slot, cold_tokens, new_tokens: cold_tokens }, None))
+        })?;
+        Some((result, booking))
+    }
+
+    /// The same for a request that may be split: a place on the pod that answers, and one on the pod
+    /// that prefills for it, taken in one step.
+    pub fn book_legs<R>(
+        self: &Arc<Self>,
+        now: Instant,
+        choose: impl FnOnce(&mut Desk) -> Option<(R, Claim, Option<Claim>)>,
+    ) -> Option<(R, Booking, Option<Booking>)> {
         let mut desk = self.desk.lock();
-        let (result, slot, cold_tokens) = choose(&mut desk)?;
-        let queued_before = desk.enter(slot, cold_tokens);
-        drop(desk);
-        let bookings = Arc::clone(self);
-        let booking = Booking {
-            bookings,
-            slot,
-            cold_tokens,
-            worked_tokens: cold_tokens,
-            queued_before,
+        let (result, answering, prefilling) = choose(&mut desk)?;
+        let mut take = |claim: Claim| Booking {
+            bookings: Arc::clone(self),
+            slot: claim.slot,
+            cold_tokens: claim.cold_tokens,
+            worked_tokens: claim.new_tokens,
+            queued_before: desk.enter(claim),
             booked_at: now,
             prefilling: true,
             began: false,
         };
-        Some((result, booking))
+        let answering = take(answering);
+        let prefilling = prefilling.map(take);
+        Some((result, answering, prefilling))
     }
 
     /// The pod is gone: what is still booked on it is nobody's load.
@@ -232,7 +256,8 @@ impl Desk {
         self.fleet_rate = (count > 0.0).then(|| sum / count);
     }
 
-    fn enter(&mut self, slot: Slot, cold_tokens: u32) -> u64 {
+    fn enter(&mut self, claim: Claim) -> u64 {
+        let Claim { slot, cold_tokens, new_tokens } = claim;
         self.admit(slot);
         let pods = self.loads.iter().filter(|(owner, _)| owner.is_some()).count();
         let pods = u32::try_from(pods.max(1)).unwrap_or(u32::MAX);
@@ -245,7 +270,7 @@ impl Desk {
             queued_before = load.prefill_tokens;
             load.prefill_tokens += u64::from(cold_tokens);
             load.requests += 1;
-            load.recent_tokens += f64::from(cold_tokens);
+            load.recent_tokens += f64::from(new_tokens);
         });
         queued_before
     }

@@ -7,7 +7,7 @@ use crate::belief::Beliefs;
 use crate::bookings::Load;
 use crate::openai::Api;
 use crate::policy::{self, Ask, Candidate};
-use crate::pool::{Endpoint, Snapshot};
+use crate::pool::{Endpoint, Role, Snapshot};
 use crate::query::Query;
 
 /// What deciding looks at, apart from the bookings.
@@ -31,6 +31,15 @@ pub fn is_eligible(endpoint: &Endpoint, query: &Query, tried: &[Slot]) -> bool {
         && query.model.as_deref().is_none_or(|model| endpoint.serves(model))
 }
 
+/// Whether the pod may prefill this request for another.
+#[must_use]
+pub fn can_prefill(endpoint: &Endpoint, query: &Query, tried: &[Slot]) -> bool {
+    endpoint.is_ready()
+        && endpoint.pod.role == Role::Prefill
+        && !tried.contains(&endpoint.slot)
+        && query.model.as_deref().is_none_or(|model| endpoint.serves(model))
+}
+
 /// Fills `candidates` with a row per eligible pod and returns the row that the policy picks.
 pub fn decide(
     settings: &policy::Settings,
@@ -39,11 +48,28 @@ pub fn decide(
     load: impl FnMut(Slot) -> Load,
     candidates: &mut Vec<Candidate>,
 ) -> Option<usize> {
-    tabulate(view, load, candidates);
+    tabulate(view, is_eligible, load, candidates);
     policy::pick(settings, ask, candidates)
 }
 
-fn tabulate(view: &View<'_>, mut load: impl FnMut(Slot) -> Load, candidates: &mut Vec<Candidate>) {
+/// The same for the pods that may prefill. Sessions mean nothing to them.
+pub fn decide_prefill(
+    settings: &policy::Settings,
+    view: &View<'_>,
+    ask: Ask,
+    load: impl FnMut(Slot) -> Load,
+    candidates: &mut Vec<Candidate>,
+) -> Option<usize> {
+    tabulate(view, can_prefill, load, candidates);
+    policy::pick(settings, Ask { has_session: false, ..ask }, candidates)
+}
+
+fn tabulate(
+    view: &View<'_>,
+    is_eligible: impl Fn(&Endpoint, &Query, &[Slot]) -> bool,
+    mut load: impl FnMut(Slot) -> Load,
+    candidates: &mut Vec<Candidate>,
+) {
     candidates.clear();
     let prompt = &view.query.prompt;
     let prefills = view.query.api.is_some_and(Api::prefills);

@@ -6,6 +6,7 @@ mod fixed;
 mod kube;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,6 @@ pub use self::fixed::{AddressError, StaticEndpoint};
 pub use self::kube::KubernetesSettings;
 
 use crate::pool::{Event, Pod};
-use crate::units::HumanDuration;
 
 /// Where pods come from. Both sources may be used at once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -24,8 +24,6 @@ use crate::units::HumanDuration;
 pub struct DiscoverySettings {
     /// Pods by address, for machines without Kubernetes.
     pub endpoints: Vec<StaticEndpoint>,
-    /// How often the host names among `endpoints` are resolved again.
-    pub resolve_interval: HumanDuration,
     /// Pods by label, in Kubernetes.
     pub kubernetes: KubernetesSettings,
 }
@@ -69,16 +67,14 @@ struct Herald {
 #[derive(Debug)]
 struct PoolEnded;
 
+/// How often host names are resolved again: what Kubernetes' DNS gives its answers to live.
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
+
 // === impl DiscoverySettings ===
 
 impl Default for DiscoverySettings {
     fn default() -> Self {
-        Self {
-            endpoints: Vec::new(),
-            // What Kubernetes' DNS gives its answers to live.
-            resolve_interval: HumanDuration::from_secs(30),
-            kubernetes: KubernetesSettings::default(),
-        }
+        Self { endpoints: Vec::new(), kubernetes: KubernetesSettings::default() }
     }
 }
 
@@ -98,8 +94,7 @@ pub(crate) fn spawn(
 ) {
     let herald = |source| Herald { source, events: events.clone() };
     if !settings.endpoints.is_empty() {
-        let every = settings.resolve_interval.get();
-        tasks.spawn(fixed::run(settings.endpoints, every, herald(Source::Fixed)));
+        tasks.spawn(fixed::run(settings.endpoints, RESOLVE_INTERVAL, herald(Source::Fixed)));
     }
     if settings.kubernetes.enabled {
         tasks.spawn(kube::run(settings.kubernetes, herald(Source::Kubernetes)));

@@ -1,6 +1,8 @@
 //! What is known of the pods' caches: what they told, and what they were sent.
 
-use kv_index::{ApproximateIndex, ChainHasher, Event, ExactIndex, ExactSettings, Settings, Slot};
+use kv_index::{
+    Applied, ApproximateIndex, ChainHasher, Event, ExactIndex, ExactSettings, Settings, Slot,
+};
 
 use crate::feed::kv_events::{KvHolder, KvSink};
 
@@ -42,14 +44,15 @@ impl Knowledge {
 /// Of a pod with several data-parallel ranks only the first is heard: the ranks' caches are apart,
 /// and what one holds must not be said of the other.
 impl KvSink for Knowledge {
-    fn apply(&self, holder: KvHolder, event: &Event) {
+    fn apply(&self, holder: KvHolder, event: &Event) -> Applied {
         if holder.rank > 0 {
-            return;
+            return Applied::default();
         }
-        self.told.apply(holder.slot, event);
+        let applied = self.told.apply(holder.slot, event);
         if *event == Event::Cleared {
             self.sent.clear(holder.slot);
         }
+        applied
     }
 
     fn clear(&self, holder: KvHolder) {

@@ -4,6 +4,7 @@
 
 pub mod belief;
 pub mod bookings;
+pub mod connector;
 mod conversations;
 pub mod decide;
 pub mod discovery;
@@ -18,6 +19,8 @@ pub mod query;
 mod refusal;
 mod router;
 pub mod session;
+pub mod split;
+pub mod story;
 mod text_rate;
 pub mod tls;
 pub mod tokenize;
@@ -30,4 +33,5 @@ pub use feed::kv_events::Trust;
 pub use knowledge::Knowledge;
 pub use refusal::Refusal;
 pub use router::{Decision, Placement, Router};
+pub use split::{Split, SplitSettings};
 pub use tokenizers::{TokenizerReport, Tokenizers};

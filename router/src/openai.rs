@@ -2,6 +2,7 @@
 
 mod anthropic;
 mod guard;
+mod legs;
 mod members;
 mod request;
 mod responses;
@@ -9,6 +10,7 @@ mod scan;
 mod text;
 
 pub use guard::{GUARDED_FIELDS, without};
+pub use legs::{Member, prefill_leg, with};
 pub use request::{BadBody, Fields, Foreign, Prompt, read};
 pub use scan::BadJson;
 

@@ -5,6 +5,7 @@
 
 mod handle;
 mod health;
+mod hooks;
 mod record;
 mod registry;
 mod settings;
@@ -21,14 +22,18 @@ use tokio::time::Instant;
 
 use crate::feed::kv_events::{KvPorts, KvStatus};
 
-pub use handle::{Pool, Status};
+pub use handle::{Failures, Pool};
 pub use health::HealthSettings;
+pub use hooks::{Hooks, SlotHook};
 pub use record::{LastFailure, Record, Tally};
 pub use settings::PoolSettings;
 pub use task::{PoolGuard, StartError, start, start_with_events};
 
 pub(crate) use handle::Shared;
 pub(crate) use registry::Event;
+
+/// vLLM's block on a GPU, until a pod has told its own.
+pub(crate) const DEFAULT_BLOCK_TOKENS: u32 = 16;
 
 /// What a pod is for, from its `llm-d.ai/role` label or the configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]

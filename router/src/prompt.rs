@@ -17,10 +17,15 @@ pub(crate) fn tokens(
     now: Timestamp,
 ) -> Result<Option<Vec<u32>>, TokenizeError> {
     match &fields.prompt {
-        Prompt::Text { add_special_tokens: true } => {
-            tokenizer.encode_with_specials(fields.text).map(Some)
+        Prompt::Text { prompt, add_special_tokens } => {
+            let prompt: String = serde_json::from_str(prompt)
+                .map_err(|_error| TokenizeError::Messages("not readable"))?;
+            match add_special_tokens {
+                true => tokenizer.encode_with_specials(&prompt),
+                false => tokenizer.encode(&prompt),
+            }
+            .map(Some)
         }
-        Prompt::Text { add_special_tokens: false } => tokenizer.encode(fields.text).map(Some),
         Prompt::Foreign(foreign) if tokenizer.has_template() => {
             let Some((messages, tools)) = foreign.messages() else { return Ok(None) };
             let kwargs = foreign.template_kwargs.map(serde_json::from_str::<Value>).transpose();

@@ -22,6 +22,8 @@ pub struct Query {
     pub session: Option<SessionKey>,
     /// Members to cut out of the body before it goes on.
     pub guarded: Vec<Range<usize>>,
+    /// Why one pod has to compute it alone, in a word; none: prefill and decode may be split.
+    pub indivisible: Option<&'static str>,
     /// The pod that was sent the prompt which this one repeats or continues.
     pub home: Option<Home>,
     /// The prompt.
@@ -62,6 +64,7 @@ impl Query {
             model: None,
             session: None,
             guarded: Vec::new(),
+            indivisible: Some("unread"),
             home: None,
             prompt,
         }

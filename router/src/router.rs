@@ -1,6 +1,7 @@
 //! Reads a request, looks up who holds its prompt, chooses a pod and books it.
 
 mod names;
+mod pairing;
 mod placement;
 
 use std::borrow::Cow;
@@ -11,20 +12,23 @@ use std::time::Instant;
 use http::HeaderMap;
 use jiff::Timestamp;
 use kv_index::Overlap;
+use parking_lot::Mutex;
 
 use crate::belief::Beliefs;
-use crate::bookings::Bookings;
+use crate::bookings::{Booking, Bookings};
 use crate::conversations::Home;
 use crate::decide::{self, View};
 use crate::knowledge::Knowledge;
 use crate::memory::{Assumption, Memory, Sent};
 use crate::openai::{self, Api, Fields, Prompt};
-use crate::policy::{self, Ask, Candidate, PolicyName, Table};
+use crate::policy::{self, Candidate, PolicyName, Table};
 use crate::pool::{Endpoint, Pool, Snapshot};
 use crate::prompt;
 use crate::query::{PromptBlocks, Query};
 use crate::refusal::Refusal;
 use crate::session;
+use crate::split::SplitSettings;
+use crate::split::transfer::Transfers;
 use crate::text_rate::TextRates;
 use crate::tokenizers::Tokenizers;
 use crate::why::{Decisions, Made, Sequel};
@@ -32,11 +36,15 @@ use names::{absent, adapter, block_tokens, capacity_blocks, resolve, tokenizer};
 
 pub use placement::{Decision, Placement};
 
+use pairing::{Chosen, Tables, Wanted};
+
 /// The brain: everything that deciding needs, shared by all requests.
 #[derive(Debug)]
 pub struct Router {
     pool: Pool,
     settings: policy::Settings,
+    split: SplitSettings,
+    transfers: Arc<Mutex<Transfers>>,
     memory: Arc<Memory>,
     decisions: Arc<Decisions>,
     bookings: Arc<Bookings>,
@@ -50,7 +58,7 @@ const KEPT_TEXT_BYTES: usize = 1 << 20;
 
 thread_local! {
     /// Scratch of the decision, kept so that deciding allocates nothing.
-    static SCRATCH: RefCell<(Overlap, Overlap, Vec<Candidate>)> = RefCell::default();
+    static SCRATCH: RefCell<(Overlap, Overlap, Tables)> = RefCell::default();
     /// The text of the prompt that is being read, kept so that reading does not ask the kernel for
     /// pages.
     static TEXT: RefCell<String> = RefCell::default();
@@ -64,13 +72,31 @@ impl Router {
     pub fn new(
         pool: Pool,
         settings: policy::Settings,
-        knowledge: Arc<Knowledge>,
+        (knowledge, bookings): (Arc<Knowledge>, Arc<Bookings>),
         tokenizers: Tokenizers,
     ) -> Self {
-        let (memory, bookings) = (Arc::new(Memory::new(knowledge)), Arc::default());
+        let memory = Arc::new(Memory::new(knowledge));
         let decisions = Arc::new(Decisions::new(settings.decisions_kept));
+        let (split, transfers) = (SplitSettings::default(), Arc::default());
         let (text_rates, started) = (Arc::default(), Instant::now());
-        Self { pool, settings, memory, decisions, bookings, tokenizers, text_rates, started }
+        Self {
+            pool,
+            settings,
+            split,
+            transfers,
+            memory,
+            decisions,
+            bookings,
+            tokenizers,
+            text_rates,
+            started,
+        }
+    }
+
+    /// Splits by these settings.
+    #[must_use]
+    pub fn with_split(self, split: SplitSettings) -> Self {
+        Self { split, ..self }
     }
 
     /// The pods.
@@ -139,16 +165,31 @@ impl Router {
         let session = session::key(headers);
         let (prompt, home) = self.blocks(&snapshot, &model, &fields);
         let api = Some(api);
-        let (request_id, model, guarded) = (String::new(), Some(model), fields.guarded);
-        Ok(Query { request_id, api, model, session, guarded, home, prompt })
+        let (request_id, model, indivisible) = (String::new(), Some(model), fields.indivisible);
+        let guarded = fields.guarded;
+        Ok(Query { request_id, api, model, session, guarded, indivisible, home, prompt })
     }
 
-    /// Chooses a pod that is not among `tried`, and books it.
+    /// Chooses a pod that is not among `tried`, and another that prefills for it if that is worth
+    /// it, and books them.
     ///
     /// # Errors
     /// When no pod is left.
     pub fn place(&self, query: &Query, tried: &[kv_index::Slot]) -> Result<Placement, Refusal> {
-        self.place_by(&self.settings, query, tried)
+        self.place_by(&self.settings, query, tried, None)
+    }
+
+    /// Chooses one pod that does it all, for this reason.
+    ///
+    /// # Errors
+    /// When no pod is left.
+    pub fn place_whole(
+        &self,
+        query: &Query,
+        tried: &[kv_index::Slot],
+        why: &'static str,
+    ) -> Result<Placement, Refusal> {
+        self.place_by(&self.settings, query, tried, Some(why))
     }
 
     /// Chooses any ready pod, the least busy one, for a request that we do not read.
@@ -157,7 +198,7 @@ impl Router {
     /// When no pod is left.
     pub fn place_any(&self, query: &Query, tried: &[kv_index::Slot]) -> Result<Placement, Refusal> {
         let settings = policy::Settings { policy: PolicyName::LeastRequest, ..self.settings };
-        self.place_by(&settings, query, tried)
+        self.place_by(&settings, query, tried, None)
     }
 
     fn place_by(
@@ -165,10 +206,11 @@ impl Router {
         settings: &policy::Settings,
         query: &Query,
         tried: &[kv_index::Slot],
+        whole: Option<&'static str>,
     ) -> Result<Placement, Refusal> {
         let snapshot = self.pool.snapshot();
         let now_ms = self.now_ms();
-        SCRATCH.with_borrow_mut(|(told, sent, candidates)| {
+        SCRATCH.with_borrow_mut(|(told, sent, tables)| {
             let slots = snapshot.endpoints.iter().map(|endpoint| endpoint.slot);
             let prompt = &query.prompt;
             self.memory.overlap(&prompt.milestones, slots, now_ms, sent);
@@ -178,47 +220,55 @@ impl Router {
             });
             let beliefs = Beliefs { told, sent, now_ms };
             let view = View { snapshot: &snapshot, beliefs, query, tried };
-            self.book(settings, &view, candidates)
+            self.book(&Wanted { settings, view: &view, whole }, tables)
         })
     }
 
-    fn book(
-        &self,
-        settings: &policy::Settings,
-        view: &View<'_>,
-        candidates: &mut Vec<Candidate>,
-    ) -> Result<Placement, Refusal> {
-        let query = view.query;
-        let booked = self.bookings.book(Instant::now(), |desk| {
-            let has_session = query.session.is_some();
-            let ask = Ask { has_session, ticket: desk.ticket(), dice: rand::random() };
-            let row = decide::decide(settings, view, ask, |slot| desk.admit(slot), candidates)?;
-            let chosen = candidates[row];
-            Some((row, chosen.slot, chosen.cold_tokens))
-        });
-        let row = booked.as_ref().map(|(row, _)| *row);
-        trace(settings, view, candidates, row);
-        let Some((row, booking)) = booked else {
-            let any = view.snapshot.endpoints.iter().any(|e| decide::is_eligible(e, query, &[]));
+    fn book(&self, wanted: &Wanted<'_>, tables: &mut Tables) -> Result<Placement, Refusal> {
+        let Wanted { settings, view, .. } = *wanted;
+        let now = Instant::now();
+        let booked = self.bookings.book_legs(now, |desk| self.choose(wanted, now, desk, tables));
+        let rows = &tables.answering;
+        trace(settings, view, rows, booked.as_ref().map(|(chosen, ..)| chosen.row));
+        let Some((chosen, booking, prefilling)) = booked else {
+            let any =
+                view.snapshot.endpoints.iter().any(|e| decide::is_eligible(e, view.query, &[]));
             return Err(if any { Refusal::AllTried } else { Refusal::NoReadyPod });
         };
-        let chosen = candidates[row];
-        let sequel = self.keep(settings, view, candidates, row);
+        let mut placement = self.placement(wanted, &rows[chosen.row], booking);
+        placement.sequel = self.keep(wanted, rows, &chosen);
+        placement.decision.split = chosen.split;
+        placement.assumption = self.assume(view.query, &placement.endpoint, true);
+        if let Some((row, booking)) = chosen.prefill.zip(prefilling) {
+            let mut prefill = self.placement(wanted, &tables.prefilling[row], booking);
+            // The conversation is at home where it is answered.
+            prefill.assumption = self.assume(view.query, &prefill.endpoint, false);
+            placement.is_split(prefill, rows[chosen.row].uncached_tokens, &self.transfers);
+        }
+        Ok(placement)
+    }
+
+    /// A place on a pod, with all that can be learned from its answer.
+    fn placement(&self, wanted: &Wanted<'_>, chosen: &Candidate, booking: Booking) -> Placement {
+        let view = wanted.view;
+        let query = view.query;
         let endpoint = Arc::clone(&view.snapshot.endpoints[chosen.position]);
-        let assumption = self.assume(query, &endpoint);
-        Ok(Placement {
+        Placement {
             decision: Decision {
-                policy: settings.policy,
+                policy: wanted.settings.policy,
                 matched_tokens: chosen.known_tokens,
                 prompt_tokens: query.prompt.tokens,
                 trust: chosen.trust,
+                split: None,
             },
             told_batches: endpoint.kv_events.batches(),
             endpoint,
+            prefill: None,
+            moved: None,
             booking,
             cold_tokens: chosen.cold_tokens,
-            assumption,
-            sequel,
+            assumption: None,
+            sequel: None,
             knowledge: Arc::clone(self.knowledge()),
             chain: Arc::clone(&query.prompt.chain),
             block_tokens: query.prompt.block_tokens,
@@ -226,39 +276,40 @@ impl Router {
             placed_ms: view.beliefs.now_ms,
             placed_at: Instant::now(),
             text: self.text_of(query),
-        })
+        }
     }
 
     /// Keeps the decision for those who ask later.
     fn keep(
         &self,
-        settings: &policy::Settings,
-        view: &View<'_>,
+        wanted: &Wanted<'_>,
         candidates: &[Candidate],
-        chosen: usize,
+        chosen: &Chosen,
     ) -> Option<Sequel> {
+        let view = wanted.view;
         let Query { request_id, model, prompt, .. } = view.query;
         let made = Made {
             request_id,
             model: model.as_ref(),
-            policy: settings.policy,
+            policy: wanted.settings.policy,
             prompt_tokens: prompt.tokens,
             candidates,
-            chosen,
+            chosen: chosen.row,
+            split: chosen.split,
         };
         self.decisions.keep(&made, |it| view.snapshot.endpoints[it.position].pod.addr)
     }
 
     /// What the pod will hold if all goes well.
-    fn assume(&self, query: &Query, endpoint: &Endpoint) -> Option<Assumption> {
+    fn assume(&self, query: &Query, endpoint: &Endpoint, answers: bool) -> Option<Assumption> {
         query.api.filter(|api| api.fills_cache())?;
         let prompt = &query.prompt;
         Some(self.memory.assume(Sent {
             slot: endpoint.slot,
             milestones: Arc::clone(&prompt.milestones),
             capacity: capacity_blocks(endpoint, prompt.block_tokens),
-            end: prompt.end,
-            continued: query.home,
+            end: prompt.end.filter(|_| answers),
+            continued: query.home.filter(|_| answers),
         }))
     }
 

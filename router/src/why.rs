@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 use crate::policy::{Candidate, PolicyName};
+use crate::split::Split;
 
 /// The last decisions: a ring whose entries are written over, so that keeping them allocates
 /// nothing once each entry has grown to the fleet's size.
@@ -42,6 +43,8 @@ pub struct Explained {
     pub rows: Vec<Row>,
     /// The chosen pod's place among the rows.
     pub chosen: usize,
+    /// Whether another pod prefills, and why not; none where no pod only prefills.
+    pub split: Option<Split>,
     /// What came of it.
     pub came: Came,
 }
@@ -62,6 +65,10 @@ pub struct Came {
     pub status: Option<u16>,
     /// From the decision to the first token, in milliseconds.
     pub ttft_ms: Option<f64>,
+    /// Of it, the prefill on another pod.
+    pub prefill_ms: Option<f64>,
+    /// Of it, from asking the pod that answers to its first token.
+    pub transfer_ms: Option<f64>,
     /// The pod's own count of the prompt's tokens.
     pub prompt_tokens: Option<u32>,
     /// Prompt tokens that the pod found in its cache.
@@ -94,6 +101,7 @@ pub(crate) struct Made<'a> {
     pub(crate) prompt_tokens: u32,
     pub(crate) candidates: &'a [Candidate],
     pub(crate) chosen: usize,
+    pub(crate) split: Option<Split>,
 }
 
 /// The way back to a decision, for what comes of it.
@@ -173,6 +181,7 @@ impl Default for Explained {
             candidates: 0,
             rows: Vec::new(),
             chosen: 0,
+            split: None,
             came: Came::default(),
         }
     }
@@ -192,7 +201,7 @@ impl Explained {
         self.model = made.model.cloned();
         self.at = SystemTime::now();
         (self.policy, self.prompt_tokens) = (made.policy, made.prompt_tokens);
-        self.came = Came::default();
+        (self.split, self.came) = (made.split, Came::default());
         self.candidates = made.candidates.len();
         self.rows.clear();
         let row = |candidate: &Candidate| Row { addr: addr(candidate), candidate: *candidate };

@@ -14,7 +14,7 @@ use fake_engine::FakeEngine;
 use kv_index::Slot;
 use parking_lot::Mutex;
 use router::discovery::{DiscoverySettings, KubernetesSettings};
-use router::pool::{self, Pool, PoolGuard, PoolSettings, Role, Snapshot};
+use router::pool::{self, Hooks, Pool, PoolGuard, PoolSettings, Role, Snapshot};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 use tokio::time::Instant;
@@ -38,11 +38,12 @@ impl Watched {
             ..KubernetesSettings::default()
         };
         let discovery = DiscoverySettings { kubernetes, ..DiscoverySettings::default() };
-        let (pool, guard) =
-            pool::start(PoolSettings::default(), discovery).expect("the HTTP client builds");
         let removed = Arc::default();
         let log: Arc<Mutex<Vec<Slot>>> = Arc::clone(&removed);
-        pool.on_removed(move |slot| log.lock().push(slot));
+        let hooks =
+            Hooks { removed: Box::new(move |slot| log.lock().push(slot)), ..Hooks::default() };
+        let (pool, guard) =
+            pool::start(PoolSettings::default(), discovery, hooks).expect("the HTTP client builds");
         Self { api, pool, removed, _guard: guard, _kubeconfig: kubeconfig }
     }
 
@@ -142,7 +143,7 @@ async fn a_quiet_namespace_stays_fresh_without_a_new_list() {
     let first = watched.pool.snapshot().synced_at.expect("it was listed");
     let much_later = first + Duration::from_secs(600);
     watched.wait(|s| s.synced_at.is_some_and(|at| at >= much_later)).await;
-    let age = watched.pool.status().synced_age.expect("it was listed");
+    let age = watched.pool.snapshot().synced_at.expect("it was listed").elapsed();
     assert!(age <= Duration::from_secs(65), "one watch and its margin: {age:?}");
     let (lists, watches) = watched.api.served();
     assert_eq!(lists, 1);
@@ -172,7 +173,7 @@ async fn after_410_a_new_list_replaces_the_set_without_a_gap() {
     watched.wait_for_pods(&["a", "b", "d"]).await;
     assert!(watched.api.served().0 >= 4, "it was listed twice");
     assert_eq!(watched.removed.lock().len(), 1, "only c has gone");
-    assert_eq!(watched.pool.status().last_discovery_error, None);
+    assert_eq!(watched.pool.snapshot().discovery_error, None);
 }
 
 /// The API server fails in this way for ten minutes; pods change behind its back. Returns what was
@@ -186,7 +187,7 @@ async fn outage(mood: Mood, cut: Cut) -> (String, Duration) {
     for _ in 0..600 {
         tokio::time::advance(Duration::from_secs(1)).await;
     }
-    let age = watched.pool.status().synced_age.expect("it was listed");
+    let age = watched.pool.snapshot().synced_at.expect("it was listed").elapsed();
     assert!(age >= Duration::from_secs(600), "the set ages: {age:?}");
     assert_eq!(names(&watched.pool.snapshot()), ["a", "b", "c"], "and stays");
 
@@ -262,11 +263,11 @@ async fn an_empty_list_is_not_believed_while_a_pod_answers_probes() {
     watched.api.cut(Cut::Broken);
     let kept = watched.wait(|s| s.kept_because_empty).await;
     assert_eq!(kept.ready().count(), 1);
-    assert!(watched.pool.status().kept_because_empty);
+    assert!(watched.pool.snapshot().kept_because_empty);
 
     engine.says.healthy.store(false, Ordering::SeqCst);
     watched.wait_for_pods(&[]).await;
-    assert!(!watched.pool.status().kept_because_empty);
+    assert!(!watched.pool.snapshot().kept_because_empty);
 }
 
 #[tokio::test(start_paused = true)]
@@ -279,8 +280,8 @@ async fn a_missing_kubeconfig_is_told_and_tried_again() {
         ..KubernetesSettings::default()
     };
     let discovery = DiscoverySettings { kubernetes, ..DiscoverySettings::default() };
-    let (pool, _guard) =
-        pool::start(PoolSettings::default(), discovery).expect("the HTTP client builds");
+    let (pool, _guard) = pool::start(PoolSettings::default(), discovery, Hooks::default())
+        .expect("the HTTP client builds");
     let snapshot = pool.wait_for(|s| s.discovery_error.is_some()).await.expect("it is running");
     let error = snapshot.discovery_error.as_deref().expect("waited for");
     assert!(error.starts_with("cannot reach Kubernetes"), "{error}");

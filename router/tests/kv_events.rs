@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use fake_engine::FakeEngine;
 use fake_publisher::{FakePublisher, Say};
-use kv_index::Event;
+use kv_index::{Applied, Event};
 use parking_lot::Mutex;
 use router::discovery::{DiscoverySettings, StaticEndpoint};
 use router::feed::kv_events::{
-    Doubt, KvEventsSettings, KvHolder, KvReport, KvSink, Mode, Trust, Verdict,
+    Doubt, KvCount, KvEventsSettings, KvHolder, KvReport, KvSink, Mode, Trust, Verdict,
 };
-use router::pool::{self, Pool, PoolGuard, PoolSettings};
+use router::pool::{self, Hooks, Pool, PoolGuard, PoolSettings};
 use router::units::HumanDuration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -39,7 +39,7 @@ struct World {
 }
 
 impl KvSink for Recorder {
-    fn apply(&self, holder: KvHolder, event: &Event) {
+    fn apply(&self, holder: KvHolder, event: &Event) -> Applied {
         self.ranks.lock().insert(holder.rank);
         let mut held = self.held.lock();
         match event {
@@ -49,6 +49,7 @@ impl KvSink for Recorder {
             }),
             Event::Cleared => held.clear(),
         }
+        Applied::default()
     }
 
     fn clear(&self, _: KvHolder) {
@@ -73,9 +74,13 @@ impl World {
         let discovery = DiscoverySettings { endpoints, ..DiscoverySettings::default() };
         let sink = Arc::<Recorder>::default();
         let shared = Arc::clone(&sink) as Arc<dyn KvSink>;
-        let (pool, guard) =
-            pool::start_with_events(PoolSettings::default(), discovery, settings, shared)
-                .expect("the ports are free");
+        let (pool, guard) = pool::start_with_events(
+            PoolSettings::default(),
+            discovery,
+            (settings, shared),
+            Hooks::default(),
+        )
+        .expect("the ports are free");
         pool.wait_for(|snapshot| !snapshot.endpoints.is_empty()).await.expect("it is running");
         Self { engine, pool, sink, guard }
     }
@@ -114,8 +119,11 @@ async fn what_was_published_before_and_after_we_came_is_exact() {
     publisher.publish(&[Say::Removed(2)]).await;
     world.until(&[1, 3, 4], Trust::Exact).await;
     let report = world.report();
-    assert_eq!((report.batches, report.events, report.last_seq), (3, 5, Some(2)));
-    assert_eq!((report.undecodable, report.resets), (0, 0));
+    assert_eq!(
+        (report.counts[KvCount::Batches], report.counts[KvCount::Events], report.last_seq),
+        (3, 5, Some(2))
+    );
+    assert_eq!((report.counts[KvCount::Undecodable], report.counts[KvCount::Resets]), (0, 0));
 }
 
 #[tokio::test]
@@ -128,7 +136,7 @@ async fn a_gap_is_asked_for_and_merged_in_order() {
     publisher.whisper(&[Say::Removed(1)]);
     publisher.publish(&stored([3])).await;
     world.until(&[2, 3], Trust::Exact).await;
-    assert_eq!(world.report().resets, 0, "nothing was lost for good");
+    assert_eq!(world.report().counts[KvCount::Resets], 0, "nothing was lost for good");
 }
 
 #[tokio::test]
@@ -155,7 +163,7 @@ async fn a_restarted_engine_is_known_by_its_new_story() {
     let mut publisher = FakePublisher::start_on(publish, replay, 5000.0).await;
     publisher.publish(&stored([7])).await;
     world.until(&[7], Trust::Exact).await;
-    assert!(world.report().resets > 0);
+    assert!(world.report().counts[KvCount::Resets] > 0);
 }
 
 #[tokio::test]

@@ -8,18 +8,36 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fake_engine::FakeEngine;
+use kv_index::Slot;
 use parking_lot::Mutex;
 use router::discovery::{DiscoverySettings, StaticEndpoint};
-use router::pool::{self, Health, Outcome, Pool, PoolGuard, PoolSettings, Snapshot};
+use router::pool::{
+    self, Health, Hooks, Outcome, Pool, PoolGuard, PoolSettings, SlotHook, Snapshot,
+};
 
 fn start(engines: &[&FakeEngine]) -> (Pool, PoolGuard) {
     start_with(PoolSettings::default(), engines)
 }
 
 fn start_with(settings: PoolSettings, engines: &[&FakeEngine]) -> (Pool, PoolGuard) {
+    start_hooked(settings, engines, Hooks::default())
+}
+
+fn start_hooked(
+    settings: PoolSettings,
+    engines: &[&FakeEngine],
+    hooks: Hooks,
+) -> (Pool, PoolGuard) {
     let endpoints = engines.iter().map(|engine| StaticEndpoint::from(engine.addr)).collect();
     let discovery = DiscoverySettings { endpoints, ..DiscoverySettings::default() };
-    pool::start(settings, discovery).expect("the HTTP client builds")
+    pool::start(settings, discovery, hooks).expect("the HTTP client builds")
+}
+
+/// A hook, and the slots that it was called with.
+fn log() -> (Arc<Mutex<Vec<Slot>>>, SlotHook) {
+    let slots = Arc::<Mutex<Vec<Slot>>>::default();
+    let log = Arc::clone(&slots);
+    (slots, Box::new(move |slot| log.lock().push(slot)))
 }
 
 async fn wait(pool: &Pool, wanted: impl FnMut(&Snapshot) -> bool) -> Arc<Snapshot> {
@@ -34,15 +52,14 @@ fn all_ready(snapshot: &Snapshot) -> bool {
 async fn a_pod_is_ready_with_its_models_after_its_probe() {
     let (a, b) = (FakeEngine::start("tiny").await, FakeEngine::start("other").await);
     let (pool, guard) = start(&[&a, &b]);
-    assert_eq!(pool.status().synced_age, None);
+    assert_eq!(pool.snapshot().synced_at, None);
     let snapshot = wait(&pool, all_ready).await;
     for (engine, model) in [(&a, "tiny"), (&b, "other")] {
         let mut endpoints = snapshot.endpoints.iter();
         let endpoint = endpoints.find(|e| e.pod.addr == engine.addr).expect("it is listed");
         assert!(endpoint.serves(model) && endpoint.models.len() == 1);
     }
-    let status = pool.status();
-    assert_eq!((status.pods, status.ready, status.ejected), (2, 2, 0));
+    assert_eq!((snapshot.endpoints.len(), snapshot.ready().count()), (2, 2));
     guard.shutdown().await.expect("no task panicked");
 }
 
@@ -51,8 +68,8 @@ async fn a_pod_that_starts_late_is_found_and_its_models_are_refreshed() {
     let engine = FakeEngine::start("tiny").await;
     engine.says.healthy.store(false, Ordering::SeqCst);
     let (pool, _guard) = start(&[&engine]);
-    let generation = pool.status().failed_probes;
-    wait(&pool, |_| pool.status().failed_probes > generation + 3).await;
+    let failed = pool.failures().failed_probes;
+    wait(&pool, |_| pool.failures().failed_probes > failed + 3).await;
     assert_eq!(pool.snapshot().endpoints[0].health, Health::Unproven);
     engine.says.healthy.store(true, Ordering::SeqCst);
     wait(&pool, all_ready).await;
@@ -71,7 +88,7 @@ async fn engine_metrics_are_hints_that_only_age() {
 
     engine.says.metrics.store(false, Ordering::SeqCst);
     // Static endpoints are told again every 30 s: that wakes the wait below.
-    let later = wait(&pool, |_| pool.status().failed_metric_reads >= 5).await;
+    let later = wait(&pool, |_| pool.failures().failed_metric_reads >= 5).await;
     assert!(all_ready(&later), "metrics blame nobody");
     assert_eq!(hints(&later).block_size, Some(16));
     assert!(hints(&later).read_at.expect("it was read").elapsed() >= Duration::from_secs(4));
@@ -80,7 +97,9 @@ async fn engine_metrics_are_hints_that_only_age() {
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_closes_its_port_is_ejected_after_one_failure_and_returns() {
     let (a, b) = (FakeEngine::start("tiny").await, FakeEngine::start("tiny").await);
-    let (pool, _guard) = start(&[&a, &b]);
+    let (lost, cache_lost) = log();
+    let hooks = Hooks { cache_lost, ..Hooks::default() };
+    let (pool, _guard) = start_hooked(PoolSettings::default(), &[&a, &b], hooks);
     let snapshot = wait(&pool, all_ready).await;
     let slot = snapshot.endpoints.iter().find(|e| e.pod.addr == a.addr).expect("listed").slot;
     let health =
@@ -89,13 +108,11 @@ async fn a_pod_that_closes_its_port_is_ejected_after_one_failure_and_returns() {
     a.says.healthy.store(false, Ordering::SeqCst);
     pool.report(slot, Outcome::Failed);
     wait(&pool, |s| health(s) == Some(Health::Ejected)).await;
-    assert_eq!(pool.status().ready, 1);
+    assert_eq!(pool.snapshot().ready().count(), 1);
     a.says.healthy.store(true, Ordering::SeqCst);
     wait(&pool, all_ready).await;
 
-    let lost = Arc::new(Mutex::new(Vec::new()));
-    let log = Arc::clone(&lost);
-    pool.on_cache_lost(move |slot| log.lock().push(slot));
+    lost.lock().clear();
     drop(a);
     let after = wait(&pool, |s| health(s) == Some(Health::Ejected)).await;
     let endpoint = after.endpoints.iter().find(|e| e.slot == slot).expect("it is still listed");
@@ -128,8 +145,8 @@ async fn a_pod_with_an_api_key_is_probed_with_the_token_of_the_file() {
     let mut settings = PoolSettings::default();
     settings.probe.token_file = Some(file.path().to_owned());
     let (pool, _guard) = start_with(settings, &[&engine]);
-    wait(&pool, |_| pool.status().failed_probes > 1).await;
-    assert_eq!(pool.status().ready, 0);
+    wait(&pool, |_| pool.failures().failed_probes > 1).await;
+    assert_eq!(pool.snapshot().ready().count(), 0);
     std::fs::write(file.path(), "sesame\n").expect("the file can be written");
     wait(&pool, all_ready).await;
 }
@@ -143,7 +160,7 @@ async fn a_full_queue_drops_reports_and_counts_them() {
         // No await: the pool's task cannot run between these.
         pool.report(slot, Outcome::Failed);
     }
-    assert!(pool.status().dropped_reports >= 900);
+    assert!(pool.failures().dropped_reports >= 900);
     for _ in 0..2000 {
         pool.report(slot, Outcome::Busy);
     }
@@ -152,10 +169,9 @@ async fn a_full_queue_drops_reports_and_counts_them() {
 #[tokio::test(start_paused = true)]
 async fn after_shutdown_nobody_probes() {
     let engine = FakeEngine::start("tiny").await;
-    let (pool, guard) = start(&[&engine]);
-    let removed = Arc::new(Mutex::new(Vec::new()));
-    let log = Arc::clone(&removed);
-    pool.on_removed(move |slot| log.lock().push(slot));
+    let (removed, hook) = log();
+    let hooks = Hooks { removed: hook, ..Hooks::default() };
+    let (pool, guard) = start_hooked(PoolSettings::default(), &[&engine], hooks);
     wait(&pool, all_ready).await;
     guard.shutdown().await.expect("no task panicked");
     let probes = engine.says.probes.load(Ordering::SeqCst);
@@ -163,7 +179,7 @@ async fn after_shutdown_nobody_probes() {
     assert_eq!(engine.says.probes.load(Ordering::SeqCst), probes);
     assert!(pool.wait_for(|_| false).await.is_none(), "waiting on an ended pool ends");
     assert_eq!(removed.lock().len(), 0, "the last snapshot stays readable");
-    assert_eq!(pool.status().ready, 1);
+    assert_eq!(pool.snapshot().ready().count(), 1);
 }
 
 #[tokio::test(start_paused = true)]

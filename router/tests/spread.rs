@@ -55,7 +55,8 @@ impl World {
         let pool = Pool::still(Snapshot { endpoints, ..Snapshot::default() });
         let knowledge = Arc::default();
         let settings = policy::Settings::default();
-        let router = Router::new(pool, settings, knowledge, Tokenizers::default());
+        let router =
+            Router::new(pool, settings, (knowledge, Arc::default()), Tokenizers::default());
         Self { router, pods: pods.into() }
     }
 

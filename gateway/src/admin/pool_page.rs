@@ -103,13 +103,11 @@ struct EngineRow {
 struct KvRow {
     trust: &'static str,
     doubt: Option<&'static str>,
-    batches: u64,
-    events: u64,
-    gaps: u64,
-    replays: u64,
-    resets: u64,
-    dropped: u64,
-    undecodable: u64,
+    /// By their words.
+    #[serde(flatten)]
+    counts: BTreeMap<&'static str, u64>,
+    /// The blocks that it named, by what was done with them.
+    blocks: BTreeMap<&'static str, usize>,
     last_sequence: Option<u64>,
     age_ms: Option<u64>,
     /// Answers whose reuse was predicted from them, held against the engine's own counts.
@@ -244,13 +242,8 @@ impl From<KvReport> for KvRow {
         Self {
             trust: report.trust.word(),
             doubt: report.trust.doubt(),
-            batches: report.batches,
-            events: report.events,
-            gaps: report.gaps,
-            replays: report.replays,
-            resets: report.resets,
-            dropped: report.dropped,
-            undecodable: report.undecodable,
+            counts: report.counts.iter().map(|(count, value)| (count.word(), value)).collect(),
+            blocks: report.blocks.counts().into(),
             last_sequence: report.last_seq,
             age_ms: report.age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             predictions: PredictionsRow { equal, over, under, over_tokens },

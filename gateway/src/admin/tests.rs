@@ -6,15 +6,13 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::config::{Config, Setting, keys};
+use crate::telemetry::Metrics;
 use crate::telemetry::reading::tests::reading;
-use crate::telemetry::{Metrics, RouterCollector};
 
 fn pages() -> Pages {
     let registry = Registry::new();
     Metrics::new(&registry).expect("no name twice");
     let readings = Readings::from_fn(reading);
-    let collector = RouterCollector::new(readings.clone()).expect("well formed");
-    registry.register(Box::new(collector)).expect("no name twice");
     let key = keys().iter().find(|key| key.name() == "endpoints").expect("it is a key");
     let flag = Setting { key, text: "http://10.0.0.1:8000".to_owned() };
     let loaded = Arc::new(Config::load(None, [], &[flag]).expect("it is fine"));

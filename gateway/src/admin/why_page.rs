@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use router::policy::warm::Terms;
+use router::split;
 use router::why::{Explained, Row};
 use serde::Serialize;
 
@@ -18,6 +19,8 @@ pub struct WhyRow {
     matched_tokens: Option<u32>,
     prompt_tokens: u32,
     predicted_ttft_ms: Option<f64>,
+    /// `split`, or why not; null where no pod only prefills.
+    split: Option<SplitRow>,
     came: CameRow,
 }
 
@@ -31,12 +34,23 @@ pub struct WhyPage {
     candidates: Vec<CandidateRow>,
 }
 
+/// Whether another pod prefilled.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct SplitRow {
+    verdict: &'static str,
+    prefill: Option<SocketAddr>,
+    /// The best pair against the best pod alone, if there was a pair.
+    terms: Option<split::Terms>,
+}
+
 /// What came of it; null is not known, or not yet.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct CameRow {
     outcome: &'static str,
     status: Option<u16>,
     ttft_ms: Option<f64>,
+    prefill_ms: Option<f64>,
+    transfer_ms: Option<f64>,
     prompt_tokens: Option<u32>,
     cached_tokens: Option<u32>,
 }
@@ -74,17 +88,31 @@ impl From<&Explained> for WhyRow {
             matched_tokens: pick.map(|row| row.candidate.known_tokens),
             prompt_tokens: it.prompt_tokens,
             predicted_ttft_ms: pick
-                .map(|row| row.candidate.terms.ttft_ms())
+                .map(|row| predicted_ttft_ms(it, row))
                 .filter(|predicted_ms| *predicted_ms > 0.0),
+            split: it.split.map(|it| SplitRow {
+                verdict: it.verdict,
+                prefill: it.prefill,
+                terms: it.terms,
+            }),
             came: CameRow {
                 outcome: it.came.outcome.name(),
                 status: it.came.status,
                 ttft_ms: it.came.ttft_ms,
+                prefill_ms: it.came.prefill_ms,
+                transfer_ms: it.came.transfer_ms,
                 prompt_tokens: it.came.prompt_tokens,
                 cached_tokens: it.came.cached_tokens,
             },
         }
     }
+}
+
+/// Of a split request, what the pair takes; else what the pod alone does.
+fn predicted_ttft_ms(it: &Explained, row: &Row) -> f64 {
+    let split = it.split.filter(|split| split.prefill.is_some()).and_then(|split| split.terms);
+    let pair = split.map(|it| it.queued_ms + it.prefill_ms + it.transfer_ms);
+    pair.unwrap_or_else(|| row.candidate.terms.ttft_ms())
 }
 
 // === impl WhyPage ===

@@ -29,6 +29,12 @@ struct SizeText;
 // === impl ByteSize ===
 
 impl ByteSize {
+    /// So many bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
     /// So many KiB.
     #[must_use]
     pub const fn from_kib(kib: u64) -> Self {

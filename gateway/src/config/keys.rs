@@ -10,6 +10,10 @@ use super::Config;
 /// What the names of environment variables begin with.
 pub(super) const ENV_PREFIX: &str = "HEARTH_";
 
+/// The environment variable that names the configuration file. It is no key: a file cannot say
+/// which file to read.
+pub const CONFIG_ENV: &str = "HEARTH_CONFIG";
+
 /// One key that holds a value.
 #[derive(Clone, Debug)]
 pub struct Key {

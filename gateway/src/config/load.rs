@@ -1,13 +1,14 @@
 //! Lays the layers over each other: default, file, environment, flags.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::keys::ENV_PREFIX;
+use super::keys::{CONFIG_ENV, ENV_PREFIX};
 use super::{Config, ConfigError, Key, keys, words};
 
 /// Settings that can be started with.
@@ -73,10 +74,19 @@ pub fn load_over(
     Ok(Loaded { hash: config.hash(), config, origins: layers.origins })
 }
 
+/// The environment, without variables that are not UTF-8: none of ours can be one, and
+/// [`std::env::vars`] panics at the first.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    let utf8 = |(name, text): (OsString, OsString)| {
+        Some((name.into_string().ok()?, text.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(utf8)
+}
+
 /// Our variables, in the order of their names, so that the first complaint is always the same.
 fn variables(env: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, String> {
     env.into_iter()
-        .filter(|(name, _)| name.starts_with(ENV_PREFIX) && name != crate::cli::CONFIG_ENV)
+        .filter(|(name, _)| name.starts_with(ENV_PREFIX) && name != CONFIG_ENV)
         .filter(|(name, text)| !is_service_link(name, text))
         .collect()
 }

@@ -168,7 +168,7 @@ pub struct Tokenizing {
 
 impl Default for Tokenizing {
     fn default() -> Self {
-        Self { memo_bytes: ByteSize::from_kib(Memo::DEFAULT_BYTES as u64 >> 10) }
+        Self { memo_bytes: ByteSize::from_bytes(Memo::DEFAULT_BYTES as u64) }
     }
 }
 
@@ -178,7 +178,7 @@ impl Default for KvIndex {
     fn default() -> Self {
         let kv_index::Settings { bytes, max_age_ms } = kv_index::Settings::default();
         let told = ExactSettings::default();
-        let size = |bytes: usize| ByteSize::from_kib(bytes as u64 >> 10);
+        let size = |bytes: usize| ByteSize::from_bytes(bytes as u64);
         Self {
             told_bytes: size(told.bytes),
             told_bytes_per_pod: size(told.pod_bytes),

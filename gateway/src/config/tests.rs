@@ -183,6 +183,10 @@ fn settings_that_do_not_go_together_are_all_named() {
     let zero = "pool: {probe: {interval: 0s}, engine_metrics: {interval: 0s}}";
     let keys = ["pool.probe.interval", "pool.engine_metrics.interval"];
     assert_eq!(problems(&format!("{PODS}{zero}")), keys);
+    let negative = "routing: {warm: {decode_ms: -1, balance: 1.5, reuse_ms: 0}}";
+    let keys = ["routing.warm.decode_ms", "routing.warm.reuse_ms", "routing.warm.balance"];
+    assert_eq!(problems(&format!("{PODS}{negative}")), keys);
+    assert_eq!(problems(&format!("{PODS}kv_index: {{told_bytes: 0}}")), ["kv_index.told_bytes"]);
     for level in ["a=b=c", "infoo", "info,router", "router=dbug", ""] {
         assert_eq!(problems(&format!("{PODS}log: {{level: '{level}'}}")), ["log.level"], "{level}");
     }

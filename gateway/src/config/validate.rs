@@ -1,9 +1,12 @@
 //! Settings that can be read and still make no sense.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use router::discovery::KubernetesSettings;
+use router::connector::ConnectorName;
+use router::discovery::{KubernetesSettings, StaticEndpoint};
 use router::feed::kv_events::Mode;
+use router::pool::Role;
 use tracing_subscriber::EnvFilter;
 
 use super::error::nearest;
@@ -49,7 +52,10 @@ impl Config {
         self.check_tls(&mut check);
         self.check_durations(&mut check);
         self.check_amounts(&mut check);
+        self.check_kv_events(&mut check);
         self.check_pool(&mut check);
+        self.check_split(&mut check);
+        self.check_routing(&mut check);
         let level = check_level(&self.log.level).err();
         check(level.is_none(), "log.level", &level.unwrap_or_default());
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
@@ -58,11 +64,7 @@ impl Config {
     /// An address that is among the endpoints more than once, in whatever role.
     fn endpoint_twice(&self) -> Option<String> {
         let mut seen = BTreeSet::new();
-        let url = |endpoint| {
-            let json = serde_json::to_value(endpoint).unwrap_or_default();
-            json["url"].as_str().or(json.as_str()).unwrap_or_default().to_owned()
-        };
-        self.endpoints.iter().map(url).find(|url| !seen.insert(url.clone()))
+        self.endpoints.iter().map(ToString::to_string).find(|url| !seen.insert(url.clone()))
     }
 
     fn check_pool(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
@@ -77,6 +79,39 @@ impl Config {
         check(share, "pool.health.max_ejected_share", "not a share between 0 and 1");
         let ordered = health.ejected_min.get() <= health.ejected_max.get();
         check(ordered, "pool.health.ejected_max", "shorter than pool.health.ejected_min");
+    }
+
+    fn check_split(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
+        let it = &self.split;
+        let roles = || self.endpoints.iter().map(StaticEndpoint::role);
+        let prefills = roles().any(|role| role == Role::Prefill);
+        let connects = it.connector != ConnectorName::Off;
+        check(
+            connects || !prefills,
+            "split.connector",
+            "`off`, though an endpoint has the role `prefill`: it would get no request",
+        );
+        let answers = self.kubernetes.enabled || roles().any(|role| role != Role::Prefill);
+        check(answers || !prefills, "endpoints", "all have the role `prefill`: none can answer");
+        check(it.stall >= 0.0 && it.stall.is_finite(), "split.stall", "not a number from 0 on");
+        check(it.port != Some(0), "split.port", "zero is no port");
+        // vLLM's own heartbeat is a sixth of the lease, in whole seconds.
+        let lease = it.lease.get() >= Duration::from_secs(1);
+        check(lease, "split.lease", "shorter than 1 s: no transfer could begin in time");
+    }
+
+    fn check_routing(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
+        let it = &self.routing.warm;
+        for (weight, key) in [
+            (it.decode_ms, "routing.warm.decode_ms"),
+            (it.session_tokens, "routing.warm.session_tokens"),
+        ] {
+            check(weight >= 0.0 && weight.is_finite(), key, "not a number from 0 on");
+        }
+        let reuse = it.reuse_ms > 0.0 && it.reuse_ms.is_finite();
+        check(reuse, "routing.warm.reuse_ms", "not a number above 0");
+        let share = (0.0..=1.0).contains(&it.balance);
+        check(share, "routing.warm.balance", "not a share between 0 and 1");
     }
 
     fn check_tls(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
@@ -109,6 +144,8 @@ impl Config {
             (it.keep_alive, "deadlines.keep_alive"),
             (it.h2_idle, "deadlines.h2_idle"),
             (it.upstream_idle, "deadlines.upstream_idle"),
+            (self.split.prefill_timeout, "split.prefill_timeout"),
+            (self.split.transfer_timeout, "split.transfer_timeout"),
             (self.tls.reload_interval, "tls.reload_interval"),
             (self.kv_index.max_age, "kv_index.max_age"),
             (self.kv_events.refresh, "kv_events.refresh"),
@@ -148,7 +185,10 @@ impl Config {
         check(fits, "limits.bodies_held", "smaller than limits.body: the longest body never fits");
         let some = !self.kv_index.bytes.is_empty();
         check(some, "kv_index.bytes", "zero: nothing could be remembered");
-        self.check_kv_events(check);
+        let told = self.kv_index.told_bytes.get();
+        check(told > 0, "kv_index.told_bytes", "zero: nothing could be remembered");
+        let per_pod = self.kv_index.told_bytes_per_pod.get();
+        check(per_pod > 0, "kv_index.told_bytes_per_pod", "zero: nothing could be remembered");
         check(self.retry.attempts > 0, "retry.attempts", "zero: no pod would be tried");
         let share = (0.0..=1.0).contains(&self.retry.budget);
         check(share, "retry.budget", "not a share between 0 and 1");

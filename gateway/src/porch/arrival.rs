@@ -1,6 +1,6 @@
 //! What comes first on a connection, or next: read whole and in time, and never further than needed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use pingora_core::protocols::Stream;
@@ -19,7 +19,12 @@ pub(super) enum Arrival {
     /// Nothing: closed, or timed out while idle.
     Nothing,
     /// A head that is not accepted.
-    Refused(Refuse),
+    Refused {
+        /// Why.
+        refuse: Refuse,
+        /// When its first byte came.
+        first_byte: Instant,
+    },
 }
 
 /// The first bytes of HTTP/2 with prior knowledge, and as many as no HTTP/1 request begins with.
@@ -44,42 +49,41 @@ impl Arrival {
         if !began_before && !matches!(timeout(idle, wait(stream, bytes)).await, Ok(true)) {
             return Self::Nothing;
         }
+        let first_byte = Instant::now();
         let whole = async {
             match begins_http2(stream, began_before).await {
-                Some(true) if preface(stream).await => Self::Http2,
+                Some(true) if preface(stream).await => Ok(Self::Http2),
                 Some(false) => Self::head(stream, bytes, bounds.head_bytes).await,
-                _ => Self::Nothing,
+                _ => Ok(Self::Nothing),
             }
         };
-        timeout(bounds.head, whole).await.unwrap_or(Self::Refused(Refuse::HeadTooSlow))
+        timeout(bounds.head, whole)
+            .await
+            .unwrap_or(Err(Refuse::HeadTooSlow))
+            .unwrap_or_else(|refuse| Self::Refused { refuse, first_byte })
     }
 
-    async fn head(stream: &mut Stream, bytes: &mut BytesMut, limit: usize) -> Self {
+    async fn head(stream: &mut Stream, bytes: &mut BytesMut, limit: usize) -> Result<Self, Refuse> {
         bytes.reserve(HEAD_BUFFER);
         let mut scanned = 0;
         loop {
             if let Some(at) = memchr::memmem::find(&bytes[scanned..], head::END) {
                 let end = scanned + at + head::END.len();
                 if end > limit {
-                    return Self::Refused(Refuse::HeadTooLarge);
+                    return Err(Refuse::HeadTooLarge);
                 }
-                return match head::check(&bytes[..end]) {
-                    Ok(head::Body::Length(length)) => {
-                        Self::Request(end.saturating_add(length).min(bytes.len()))
-                    }
-                    Ok(head::Body::Uncounted) => Self::Request(bytes.len()),
-                    Err(fault) => Self::Refused(fault.into()),
-                };
+                return Ok(Self::Request(match head::check(&bytes[..end])? {
+                    head::Body::Length(length) => end.saturating_add(length).min(bytes.len()),
+                    head::Body::Uncounted => bytes.len(),
+                }));
             }
             if bytes.len() > limit {
-                return Self::Refused(Refuse::HeadTooLarge);
+                return Err(Refuse::HeadTooLarge);
             }
-            if let Err(fault) = head::check_beginning(bytes) {
-                return Self::Refused(fault.into());
-            }
+            head::check_beginning(bytes)?;
             scanned = bytes.len().saturating_sub(head::END.len());
             match stream.read_buf(bytes).await {
-                Ok(0) | Err(_) => return Self::Nothing,
+                Ok(0) | Err(_) => return Ok(Self::Nothing),
                 Ok(_) => {}
             }
         }

@@ -1,7 +1,7 @@
 //! A connection that is turned away before it became a request: its answer, and its line in the log.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -25,14 +25,16 @@ pub(crate) struct Refused {
     method: String,
     target: String,
     client: Option<SocketAddr>,
-    begun: (Timestamp, Instant),
+    ended: Timestamp,
+    /// From its first byte to the refusal.
+    took: Duration,
 }
 
 // === impl Refused ===
 
 impl Refused {
-    /// `bytes` are what came of the head.
-    pub(super) fn new(refuse: Refuse, bytes: &[u8], stream: &Stream) -> Self {
+    /// `bytes` are what came of the head, the first of them at `first_byte`.
+    pub(super) fn new(refuse: Refuse, first_byte: Instant, bytes: &[u8], stream: &Stream) -> Self {
         let (method, target) = head::request_line(bytes);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let digest = stream.get_socket_digest();
@@ -43,7 +45,8 @@ impl Refused {
             method: text(method),
             target: text(target),
             client,
-            begun: (Timestamp::now(), Instant::now()),
+            ended: Timestamp::now(),
+            took: first_byte.elapsed(),
         }
     }
 
@@ -73,18 +76,17 @@ impl Refused {
 
     /// Its line in the access log.
     pub(crate) fn record(&self) -> Record {
-        let total = self.begun.1.elapsed();
         Record {
-            start_time: self.begun.0,
+            start_time: self.ended.checked_sub(self.took).unwrap_or(self.ended),
             method: self.method.as_str().into(),
             path: self.target.as_str().into(),
             protocol: "HTTP/1.1",
             response_code: self.refuse.status().as_u16(),
-            duration: u64::try_from(total.as_millis()).unwrap_or(u64::MAX),
+            duration: u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX),
             route_name: "none",
             request_id: self.request_id.as_str().into(),
             downstream_remote_address: self.client,
-            total_ms: total.as_secs_f64() * 1e3,
+            total_ms: self.took.as_secs_f64() * 1e3,
             error: Some(self.refuse.reason()),
             decision: Some(decision::refused(self.refuse.reason())),
             ..Record::default()

@@ -19,6 +19,7 @@ use super::observe::Observer;
 use super::refuse::{ERROR_EVENT, POD_ERROR, Refuse};
 use super::relay::{End, gone};
 use super::upstream::{Answer, Connection, Failure, blame};
+use super::usage::Repair;
 use crate::drain::Phase;
 
 /// Chunks that are ready are joined up to this size: one write instead of many.
@@ -39,7 +40,7 @@ impl Gateway {
         let is_success = answer.head.status.is_success();
         let is_pod_error = answer.head.status.is_server_error();
         placement.answered(answer.head.status.as_u16(), now);
-        let Answer { head, first, connection } = answer;
+        let Answer { head, first, connection, .. } = answer;
         // Where the next request is here already, the connection ends after this answer, and the
         // head has to say so.
         if gone(session).now_or_never().is_some() {
@@ -52,7 +53,9 @@ impl Gateway {
             return Ok(End::ClientGone);
         }
         let mut observer = Observer::new(ctx.started, is_stream);
-        let end = self.stream(session, first, connection, |bytes| {
+        let reused = ctx.reused_tokens().filter(|_| is_success);
+        let mut repair = reused.map(|tokens| Repair::new(tokens, is_stream));
+        let end = self.stream(session, (first, connection), repair.as_mut(), |bytes| {
             if observer.look(bytes) && is_success {
                 placement.first_token(Instant::now());
             }
@@ -61,6 +64,7 @@ impl Gateway {
         observer.finish();
         if is_success {
             ctx.seen = observer.seen;
+            ctx.seen.cached_tokens = reused.or(ctx.seen.cached_tokens);
             ctx.tpot_ms = observer.tpot_ms();
         }
         placement.usage(ctx.seen.prompt_tokens, ctx.seen.cached_tokens);
@@ -89,8 +93,8 @@ impl Gateway {
     async fn stream(
         &self,
         session: &mut Session,
-        first: Option<Bytes>,
-        mut connection: Connection,
+        (first, mut connection): (Option<Bytes>, Connection),
+        mut repair: Option<&mut Repair>,
         mut look: impl FnMut(&Bytes),
     ) -> End {
         // Waited for once, not once for every chunk.
@@ -103,7 +107,10 @@ impl Gateway {
                 Err(_failed) => return End::Broken,
             };
             look(&bytes);
-            if session.write_response_body(Some(bytes), false).await.is_err() {
+            let bytes = repair.as_mut().map_or_else(|| bytes.clone(), |it| it.pass(&bytes));
+            let is_written =
+                bytes.is_empty() || session.write_response_body(Some(bytes), false).await.is_ok();
+            if !is_written {
                 connection.close().await;
                 return End::ClientGone;
             }
@@ -124,6 +131,10 @@ impl Gateway {
             };
         }
         connection.release(&self.connector, self.config.deadlines.upstream_idle.get()).await;
+        let rest = repair.map(Repair::finish).filter(|rest| !rest.is_empty());
+        if rest.is_some() && session.write_response_body(rest, false).await.is_err() {
+            return End::ClientGone;
+        }
         self.finish(session).await
     }
 
@@ -153,6 +164,10 @@ impl Gateway {
         mut head: ResponseHeader,
     ) -> ResponseHeader {
         super::headers::clean_response(&mut head);
+        if ctx.reused_tokens().is_some() {
+            // Its length changes with a number in it.
+            head.remove_header(&header::CONTENT_LENGTH);
+        }
         let version = session.req_header().version;
         let has_body = ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
         if version == Version::HTTP_11

@@ -1,5 +1,6 @@
 //! A request's body, read once: under a cap, a deadline and a budget over all requests.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -112,7 +113,7 @@ impl Body {
         if expects_continue(session) {
             session.write_continue_response().await.map_err(|_gone| Refuse::BodyBroken)?;
         }
-        let reading = Self::collect(session, bounds.bytes, declared, budget.share());
+        let reading = pin!(Self::collect(session, bounds.bytes, declared, budget.share()));
         timeout(bounds.deadline, reading).await.map_err(|_elapsed| Refuse::BodyTooSlow)?
     }
 

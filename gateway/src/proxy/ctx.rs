@@ -13,7 +13,7 @@ use router::session::SessionKey;
 use router::{Decision, Placement};
 
 use super::observe::Seen;
-use super::refuse::Shape;
+use super::refuse::{CLIENT_GONE, Shape};
 use crate::telemetry::access_log::{FailedAttempt, Record};
 use crate::telemetry::metrics::{Held, Metrics, TokenCounts};
 
@@ -53,6 +53,8 @@ pub(crate) struct Ctx {
     pub native: Option<Placement>,
     /// What was seen of the answer.
     pub seen: Seen,
+    /// What was seen of the prefill leg, if there was one.
+    pub split: SplitSeen,
     /// Milliseconds per output token after the first.
     pub tpot_ms: Option<f64>,
     /// Why the router found no pod for the native path.
@@ -63,6 +65,19 @@ pub(crate) struct Ctx {
     pub in_flight: Option<Held>,
     /// Keeps the process from ending under it.
     pub drain: Option<crate::drain::InFlight>,
+}
+
+/// Facts about a split request, for the log and the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct SplitSeen {
+    /// The pod that prefilled last, or should have.
+    pub prefill: Option<SocketAddr>,
+    /// From sending the prefill leg to its answer.
+    pub prefill_ms: Option<f64>,
+    /// Prompt tokens that the prefill pod found in its cache: those that nobody computed.
+    pub cached_tokens: Option<u32>,
+    /// When the decode leg was sent.
+    pub sent: Option<Instant>,
 }
 
 /// Failed attempts that a line of the access log tells; `retry.attempts` may be more.
@@ -92,6 +107,7 @@ impl Ctx {
             tried: Vec::new(),
             native: None,
             seen: Seen::default(),
+            split: SplitSeen::default(),
             tpot_ms: None,
             refusal: None,
             error: None,
@@ -130,15 +146,38 @@ impl Ctx {
         }
     }
 
+    /// Whether the answer came from blocks that another pod has computed.
+    pub(super) fn is_split(&self) -> bool {
+        let split = self.decision.and_then(|decision| decision.split);
+        split.is_some_and(|split| split.prefill.is_some())
+    }
+
+    /// Cached prompt tokens that the client is to be told instead of the pod's own count.
+    pub(super) fn reused_tokens(&self) -> Option<u32> {
+        self.split.cached_tokens.filter(|_| self.is_split())
+    }
+
+    /// From sending the decode leg to its first token.
+    fn transfer_ms(&self) -> Option<f64> {
+        let sent_ms = self.split.sent?.duration_since(self.started).as_secs_f64() * 1e3;
+        self.seen.ttft_ms.filter(|_| self.is_split()).map(|ttft_ms| (ttft_ms - sent_ms).max(0.0))
+    }
+
     /// Counts the request as ended.
     pub(crate) fn count(&self, metrics: &Metrics, status: StatusCode) {
         let model = self.model.as_deref();
         metrics.request_ends(self.route, status, model, self.started.elapsed().as_secs_f64());
-        if let Some(reason) = self.error {
-            metrics.error(reason);
+        match self.error {
+            Some(CLIENT_GONE) => metrics.client_gone.inc(),
+            Some(reason) => metrics.error(reason),
+            None => {}
         }
         let Some(decision) = &self.decision else { return };
         metrics.decision(self.deciding.as_secs_f64());
+        if let Some(split) = decision.split {
+            let ms = (self.split.prefill_ms, self.transfer_ms());
+            metrics.splits.ended(split.verdict, ms);
+        }
         if let Some(ttft_ms) = self.seen.ttft_ms {
             metrics.first_token(model, ttft_ms / 1e3);
         }
@@ -198,12 +237,25 @@ impl Ctx {
             decision_us: answered.then(|| u64::try_from(self.deciding.as_micros()).unwrap_or(0)),
             ttft_ms: self.seen.ttft_ms,
             tpot_ms: self.tpot_ms,
+            prefill_host: self.split.prefill,
+            prefill_ms: self.split.prefill_ms,
+            transfer_ms: self.transfer_ms(),
             total_ms: total.as_secs_f64() * 1e3,
             attempts: self.attempts,
             attempts_failed: self.failed.clone(),
             error: self.error,
             decision: Some(self.decision_header()),
         }
+    }
+}
+
+// === impl SplitSeen ===
+
+impl SplitSeen {
+    /// A prefill is done, and the decode leg goes out, or went out with it.
+    pub(super) fn prefilled(&mut self, took_ms: f64, cached_tokens: Option<u32>) {
+        (self.prefill_ms, self.cached_tokens) = (Some(took_ms), cached_tokens.or(Some(0)));
+        self.sent.get_or_insert_with(Instant::now);
     }
 }
 

@@ -1,7 +1,10 @@
 //! `x-hearth-decision`: an RFC 9651 item, `warm;matched=1024;prompt=1500;trust=approximate`.
+//!
+//! Where some pods only prefill it goes on with `prefill="10.0.0.7:8000"`, the pod that did, or with
+//! `split=short`, why none did.
 
-use router::Decision;
-use sfv::{Integer, ItemSerializer, KeyRef, TokenRef};
+use router::{Decision, Split};
+use sfv::{Integer, ItemSerializer, KeyRef, StringRef, TokenRef};
 
 /// The header of an answer for which nothing was decided: our own pages, and what is passed on
 /// unread.
@@ -12,12 +15,22 @@ pub(crate) const NONE: &str = "none";
 pub(crate) fn header(decision: &Decision) -> String {
     let policy = decision.policy.to_string();
     let trust = decision.trust.word();
-    ItemSerializer::new()
+    let item = ItemSerializer::new()
         .bare_item(token(&policy))
         .parameter(key("matched"), Integer::from(decision.matched_tokens))
         .parameter(key("prompt"), Integer::from(decision.prompt_tokens))
-        .parameter(key("trust"), token(trust))
-        .finish()
+        .parameter(key("trust"), token(trust));
+    match decision.split {
+        None => item.finish(),
+        Some(Split { prefill: None, verdict, .. }) => {
+            item.parameter(key("split"), token(verdict)).finish()
+        }
+        Some(Split { prefill: Some(addr), .. }) => {
+            let addr = addr.to_string();
+            let addr = StringRef::from_str(&addr).expect("an address is printable ASCII");
+            item.parameter(key("prefill"), addr).finish()
+        }
+    }
 }
 
 /// The header of an answer of our own: `none;reason=no_ready_pod`.
@@ -48,10 +61,18 @@ mod tests {
             matched_tokens: 1024,
             prompt_tokens: 1500,
             trust: Trust::Approximate,
+            split: None,
         };
         let text = header(&decision);
         assert_eq!(text, "least-request;matched=1024;prompt=1500;trust=approximate");
         assert!(sfv::Parser::new(&text).parse::<sfv::Item>().is_ok());
+        let whole = Decision { split: Some(Split::whole("no-gain")), ..decision };
+        assert_eq!(header(&whole), format!("{text};split=no-gain"));
+        let prefill = Some("10.0.0.7:8000".parse().unwrap());
+        let split = Split { prefill, ..Split::whole(Split::SPLIT) };
+        let split = header(&Decision { split: Some(split), ..decision });
+        assert_eq!(split, format!(r#"{text};prefill="10.0.0.7:8000""#));
+        assert!(sfv::Parser::new(&split).parse::<sfv::Item>().is_ok());
         assert_eq!(refused("no_ready_pod"), "none;reason=no_ready_pod");
     }
 }

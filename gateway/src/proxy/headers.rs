@@ -32,22 +32,34 @@ const STEERING_PREFIXES: [&str; 5] = [
     "x-hearth-",
 ];
 
-/// Removes everything that must not pass from a client to a pod.
+/// Removes everything that must not pass from a client to a pod, but for the upgrade of a WebSocket.
 pub(super) fn clean_request(head: &mut RequestHeader, keep_upgrade: bool) {
     let named = connection_nominated(&head.headers);
-    let doomed: Vec<HeaderName> = head
-        .headers
-        .keys()
-        .filter(|name| {
-            let is_upgrade = matches!(name.as_str(), "connection" | "upgrade");
-            !(keep_upgrade && is_upgrade)
-                && (is_hop(name) || is_steering(name) || named.contains(name))
-        })
-        .cloned()
-        .collect();
+    let is_kept = |name: &HeaderName| {
+        let is_upgrade = matches!(name.as_str(), "connection" | "upgrade");
+        (keep_upgrade && is_upgrade) || travels(name, &named)
+    };
+    let doomed: Vec<HeaderName> =
+        head.headers.keys().filter(|name| !is_kept(name)).cloned().collect();
     for name in doomed {
         head.remove_header(&name);
     }
+}
+
+/// What of a client's fields passes to a pod, and room for a few more.
+pub(super) fn for_pod(client: &HeaderMap) -> HeaderMap {
+    let named = connection_nominated(client);
+    let mut fields = HeaderMap::with_capacity(client.len() + 8);
+    for (name, value) in client {
+        if travels(name, &named) {
+            fields.append(name.clone(), value.clone());
+        }
+    }
+    fields
+}
+
+fn travels(name: &HeaderName, named: &[HeaderName]) -> bool {
+    !is_hop(name) && !is_steering(name) && !named.contains(name)
 }
 
 /// Removes the hop fields of a pod's answer, and of ours whatever the pod thinks they are.
@@ -130,7 +142,12 @@ fn is_hop(name: &HeaderName) -> bool {
 
 /// An underscore counts as a dash: servers behind us may read one as the other.
 fn is_steering(name: &HeaderName) -> bool {
-    let name = name.as_str().replace('_', "-");
+    let name = name.as_str();
+    // All that steers begins with one of these, and most fields do not.
+    if !name.starts_with(['x', 'h']) {
+        return false;
+    }
+    let name = name.replace('_', "-");
     STEERING.contains(&name.as_str())
         || STEERING_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }

@@ -3,20 +3,25 @@
 //! Until the first bytes of a good answer are here nothing goes to the client, and any failure
 //! moves on to another pod. What comes after is `answer.rs`.
 
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use kv_index::Slot;
 use pingora_core::ErrorType;
 use pingora_proxy::Session;
 use router::openai::without;
+use router::pool::Endpoint;
 use router::query::Query;
-use router::{Placement, Refusal};
+use router::{Placement, Refusal, Split};
 use tower::retry::budget::Budget;
 
 use super::Gateway;
 use super::ctx::Ctx;
+use super::legs::{By, Missed, Request};
 use super::refuse::Refuse;
-use super::upstream::{Answer, Failure, blame, request_head};
+use super::upstream::{Answer, Failure, request_head};
 use crate::drain::Phase;
 
 /// How a relay ended when no error is to be answered.
@@ -31,6 +36,21 @@ pub(super) enum End {
     Cut,
 }
 
+/// What came first.
+enum Raced {
+    Attempt(Box<Result<Answer, Missed>>),
+    ClientGone,
+    Cutting,
+}
+
+/// The pods that a request cannot go to any more.
+#[derive(Default)]
+struct Tried {
+    slots: Vec<Slot>,
+    /// Prefill legs that gave nothing.
+    prefills: u32,
+}
+
 impl Gateway {
     /// Relays one generation request.
     pub(super) async fn relay(
@@ -41,57 +61,60 @@ impl Gateway {
         body: &Bytes,
     ) -> Result<End, Refuse> {
         let body = without(body, &query.guarded);
-        let mut head =
-            request_head(session.req_header(), body.len()).map_err(|_invalid| Refuse::Internal)?;
-        self.stamp_request(session, &mut head, ctx);
+        let told = self.told_to_pod(session, ctx);
+        let head = request_head(session.req_header(), body.len(), told)
+            .map_err(|_invalid| Refuse::Internal)?;
+        let request = Request { query, head, body };
         self.retries.deposit();
-        let mut tried = Vec::new();
-        let mut placement = self.place(ctx, query, &tried)?;
+        let mut tried = Tried::default();
+        let mut placement = self.place(ctx, query, &tried.slots)?;
         loop {
-            ctx.attempts += 1;
-            let pod = &placement.endpoint.pod;
-            ctx.upstream = Some(pod.addr);
+            ctx.upstream = Some(placement.endpoint.pod.addr);
             ctx.decision = query.api.map(|_read| placement.decision);
-            let attempt = Answer::of(&self.connector, pod, &self.config.deadlines, &head, &body);
-            let attempt = tokio::select! {
-                biased;
-                attempt = attempt => attempt,
-                () = gone(session) => return Ok(End::ClientGone),
-                () = self.drain.reached(Phase::Cutting) => return Err(Refuse::Draining),
+            let prefilling = placement.prefill.as_ref().map(|it| Arc::clone(&it.endpoint));
+            let mut handed = None;
+            let raced = {
+                // Pinned here: what is selected among is moved, and this is kilobytes.
+                let mut attempt = pin!(self.attempt(ctx, &request, &mut placement, &mut handed));
+                tokio::select! {
+                    biased;
+                    attempt = &mut attempt => Raced::Attempt(Box::new(attempt)),
+                    () = gone(session) => Raced::ClientGone,
+                    () = self.drain.reached(Phase::Cutting) => Raced::Cutting,
+                }
             };
-            let failure = match &attempt {
-                Ok(answer) => answer.complaint(),
-                Err(failure) => Some(*failure),
+            let missed = match raced {
+                Raced::Attempt(attempt) => match *attempt {
+                    Ok(answer) => return self.answer(session, ctx, answer, placement).await,
+                    Err(missed) => missed,
+                },
+                Raced::ClientGone => {
+                    self.forsake(handed, &placement.endpoint.pod).await;
+                    return Ok(End::ClientGone);
+                }
+                Raced::Cutting => return Err(Refuse::Draining),
             };
-            blame(self.router.pool(), placement.endpoint.slot, failure);
-            let Some(failure) = failure else {
-                let answer = attempt.map_err(|_checked| Refuse::Internal)?;
-                return self.answer(session, ctx, answer, placement).await;
-            };
-            ctx.attempt_failed(pod.addr, failure.reason);
-            placement.failed(failure.reason);
-            tried.push(placement.endpoint.slot);
-            let next = self.another(ctx, query, &tried, failure);
-            match (next, attempt) {
-                (Ok(next), attempt) => {
-                    if let Ok(answer) = attempt {
+            placement.failed(missed.failure.reason);
+            self.remember(ctx, &mut tried, &missed, (&placement.endpoint, prefilling));
+            let next = self.another(ctx, query, &tried, &missed);
+            match (next, missed.answer) {
+                (Ok(next), answer) => {
+                    if let Some(answer) = answer {
                         answer.connection.close().await;
                     }
                     placement = next;
+                    self.give_back(handed, &placement.endpoint.pod).await;
                 }
                 // Nobody else: what the pod said is the best answer that there is.
-                (Err(_), Ok(answer)) => return self.answer(session, ctx, answer, placement).await,
-                (Err(refuse), Err(_)) => return Err(refuse),
+                (Err(_), Some(answer)) => {
+                    return self.answer(session, ctx, *answer, placement).await;
+                }
+                (Err(refuse), None) => return Err(refuse),
             }
         }
     }
 
-    fn place(
-        &self,
-        ctx: &mut Ctx,
-        query: &Query,
-        tried: &[kv_index::Slot],
-    ) -> Result<Placement, Refusal> {
+    fn place(&self, ctx: &mut Ctx, query: &Query, tried: &[Slot]) -> Result<Placement, Refusal> {
         let started = Instant::now();
         let placement = match query.api {
             Some(_) => self.router.place(query, tried),
@@ -101,32 +124,76 @@ impl Gateway {
         placement
     }
 
+    /// Notes who missed an attempt, and where the request cannot go for that.
+    fn remember(
+        &self,
+        ctx: &mut Ctx,
+        tried: &mut Tried,
+        missed: &Missed,
+        (answering, prefilling): (&Arc<Endpoint>, Option<Arc<Endpoint>>),
+    ) {
+        let by = match missed.by {
+            By::Prefilling => prefilling.as_ref(),
+            By::Answering => Some(answering),
+            By::Either | By::Neither => None,
+        };
+        tried.slots.extend(by.map(|endpoint| endpoint.slot));
+        let told = by.or(prefilling.as_ref()).unwrap_or(answering);
+        ctx.attempt_failed(told.pod.addr, missed.failure.reason);
+        tried.prefills += u32::from(missed.by != By::Answering);
+        if let Some(from) = prefilling {
+            self.engines.forget(&from.pod);
+        }
+    }
+
     /// Takes a retry from the budget.
     pub(super) fn may_retry(&self) -> bool {
         self.config.retry.budget > 0.0 && self.retries.withdraw()
     }
 
-    /// Another pod for a request whose last attempt failed.
+    /// Another place for a request whose last attempt failed.
     fn another(
         &self,
         ctx: &mut Ctx,
         query: &Query,
-        tried: &[kv_index::Slot],
-        failure: Failure,
+        tried: &Tried,
+        missed: &Missed,
     ) -> Result<Placement, Refuse> {
+        let failure = missed.failure;
         let refuse = || Refuse::AttemptsFailed { cause: failure.cause };
-        if failure.is_final {
+        if failure.is_final && missed.by == By::Answering {
             return Err(Refuse::FirstByteTooLate);
         }
-        if ctx.attempts >= self.config.retry.attempts {
+        // What a prefill leg missed the pod that answers can compute itself, which doubles nobody's load.
+        let is_prefill = matches!(missed.by, By::Prefilling | By::Neither);
+        let attempts = self.config.retry.attempts;
+        let may_split =
+            missed.by != By::Either && failure != Failure::TURNED_DOWN && tried.prefills < attempts;
+        if !is_prefill && (ctx.attempts >= attempts || !self.may_retry()) {
             return Err(refuse());
         }
-        if !self.may_retry() {
-            return Err(refuse());
+        let started = Instant::now();
+        let placement = match may_split && (!is_prefill || self.may_retry()) {
+            true => self.router.place(query, &tried.slots),
+            false => self.router.place_whole(query, &tried.slots, verdict(failure)),
+        };
+        ctx.deciding += started.elapsed();
+        let mut placement = placement.map_err(|_nobody| refuse())?;
+        if tried.prefills > 0 && placement.prefill.is_none() && placement.decision.split.is_some() {
+            placement.decision.split = Some(Split::whole(verdict(failure)));
         }
-        let placement = self.place(ctx, query, tried).map_err(|_nobody| refuse())?;
         self.metrics.retry(failure.reason);
         Ok(placement)
+    }
+}
+
+/// Why a request that could not be split was not, in a word.
+fn verdict(failure: Failure) -> &'static str {
+    match failure {
+        Failure::LEASE_OVER => "lease-over",
+        Failure::TURNED_DOWN => "turned-down",
+        Failure::NO_TRANSFER => "transfer-failed",
+        _ => "leg-failed",
     }
 }
 

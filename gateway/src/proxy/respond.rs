@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderName, StatusCode, header};
 use pingora_core::Error;
 use pingora_core::protocols::l4::socket::SocketAddr;
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use router::session::SESSION_HEADER;
 use tokio::time::timeout;
@@ -95,21 +95,18 @@ impl Gateway {
     }
 
     /// What a pod is told of a request beyond what the client said.
-    pub(super) fn stamp_request(&self, session: &Session, head: &mut RequestHeader, ctx: &Ctx) {
-        let mut fields = vec![(HeaderName::from_static("x-request-id"), ctx.request_id.clone())];
-        fields.extend(self.forwarded(session));
+    pub(super) fn told_to_pod(&self, session: &Session, ctx: &Ctx) -> Vec<Field> {
+        let mut fields = Vec::with_capacity(5);
+        fields.push((HeaderName::from_static("x-request-id"), ctx.request_id.clone().into()));
+        self.forwarded(session, &mut fields);
         if let Some(key) = &ctx.session {
-            fields.push((SESSION_HEADER, key.value.to_string()));
+            fields.push((SESSION_HEADER, key.value.to_string().into()));
         }
-        for (name, value) in fields {
-            if let Err(error) = head.insert_header(&name, value) {
-                tracing::debug!(%error, %name, "a value is not fit for a header");
-            }
-        }
+        fields
     }
 
     /// Where the request came from: what a proxy in front says, if it is believed, else what we see.
-    fn forwarded(&self, session: &Session) -> Vec<(HeaderName, String)> {
+    fn forwarded(&self, session: &Session, fields: &mut Vec<Field>) {
         let headers = &session.req_header().headers;
         let trusted = |name: &str| {
             let value = headers.get(name).and_then(|value| value.to_str().ok());
@@ -119,20 +116,16 @@ impl Gateway {
         let hops = [trusted("x-forwarded-for"), session.client_addr().and_then(inet)];
         let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let proto = trusted("x-forwarded-proto")
-            .unwrap_or_else(|| if is_tls { "https" } else { "http" }.to_owned());
+            .map_or_else(|| Bytes::from(if is_tls { "https" } else { "http" }), Bytes::from);
         let host = trusted("x-forwarded-host").or_else(|| {
             let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
             let authority = session.req_header().uri.authority().map(|it| it.as_str());
             host.or(authority).map(str::to_owned)
         });
-        vec![
-            (
-                HeaderName::from_static("x-forwarded-for"),
-                hops.into_iter().flatten().collect::<Vec<_>>().join(", "),
-            ),
-            (HeaderName::from_static("x-forwarded-proto"), proto),
-            (HeaderName::from_static("x-forwarded-host"), host.unwrap_or_default()),
-        ]
+        let hops = hops.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        fields.push((HeaderName::from_static("x-forwarded-for"), hops.into()));
+        fields.push((HeaderName::from_static("x-forwarded-proto"), proto));
+        fields.push((HeaderName::from_static("x-forwarded-host"), host.unwrap_or_default().into()));
     }
 
     /// CORS, where it is switched on.
@@ -162,6 +155,9 @@ impl Gateway {
         }
     }
 }
+
+/// A field of a head: its name and its value, which may be a client's and unfit.
+pub(super) type Field = (HeaderName, Bytes);
 
 /// Reads on for a while what is left of a refused request. A client that sends its whole body before
 /// it looks for an answer would find a reset instead: a socket that is closed with unread bytes

@@ -1,9 +1,11 @@
 //! One attempt at one pod: connect, send, and read the answer up to its first bytes.
 
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use kv_index::Slot;
 use pingora_core::connectors::http::Connector;
 use pingora_core::protocols::http::client::HttpSession;
@@ -11,9 +13,27 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use router::pool::Pod;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use super::lease::{Lease, looked_for};
+use super::respond::Field;
 use crate::config::Deadlines;
+
+/// A request to a pod.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub(super) connector: &'a Connector,
+    pub(super) pod: &'a Pod,
+    pub(super) deadlines: &'a Deadlines,
+    pub(super) head: &'a RequestHeader,
+    pub(super) body: &'a Bytes,
+    /// It may be sent only while this is open.
+    pub(super) lease: Option<Lease>,
+    /// Set when it goes out: from then on the pod may act upon it.
+    pub(super) sent: Option<&'a AtomicBool>,
+    /// Its answer begins a lease, and is looked for this often.
+    pub(super) look_every: Option<Duration>,
+}
 
 /// A pod's answer whose first bytes are here and whose head has not gone to the client yet.
 pub(super) struct Answer {
@@ -21,6 +41,8 @@ pub(super) struct Answer {
     /// None: the answer has no body, or it is complete.
     pub(super) first: Option<Bytes>,
     pub(super) connection: Connection,
+    /// The last instant at which its head was not here, if it was looked for; else when it was sent.
+    pub(super) absent_at: Instant,
 }
 
 /// A connection to a pod. Dropped, it is closed, which is how vLLM learns to stop; given back, it
@@ -92,26 +114,15 @@ impl Connection {
 // === impl Answer ===
 
 impl Answer {
-    /// Sends a request to a pod and waits for the first bytes of its answer, for `first_byte` in
-    /// all: a pod that drips its head byte by byte has no more time than one that is silent.
-    pub(super) async fn of(
-        connector: &Connector,
-        pod: &Pod,
-        deadlines: &Deadlines,
-        head: &RequestHeader,
-        body: &Bytes,
-    ) -> Result<Self, Failure> {
-        let answer = Self::by_any_connection(connector, pod, deadlines, head, body);
-        timeout(deadlines.first_byte.get(), answer).await.unwrap_or(Err(Failure::TOO_LATE))
+    /// Sends a request to a pod and waits for the first bytes of its answer, for so long in all: a
+    /// pod that drips its head byte by byte has no more time than one that is silent.
+    pub(super) async fn of(call: &Call<'_>, limit: Duration) -> Result<Self, Failure> {
+        let answer = pin!(Self::by_any_connection(call));
+        timeout(limit, answer).await.unwrap_or(Err(Failure::TOO_LATE))
     }
 
-    async fn by_any_connection(
-        connector: &Connector,
-        pod: &Pod,
-        deadlines: &Deadlines,
-        head: &RequestHeader,
-        body: &Bytes,
-    ) -> Result<Self, Failure> {
+    async fn by_any_connection(call: &Call<'_>) -> Result<Self, Failure> {
+        let Call { connector, pod, deadlines, .. } = *call;
         let mut stale = 0;
         loop {
             let peer = peer(pod, deadlines);
@@ -120,17 +131,36 @@ impl Answer {
             session.set_read_timeout(None);
             session.set_write_timeout(Some(deadlines.client_write.get()));
             let mut connection = Connection(Box::new(Line { session, peer }));
-            match connection.send(head.clone(), body).await {
-                Ok(()) => return Self::begin(connection, deadlines).await,
+            let now = Instant::now();
+            if call.lease.is_some_and(|lease| !lease.is_open(now)) {
+                return Err(Failure::LEASE_OVER);
+            }
+            if let Some(sent) = call.sent {
+                sent.store(true, Ordering::Relaxed);
+            }
+            let send = connection.send(call.head.clone(), call.body);
+            let (sent, absent_at) = match call.look_every {
+                Some(every) => looked_for(send, every).await,
+                None => (send.await, now),
+            };
+            match sent {
+                Ok(()) => return Self::begin(connection, deadlines, absent_at).await,
                 Err(error) if reused && stale < STALE_CONNECTIONS && was_closed(&error) => {
                     stale += 1;
+                    if let Some(sent) = call.sent {
+                        sent.store(false, Ordering::Relaxed);
+                    }
                 }
                 Err(error) => return Err(Failure::of(&error)),
             }
         }
     }
 
-    async fn begin(mut connection: Connection, deadlines: &Deadlines) -> Result<Self, Failure> {
+    async fn begin(
+        mut connection: Connection,
+        deadlines: &Deadlines,
+        absent_at: Instant,
+    ) -> Result<Self, Failure> {
         let head = connection.0.session.response_header().cloned().ok_or(Failure::MALFORMED)?;
         let first = loop {
             match connection.read().await? {
@@ -139,7 +169,7 @@ impl Answer {
             }
         };
         connection.0.session.set_read_timeout(Some(deadlines.between_bytes.get()));
-        Ok(Self { head, first, connection })
+        Ok(Self { head, first, connection, absent_at })
     }
 
     /// Whether the client asked for it and got a stream of events.
@@ -168,6 +198,13 @@ impl Answer {
             _ => None,
         }
     }
+
+    /// The same of an answer to one of two legs: an engine that cannot get what it was told to get says
+    /// 500, and so may one that cannot hand it over.
+    pub(super) fn complaint_of_leg(&self) -> Option<Failure> {
+        let is_error = self.head.status.is_server_error();
+        self.complaint().or(is_error.then_some(Failure::LEG_ERROR))
+    }
 }
 
 // === impl Failure ===
@@ -177,9 +214,27 @@ impl Failure {
     pub(super) const BUSY: Self = Self::retry("busy", "the pods are busy");
     /// It failed in the middle of an answer.
     pub(super) const CUT: Self = Self::retry("cut", "a pod failed while answering");
-    const MALFORMED: Self = Self::retry("malformed", "a pod's answer was malformed");
+    /// It is not what it should be.
+    pub(super) const MALFORMED: Self = Self::retry("malformed", "a pod's answer was malformed");
+    /// A leg of a split request was answered with a 5xx.
+    const LEG_ERROR: Self = Self::retry("status_5xx", "a pod failed at a split request");
+    /// A prefill pod turned the request down, and so will others.
+    pub(super) const TURNED_DOWN: Self =
+        Self::retry("turned_down", "a prefill pod turned the request down");
+    /// A prefill pod took too long.
+    pub(super) const PREFILL_TOO_LATE: Self =
+        Self::retry("prefill_too_late", "a prefill pod did not answer in time");
+    /// A prefill was answered, and nothing was handed over.
+    pub(super) const NO_PARAMS: Self = Self::retry("no_params", "a prefill pod kept nothing");
+    /// A prefill pod's bootstrap server does not tell its engines.
+    pub(super) const NO_ENGINE: Self = Self::retry("no_engine", "a prefill pod is not known");
+    /// A decode pod was silent for longer than a transfer can take.
+    pub(super) const NO_TRANSFER: Self =
+        Self::retry("no_transfer", "a transfer between pods took too long");
+    /// What was prefilled may be gone.
+    pub(super) const LEASE_OVER: Self = Self::retry("lease_over", "a prefill was too old");
     /// No answer in time.
-    const TOO_LATE: Self =
+    pub(super) const TOO_LATE: Self =
         Self { reason: "first_byte_too_late", cause: "no answer in time", is_final: true };
 
     const fn retry(reason: &'static str, cause: &'static str) -> Self {
@@ -203,23 +258,69 @@ impl Failure {
     }
 }
 
-/// The head as the pod gets it: the client's own, cleaned, framed by one length.
+/// The head as the pod gets it: the client's own, cleaned, framed by one length, with `told` beside.
+///
+/// It is built anew and not copied: Pingora keeps the case of each name beside the fields of a head
+/// that it has read, which makes changing one cost four times as much. Pods do not mind the case.
 pub(super) fn request_head(
     client: &RequestHeader,
     body_len: usize,
+    told: Vec<Field>,
 ) -> Result<RequestHeader, Box<Error>> {
-    let mut head = client.clone();
-    super::headers::clean_request(&mut head, false);
-    head.remove_header(&header::EXPECT);
-    if !head.headers.contains_key(header::HOST) {
+    let mut fields = super::headers::for_pod(&client.headers);
+    fields.remove(header::EXPECT);
+    if !fields.contains_key(header::HOST) {
         let authority = client.uri.authority().map_or("localhost", |authority| authority.as_str());
-        head.insert_header(header::HOST, authority)?;
+        fields
+            .extend(value(&header::HOST, authority.to_owned().into()).map(|it| (header::HOST, it)));
     }
-    head.set_raw_path(client.raw_path())?;
-    head.set_version(Version::HTTP_11);
     if body_len > 0 || client.method != Method::GET {
-        head.insert_header(header::CONTENT_LENGTH, body_len)?;
+        fields.insert(header::CONTENT_LENGTH, body_len.into());
     }
+    for (name, text) in told {
+        if let Some(value) = value(&name, text) {
+            fields.insert(name, value);
+        }
+    }
+    let (mut parts, ()) = http::Request::new(()).into_parts();
+    (parts.method, parts.version, parts.headers) =
+        (client.method.clone(), Version::HTTP_11, fields);
+    let mut head = RequestHeader::from(parts);
+    head.set_raw_path(client.raw_path())?;
+    Ok(head)
+}
+
+/// A field's value, if the text is fit for one.
+pub(super) fn value(name: &HeaderName, text: Bytes) -> Option<HeaderValue> {
+    let value = HeaderValue::from_maybe_shared(text);
+    if value.is_err() {
+        tracing::debug!(%name, "a value is not fit for a header");
+    }
+    value.ok()
+}
+
+/// The same head for another body.
+pub(super) fn with_length(head: &RequestHeader, body_len: usize) -> RequestHeader {
+    let mut head = head.clone();
+    if let Err(error) = head.insert_header(header::CONTENT_LENGTH, body_len) {
+        tracing::error!(%error, "a length was refused by the head that it was written to");
+    }
+    head
+}
+
+/// A request of our own: JSON to a path.
+pub(super) fn request_for(path: &str, body: &Bytes) -> Result<RequestHeader, Box<Error>> {
+    let mut head = RequestHeader::build(Method::POST, path.as_bytes(), Some(3))?;
+    head.insert_header(header::HOST, "localhost")?;
+    head.insert_header(header::CONTENT_TYPE, "application/json")?;
+    head.insert_header(header::CONTENT_LENGTH, body.len())?;
+    Ok(head)
+}
+
+/// A question of our own.
+pub(super) fn get_for(path: &str) -> Result<RequestHeader, Box<Error>> {
+    let mut head = RequestHeader::build(Method::GET, path.as_bytes(), Some(1))?;
+    head.insert_header(header::HOST, "localhost")?;
     Ok(head)
 }
 

@@ -1,15 +1,20 @@
 //! The metrics of requests and of the process, registered once. Those of pods, bookings and index
-//! are in [`super::router_metrics`].
+//! are read when they are scraped (`scrape.rs`).
 //!
 //! A label is one of a closed set of `&'static str` (route, reason), an HTTP status, or the name of
 //! a model that some pod serves; nothing that a client makes up becomes a label.
 
 mod families;
+mod splits;
 #[cfg(test)]
 mod tests;
 
-use families::{Counts, Registrar, Times, Tokens};
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Registry};
+
+pub use splits::Splits;
+
+use super::registrar::Registrar;
+use families::{Counts, Times, Tokens};
 
 /// The label of a model that no pod serves.
 pub const UNKNOWN_MODEL: &str = "unknown";
@@ -20,6 +25,8 @@ pub struct Metrics {
     counts: Counts,
     times: Times,
     tokens: Tokens,
+    /// Requests of fleets in which some pods only prefill.
+    pub splits: Splits,
     in_flight: IntGauge,
     /// Bytes of request bodies in memory: the count that `limits.bodies_held` bounds.
     pub body_bytes_held: IntGauge,
@@ -67,6 +74,7 @@ impl Metrics {
             counts: Counts::register(&of)?,
             times: Times::register(&of)?,
             tokens: Tokens::register(&of)?,
+            splits: Splits::register(&of)?,
             in_flight: of.gauge("hearth_requests_in_flight", "Requests that have not ended.")?,
             body_bytes_held: of
                 .gauge("hearth_request_body_bytes_held", "Bytes of request bodies in memory.")?,

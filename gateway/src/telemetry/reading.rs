@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use router::bookings::{Load, Totals};
-use router::pool::Snapshot;
+use router::pool::{Failures, Snapshot};
 use router::tokenize::MemoReport;
 use router::{Router, TokenizerReport};
 
@@ -17,6 +17,8 @@ pub struct Reading {
     pub loads: Vec<Load>,
     /// Blocks that each of them is believed to hold, in the same order.
     pub blocks: Vec<usize>,
+    /// What went wrong in hearing from pods.
+    pub failures: Failures,
     /// What is booked on all pods, those that have gone included.
     pub booked: Totals,
     /// Blocks that were sent and are remembered.
@@ -50,6 +52,7 @@ impl Readings {
                 loads: snapshot.endpoints.iter().map(|it| bookings.load(it.slot)).collect(),
                 blocks: snapshot.endpoints.iter().map(|it| known.sent.held(it.slot)).collect(),
                 snapshot,
+                failures: router.pool().failures(),
                 booked: bookings.totals(),
                 index_blocks: known.sent.blocks(),
                 index_bytes: known.sent.bytes(),
@@ -132,6 +135,7 @@ pub(crate) mod tests {
             snapshot: Arc::new(Snapshot { endpoints, ..Snapshot::default() }),
             loads: vec![busy, Load::default(), Load::default()],
             blocks: vec![7, 5, 0],
+            failures: Failures { failed_probes: 4, ..Failures::default() },
             booked: Totals { prefill_tokens: 100, requests: 2 },
             index_blocks: 12,
             index_bytes: 3456,

@@ -109,6 +109,22 @@ async fn a_refused_head_has_its_line_and_its_count_and_the_shape_of_its_path() {
 }
 
 #[tokio::test]
+async fn the_line_of_a_slow_head_tells_how_long_it_took() {
+    let pod = RawPod::start([Reply::whole("200 OK", "{}")]).await;
+    let flags = ["--deadlines-request-head", "200ms"];
+    let mut hearth = Process::serve(&[pod.addr], &flags).await;
+    let mut wire = Wire::connect(hearth.addr).await;
+    wire.send(b"POST /v1/messages HTTP/1.1\r\n").await;
+    let answer = wire.answer().await.expect("an answer");
+    assert_eq!(answer.status, 408);
+    hearth.signal("INT");
+    hearth.ended().await;
+    let line = hearth.requests("/v1/messages").pop().expect("a line");
+    assert_eq!(line["error"], "head_too_slow");
+    assert!(line["duration"].as_u64() >= Some(200), "{line}");
+}
+
+#[tokio::test]
 async fn a_line_tells_every_failed_attempt_and_no_debug_forms() {
     let failing = RawPod::start([Reply::new("", Then::Close)]).await;
     let pod_error = RawPod::start([Reply::whole("500 Internal Server Error", "{}")]).await;

@@ -5,12 +5,14 @@
 mod budget;
 mod cancel;
 mod drain;
+mod faults;
 mod hostile;
 mod log;
 mod models;
 mod native;
 mod relay;
 mod retry;
+mod split;
 mod support;
 mod tls;
 mod why;

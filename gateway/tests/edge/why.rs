@@ -81,11 +81,13 @@ async fn every_attempt_is_told_and_each_pod_is_counted() {
     assert_eq!(attempts[0]["pick"], bad.addr.to_string());
 
     let counted = |outcome| {
-        format!("hearth_pod_requests_total{{outcome=\"{outcome}\",pod=\"{}\"}}", bad.addr)
+        let addr = bad.addr;
+        format!("hearth_pod_requests_total{{addr=\"{addr}\",outcome=\"{outcome}\",pod=\"{addr}\"}}")
     };
     assert!(house.metric(&counted("failed")).await >= 1);
     assert_eq!(house.metric(&counted("answered")).await, 0);
-    let ready = format!("hearth_pod_health{{pod=\"{}\",state=\"ready\"}}", good.addr);
+    let addr = good.addr;
+    let ready = format!("hearth_pod_health{{addr=\"{addr}\",pod=\"{addr}\",state=\"ready\"}}");
     assert_eq!(house.metric(&ready).await, 1);
     let (_, pool) = page(&house, "/pool").await;
     let rows = pool["pods"].as_array().expect("a list");

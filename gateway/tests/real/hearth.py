@@ -11,8 +11,9 @@ class Hearth:
     def __init__(self, binary: Path, endpoints: list[str], extra: tuple[str, ...] = ()):
         command = [
             str(binary), "serve",
-            "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
-            "--endpoints", ",".join(endpoints), "--log-format", "json", *extra,
+            "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json",
+            # None: they are in a file that `extra` names.
+            *(("--endpoints", ",".join(endpoints)) if endpoints else ()), *extra,
         ]
         # Settings come from flags alone: a stray HEARTH_* of the caller's would win over nothing here.
         env = {k: v for k, v in os.environ.items() if not k.startswith("HEARTH_")}

@@ -17,12 +17,14 @@ import checks.load_tools
 import checks.failures  # noqa: F401  (the last of its stage: it kills a pod)
 import checks.tokens
 import checks.know  # noqa: F401
+import checks.pd  # noqa: F401
 from harness import CHECKS, World, run
 from hearth import Hearth
 from know.pod import KnownPod
 from know.world import Knowing
 from processes import exit_on_sigterm
 from pods import Running, Server
+from split import splitting
 
 STAGES = {
     # Tool calls need a parser named at start. Random weights like to fill JSON with white space.
@@ -80,15 +82,15 @@ def main() -> int:
 
     chosen = [one for one in CHECKS if not options.words or any(w in one.name for w in options.words)]
     passed = failed = 0
-    for stage in (*STAGES, *KNOW_STAGES):
+    for stage in (*STAGES, *KNOW_STAGES, "pd"):
         of_stage = [one for one in chosen if one.stage == stage]
         if not of_stage:
             continue
-        is_know = stage in KNOW_STAGES
-        if is_know and (options.pods or options.gateway):
+        own = {"pd": splitting} | dict.fromkeys(KNOW_STAGES, knowing)
+        if stage in own and (options.pods or options.gateway):
             print(f"# {stage}: skipped, it starts and kills pods and gateways of its own")
             continue
-        with (knowing if is_know else world_of)(stage, options) as world:
+        with own.get(stage, world_of)(stage, options) as world:
             ok, not_ok = run(of_stage, world)
         passed, failed = passed + ok, failed + not_ok
     print(f"{passed} ok, {failed} not ok")

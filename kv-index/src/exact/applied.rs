@@ -31,6 +31,28 @@ pub struct Applied {
 
 // === impl Applied ===
 
+impl Applied {
+    /// Each count with its word.
+    #[must_use]
+    pub fn counts(&self) -> [(&'static str, usize); 11] {
+        let Self { stored, duplicate, removed, unknown_parent, resolved_late, .. } = *self;
+        let Self { unknown_block, renamed, lost, malformed, ignored, evicted, .. } = *self;
+        [
+            ("stored", stored),
+            ("duplicate", duplicate),
+            ("removed", removed),
+            ("unknown_parent", unknown_parent),
+            ("resolved_late", resolved_late),
+            ("unknown_block", unknown_block),
+            ("renamed", renamed),
+            ("lost", lost),
+            ("malformed", malformed),
+            ("ignored", ignored),
+            ("evicted", evicted),
+        ]
+    }
+}
+
 impl AddAssign for Applied {
     fn add_assign(&mut self, other: Self) {
         self.stored += other.stored;

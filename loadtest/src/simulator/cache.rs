@@ -4,6 +4,10 @@
 //! that nobody uses goes to the end of the free list and keeps its key: it is a hit until it is
 //! allocated again. A sequence gives its blocks back tail first, so the tail of a chain is evicted
 //! before its beginning.
+//!
+//! Every block also has a *content*: which KV is in its memory. Normally that is what its key
+//! promises; after a transfer from another pod it is what the other pod's memory held at that time,
+//! right or not. A chain over a wrong block is tainted, and so is everything computed behind it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,6 +30,8 @@ struct Block {
     users: usize,
     /// Set once the block is full.
     key: Option<BlockKey>,
+    /// What KV is in its memory, left there until it is overwritten; 0 at the start.
+    content: u64,
     /// Its place in the free list while `users` is 0.
     freed_at: u64,
 }
@@ -74,7 +80,11 @@ pub struct Chain {
     root: BlockKey,
     salt: Arc<str>,
     reused_blocks: usize,
+    taint: u64,
 }
+
+/// vLLM's block 0 is its null block: what it tells others begins with 1.
+const FIRST_BLOCK: usize = 1;
 
 // === impl BlockCache ===
 
@@ -110,13 +120,14 @@ impl BlockCache {
         let reusable = tokens.len().saturating_sub(1) / self.block_size;
         let salt = Arc::from(salt);
         let mut chain =
-            Chain { blocks: Vec::new(), keys: Vec::new(), root, salt, reused_blocks: 0 };
+            Chain { blocks: Vec::new(), keys: Vec::new(), root, salt, reused_blocks: 0, taint: 0 };
         for tokens in tokens.chunks_exact(self.block_size).take(reusable) {
             let key = self.key_after(&chain, tokens);
             let Some(&block) = self.cached.get(&key).and_then(|copies| copies.first()) else {
                 break;
             };
             self.pin(block);
+            chain.taste(self.blocks[block.0].content, self.content(key, 0));
             chain.blocks.push(block);
             chain.keys.push(key);
         }
@@ -145,13 +156,57 @@ impl BlockCache {
     /// Records that the first `tokens.len()` tokens of the chain are computed: its full blocks can
     /// be reused from now on.
     pub fn commit(&mut self, chain: &mut Chain, tokens: &[u32]) {
+        self.fill(chain, tokens, None);
+    }
+
+    /// Records that the blocks of these tokens were filled from another pod's memory. `contents` is
+    /// what was read there, block for block from the first one on: also of blocks that this cache
+    /// held already, which stay as they are. A block that was not read holds rubbish.
+    pub fn receive(&mut self, chain: &mut Chain, tokens: &[u32], contents: &[u64]) {
+        self.fill(chain, tokens, Some(contents));
+    }
+
+    /// The blocks' numbers as one pod tells them another.
+    pub fn numbers(chain: &Chain) -> Vec<usize> {
+        chain.blocks.iter().map(|block| block.0 + FIRST_BLOCK).collect()
+    }
+
+    /// What is in the memory of these blocks now, whoever they belong to; 0 for no block of ours.
+    pub fn read(&self, numbers: &[usize]) -> Vec<u64> {
+        let block = |number: &usize| self.blocks.get(number.checked_sub(FIRST_BLOCK)?);
+        numbers.iter().map(|number| block(number).map_or(0, |block| block.content)).collect()
+    }
+
+    /// Lets unused blocks hold something else, as if others had used them meanwhile.
+    pub fn overwrite(&mut self, numbers: &[usize]) {
+        for number in numbers {
+            let Some(at) = number.checked_sub(FIRST_BLOCK) else { continue };
+            if self.blocks.get(at).is_some_and(|block| block.users == 0) {
+                if let Some(key) = self.evict(BlockId(at)) {
+                    self.record(|| CacheEvent::Removed(key.0));
+                }
+                let content = self.blocks[at].content;
+                self.blocks[at].content = self.hasher.hash_one(content);
+            }
+        }
+    }
+
+    fn fill(&mut self, chain: &mut Chain, tokens: &[u32], received: Option<&[u64]>) {
         let known = chain.keys.len();
-        for tokens in tokens.chunks_exact(self.block_size).skip(known) {
-            let key = self.key_after(chain, tokens);
-            let block = chain.blocks[chain.keys.len()];
-            self.blocks[block.0].key = Some(key);
-            self.cached.entry(key).or_default().push(block);
-            chain.keys.push(key);
+        for run in tokens.chunks(self.block_size).skip(known) {
+            let key = self.key_after(chain, run);
+            let at = chain.keys.len();
+            let block = chain.blocks[at];
+            if let Some(received) = received {
+                let content = received.get(at).copied().unwrap_or_default();
+                chain.taste(content, self.content(key, 0));
+            }
+            self.blocks[block.0].content = self.content(key, chain.taint);
+            if run.len() == self.block_size {
+                self.blocks[block.0].key = Some(key);
+                self.cached.entry(key).or_default().push(block);
+                chain.keys.push(key);
+            }
         }
         if chain.keys.len() > known {
             let (from, to) = (known * self.block_size, chain.keys.len() * self.block_size);
@@ -216,6 +271,11 @@ impl BlockCache {
         self.free.len()
     }
 
+    /// What a block with this key holds, on a chain with this taint.
+    fn content(&self, key: BlockKey, taint: u64) -> u64 {
+        self.hasher.hash_one((key.0, taint))
+    }
+
     fn key_after(&self, chain: &Chain, tokens: &[u32]) -> BlockKey {
         let parent = chain.keys.last().unwrap_or(&chain.root);
         BlockKey(self.hasher.hash_one((parent.0, tokens)))
@@ -254,6 +314,19 @@ impl Chain {
     /// How many blocks were found rather than computed.
     pub fn reused_blocks(&self) -> usize {
         self.reused_blocks
+    }
+
+    /// 0 if all KV of the chain is what its tokens promise; else a hash of what it is instead.
+    pub fn taint(&self) -> u64 {
+        self.taint
+    }
+
+    /// Takes over one block's content.
+    fn taste(&mut self, content: u64, promised: u64) {
+        if content != promised {
+            // Order matters and 0 must not come out: an odd multiplier and the lowest bit.
+            self.taint = self.taint.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(content) | 1;
+        }
     }
 }
 

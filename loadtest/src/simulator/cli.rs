@@ -4,9 +4,10 @@ use std::{
     io::Write,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
-use super::{Config, EngineConfig, Fleet, KvEventsConfig};
+use super::{Config, Connector, EngineConfig, Fleet, KvEventsConfig, OnFailure, TransferConfig};
 
 /// Options of `loadtest simulate`.
 #[derive(Debug, Clone, clap::Args)]
@@ -66,6 +67,21 @@ pub struct Args {
     /// Port of the first pod's replay of KV events; the others likewise. 0 takes free ports.
     #[arg(long, default_value_t = KvEventsConfig::default().replay_port)]
     pub kv_events_replay_port: u16,
+    /// Give KV to other pods and take it from them, as a vLLM with this connector does.
+    #[arg(long)]
+    pub connector: Option<Connector>,
+    /// Port of the first pod's side channel; the others take the next ones. 0 takes free ports.
+    #[arg(long, default_value_t = TransferConfig::default().port)]
+    pub side_channel_port: u16,
+    /// Seconds for which a finished prefill's blocks are kept for another pod.
+    #[arg(long, default_value_t = TransferConfig::default().lease.as_secs_f64())]
+    pub kv_lease_s: f64,
+    /// Tokens whose KV is read from another pod per second.
+    #[arg(long, default_value_t = TransferConfig::default().tokens_per_s)]
+    pub transfer_tokens_per_s: f64,
+    /// What a request does whose KV did not come.
+    #[arg(long, value_enum, default_value_t = TransferConfig::default().on_failure)]
+    pub kv_load_failure_policy: OnFailure,
 }
 
 /// Starts the pods, prints one URL a line, and serves until Ctrl-C, SIGTERM, or until every pod
@@ -102,6 +118,14 @@ impl Args {
             kv_events: KvEventsConfig {
                 port: self.kv_events_port,
                 replay_port: self.kv_events_replay_port,
+            },
+            transfer: TransferConfig {
+                connector: self.connector,
+                port: self.side_channel_port,
+                lease: Duration::from_secs_f64(self.kv_lease_s),
+                tokens_per_s: self.transfer_tokens_per_s,
+                on_failure: self.kv_load_failure_policy,
+                ..TransferConfig::default()
             },
             engine: EngineConfig {
                 block_size: self.block_size,

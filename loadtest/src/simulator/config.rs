@@ -1,6 +1,6 @@
 //! What a simulated pod is like. Every knob has its one default here.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// A simulated pod's model, memory and speed.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub struct Config {
     pub max_model_len: usize,
     /// Where KV events are published, if the engine records them.
     pub kv_events: KvEventsConfig,
+    /// How it gives KV to other pods and takes it from them.
+    pub transfer: TransferConfig,
     /// Memory, batching and speed.
     pub engine: EngineConfig,
 }
@@ -28,6 +30,49 @@ pub struct KvEventsConfig {
     pub port: u16,
     /// Port of the replay; 0 takes a free one.
     pub replay_port: u16,
+}
+
+/// A pod's KV connector (vLLM's `--kv-transfer-config`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct TransferConfig {
+    /// None: transfer parameters are ignored, as by a vLLM without a connector.
+    pub connector: Option<Connector>,
+    /// Port of the side channel that other pods read from, on the address that the pod listens on;
+    /// 0 takes a free one. It is NIXL's side channel, Mooncake's and SGLang's bootstrap server.
+    pub port: u16,
+    /// How long a finished prefill's blocks are kept (vLLM's `kv_lease_duration`, 30 s).
+    pub lease: Duration,
+    /// Tokens whose KV is read per second.
+    pub tokens_per_s: f64,
+    /// After how long an engine that cannot be reached, or has another id, is given up (5 s).
+    pub handshake: Duration,
+    /// How long a decode leg that was sent beside its prefill waits for it (Mooncake's
+    /// `VLLM_MOONCAKE_ABORT_REQUEST_TIMEOUT`, 480 s).
+    pub patience: Duration,
+    /// What a transfer that failed does (vLLM's `kv_load_failure_policy`).
+    pub on_failure: OnFailure,
+}
+
+/// Whose transfer parameters a pod speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Connector {
+    /// `NixlConnector`: the decode leg names the prefill leg's blocks.
+    Nixl,
+    /// `MooncakeConnector`: both legs carry a transfer id of the gateway.
+    Mooncake,
+    /// SGLang's bootstrap rooms, as fields of the body.
+    Sglang,
+    /// `OffloadingConnector` between pods: both legs carry a request id of the gateway.
+    Offload,
+}
+
+/// What a request does whose KV did not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnFailure {
+    /// It fails, with 500 or an error event: vLLM's default.
+    Fail,
+    /// It computes its prompt itself.
+    Recompute,
 }
 
 /// The part of [`Config`] that the pure engine knows.
@@ -65,6 +110,7 @@ impl Default for Config {
             tokenizer_dir: None,
             max_model_len: 32_768,
             kv_events: KvEventsConfig::default(),
+            transfer: TransferConfig::default(),
             engine: EngineConfig::default(),
         }
     }
@@ -74,6 +120,23 @@ impl Config {
     /// The longest request that fits both the model and the cache, in tokens.
     pub fn context_tokens(&self) -> usize {
         self.max_model_len.min(self.engine.num_blocks * self.engine.block_size)
+    }
+}
+
+// === impl TransferConfig ===
+
+impl Default for TransferConfig {
+    /// Without a connector. 500,000 tokens a second are 64 GB/s of a model with 128 KiB a token.
+    fn default() -> Self {
+        Self {
+            connector: None,
+            port: 0,
+            lease: Duration::from_secs(30),
+            tokens_per_s: 500_000.0,
+            handshake: Duration::from_secs(5),
+            patience: Duration::from_secs(480),
+            on_failure: OnFailure::Fail,
+        }
     }
 }
 

@@ -5,12 +5,15 @@
 //! in chunks; preemption of the youngest when memory runs out. It returns what came out and how
 //! long it took. No clock, no sockets, no tasks.
 
+mod lending;
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
     cache::{BlockCache, CacheEvent},
     config::EngineConfig,
     language::Language,
+    leases::Leases,
     sequence::{Finish, Output, Prompt, RequestId, Sequence},
     stats::Stats,
 };
@@ -23,6 +26,7 @@ pub struct Engine {
     cache: BlockCache,
     waiting: VecDeque<Sequence>,
     running: Vec<Sequence>,
+    leases: Leases,
     stats: Stats,
     next_id: u64,
 }
@@ -67,6 +71,7 @@ impl Engine {
             cache,
             waiting: VecDeque::new(),
             running: Vec::new(),
+            leases: Leases::default(),
             stats: Stats::default(),
             next_id: 0,
         }
@@ -74,15 +79,21 @@ impl Engine {
 
     /// Queues a request. It is the caller's duty that prompt and output fit the cache.
     pub fn submit(&mut self, prompt: Prompt, now: Duration) -> Result<RequestId, Busy> {
+        self.admits()?;
+        let id = RequestId(self.next_id);
+        self.next_id += 1;
+        self.waiting.push_back(Sequence::new(id, prompt, now));
+        Ok(id)
+    }
+
+    /// Whether there is room for a request in the queue. A refusal is counted.
+    pub fn admits(&mut self) -> Result<(), Busy> {
         let in_flight = self.running.len() + self.waiting.len();
         if self.config.max_num_queued_reqs.is_some_and(|limit| in_flight >= limit) {
             self.stats.rejections += 1;
             return Err(Busy);
         }
-        let id = RequestId(self.next_id);
-        self.next_id += 1;
-        self.waiting.push_back(Sequence::new(id, prompt, now));
-        Ok(id)
+        Ok(())
     }
 
     /// Ends a request from outside and frees what it held: its client has gone, or (`stopped`)
@@ -106,6 +117,7 @@ impl Engine {
 
     /// Runs one step that begins at `now`; none if there is nothing to do.
     pub fn step(&mut self, now: Duration) -> Option<Step> {
+        self.expire_leases(now);
         let batch = self.schedule(now);
         let computed = batch.prefill_tokens + batch.decoding;
         if computed == 0 {
@@ -142,9 +154,11 @@ impl Engine {
         &self.cache
     }
 
-    /// What a restart leaves: nothing. Requests are lost.
+    /// What a restart leaves: nothing. Requests are lost; their numbers are not used again.
     pub fn restart(&mut self) {
+        let next_id = self.next_id;
         *self = Self::new(self.config.clone(), Arc::clone(&self.language));
+        self.next_id = next_id;
     }
 
     /// Forgets all cached blocks that no running sequence holds.
@@ -207,14 +221,27 @@ impl Engine {
     fn admit(&mut self, sequence: &mut Sequence, budget: usize, now: Duration) -> Option<usize> {
         let mut chain = self.cache.begin(&sequence.prompt.cache_salt, &sequence.tokens);
         let found = chain.reused_blocks() * self.config.block_size;
-        let tokens = (sequence.tokens.len() - found).min(budget);
-        if !self.cache.grow(&mut chain, found + tokens) {
+        // The last token is computed here even if all KV comes from another pod.
+        let known = match sequence.prompt.received {
+            Some(_) => sequence.tokens.len() - 1,
+            None => found,
+        };
+        let tokens = (sequence.tokens.len() - known).min(budget);
+        if !self.cache.grow(&mut chain, known + tokens) {
             self.cache.release(chain);
             return None;
         }
-        self.cache.commit(&mut chain, &sequence.tokens[..found + tokens]);
+        if let Some(contents) = sequence.prompt.received.take() {
+            self.cache.receive(&mut chain, &sequence.tokens, &contents);
+            self.stats.tainted += u64::from(chain.taint() != 0);
+            self.stats.external_queries += (sequence.tokens.len() - found) as u64;
+            self.stats.external_hits += (known - found) as u64;
+            sequence.received_tokens = known - found;
+        }
+        self.cache.commit(&mut chain, &sequence.tokens[..known + tokens]);
+        sequence.taint = chain.taint();
         sequence.chain = Some(chain);
-        sequence.computed = found;
+        sequence.computed = known;
         // A preempted sequence comes back: vLLM counts its lookup apart.
         if sequence.admitted.is_none() {
             sequence.admitted = Some(now);
@@ -251,9 +278,19 @@ impl Engine {
                 _ => self.stats.finished_stop += 1,
             }
             self.record_end(&sequence, end);
-            self.release(sequence);
+            self.keep_or_release(sequence, end);
         }
         outputs
+    }
+
+    fn keep_or_release(&mut self, mut sequence: Sequence, now: Duration) {
+        let (Some(hold), true) = (sequence.prompt.hold.take(), sequence.chain.is_some()) else {
+            return self.release(sequence);
+        };
+        let chain = sequence.chain.take().expect("it was just looked at");
+        if let Some(before) = self.leases.keep(hold, chain, now) {
+            self.cache.release(before);
+        }
     }
 
     fn release(&mut self, mut sequence: Sequence) {
@@ -294,13 +331,15 @@ fn sample(
             stats.ttft_s.observe_time(end.saturating_sub(sequence.arrived));
             stats.prompt_tokens += sequence.prompt.tokens.len() as u64;
             stats.prompt_tokens_cached += sequence.cached_tokens as u64;
+            stats.prompt_tokens_received += sequence.received_tokens as u64;
         }
         Some(last) => stats.inter_token_s.observe_time(end.saturating_sub(last)),
     }
     let (token, finish) = if sequence.prompt.max_tokens == 0 {
         (None, Some(Finish::Length))
     } else {
-        let token = language.next(sequence.context, sequence.prompt.noise, sequence.may_end());
+        let context = sequence.context.tainted(sequence.taint);
+        let token = language.next(context, sequence.prompt.noise, sequence.may_end());
         sequence.context = sequence.context.then(token);
         sequence.tokens.push(token);
         stats.generation_tokens += 1;

@@ -1,10 +1,15 @@
 //! vLLM's error bodies.
 
+use std::io;
+
 use axum::{
     Json,
-    http::StatusCode,
+    body::Body,
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
+use futures_util::stream;
 use router::tokenize::TokenizeError;
 use serde_json::{Value, json};
 
@@ -19,6 +24,9 @@ pub(super) struct ApiError {
     pub(super) message: String,
     pub(super) param: Option<String>,
 }
+
+/// The kind of [`ApiError::cut`].
+const CUT: &str = "cut";
 
 // === impl ApiError ===
 
@@ -117,6 +125,16 @@ impl ApiError {
         }
     }
 
+    /// No error at all: an answer whose connection ends in the middle of it.
+    pub(super) fn cut() -> Self {
+        Self { status: StatusCode::OK, kind: CUT, message: String::new(), param: None }
+    }
+
+    /// What vLLM says of errors that it does not name, a failed KV load among them.
+    pub(super) fn internal() -> Self {
+        Self { message: "Internal server error".to_owned(), ..Self::engine_dead() }
+    }
+
     /// An error of any status, for fault injection; 500 if the number is no status.
     pub(super) fn of_status(status: u16) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -147,6 +165,14 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        if self.kind == CUT {
+            let parts = [
+                Ok(Bytes::from_static(b"{\"id\":")),
+                Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+            ];
+            let json = (CONTENT_TYPE, "application/json");
+            return ([json], Body::from_stream(stream::iter(parts))).into_response();
+        }
         (self.status, Json(self.json())).into_response()
     }
 }

@@ -10,9 +10,13 @@ use router::tokenize::{TextStream, Tokenizer};
 
 use super::{
     body::Sampling,
-    driver::{Driver, Ticket},
+    driver::Ticket,
     engine::Busy,
+    errors::ApiError,
+    fault::{Break, Faults},
+    pod::Pod,
     sequence::{Finish, Prompt},
+    transfer::Leg,
 };
 
 /// What became visible for one choice.
@@ -38,7 +42,16 @@ pub(super) enum End {
     Length,
     /// The engine stopped under it.
     Dead,
+    /// It failed, and the engine lives.
+    Failed,
+    /// The response ends here, as if it were whole.
+    Closed,
+    /// The connection ends here.
+    Cut,
 }
+
+/// One character is at most 4 bytes and so at most 4 byte-level ids.
+const MAX_CHARACTER_IDS: usize = 4;
 
 /// The choices of one API request, running.
 pub(super) struct Generation {
@@ -60,6 +73,12 @@ struct Choice {
     stops: StopScanner,
     /// Every token is an event, even if it shows no text (`return_token_ids`).
     every_token: bool,
+    /// The ids of a prompt that ends inside a character, until that is complete.
+    unfinished: Option<Vec<u32>>,
+    faults: Faults,
+    /// After how many tokens it breaks (none: after the last), and how.
+    breaks: Option<(Option<usize>, Break)>,
+    taken: usize,
     token_ids: Vec<u32>,
     ended: bool,
 }
@@ -77,36 +96,36 @@ struct StopScanner {
 impl Generation {
     /// Submits `n` choices of every prompt. On refusal those already submitted are aborted.
     pub(super) fn start(
-        driver: &Driver,
-        tokenizer: &Arc<Tokenizer>,
+        pod: &Arc<Pod>,
         sampling: &Sampling,
+        leg: &Leg,
         prompts: Vec<(Vec<u32>, usize)>,
-    ) -> Result<Self, Busy> {
+    ) -> Result<Self, ApiError> {
         let mut choices = Vec::new();
         let mut kept = Vec::new();
+        let min_tokens = sampling.prompt.min_tokens;
         for (tokens, max_tokens) in prompts {
+            if min_tokens > max_tokens {
+                return Err(ApiError::bad(format!(
+                    "min_tokens must be less than or equal to max_tokens={max_tokens}, got \
+                     {min_tokens}."
+                )));
+            }
             for repeat in 0..sampling.n {
                 let noise = match sampling.prompt.noise {
                     0 => 0,
                     seed => seed.wrapping_add(repeat as u64),
                 };
-                let tokens = tokens.clone();
-                let prompt = Prompt { tokens, max_tokens, noise, ..sampling.prompt.clone() };
-                let ticket = driver.submit(prompt)?;
-                choices.push(Choice {
-                    index: choices.len(),
-                    ticket,
-                    tokenizer: tokenizer.clone(),
-                    text: TextStream::new(),
-                    stops: StopScanner {
-                        stops: sampling.stop.clone(),
-                        include: sampling.include_stop,
-                        held: String::new(),
-                    },
-                    every_token: sampling.return_token_ids,
-                    token_ids: Vec::new(),
-                    ended: false,
-                });
+                let hold = leg.hold.clone();
+                let prompt = Prompt {
+                    tokens: tokens.clone(),
+                    max_tokens,
+                    noise,
+                    hold,
+                    ..sampling.prompt.clone()
+                };
+                let ticket = ticket(pod, leg, prompt)?;
+                choices.push(Choice::new(pod, sampling, ticket, choices.len(), &tokens));
             }
             kept.push(Arc::from(tokens));
         }
@@ -116,9 +135,40 @@ impl Generation {
     }
 }
 
+/// Queues a request, behind the read of its KV if that is elsewhere.
+fn ticket(pod: &Arc<Pod>, leg: &Leg, prompt: Prompt) -> Result<Ticket, Busy> {
+    match leg.reading(pod, prompt.tokens.len()) {
+        Some(reading) => pod.driver.submit_after(reading, prompt),
+        None => pod.driver.submit(prompt),
+    }
+}
+
 // === impl Choice ===
 
 impl Choice {
+    fn new(pod: &Pod, sampling: &Sampling, ticket: Ticket, index: usize, prompt: &[u32]) -> Self {
+        let end = &prompt[prompt.len().saturating_sub(MAX_CHARACTER_IDS)..];
+        let is_unfinished = pod.tokenizer.decode(end).is_ok_and(|end| end.ends_with('\u{fffd}'));
+        Self {
+            index,
+            ticket,
+            tokenizer: pod.tokenizer.clone(),
+            text: TextStream::new(),
+            stops: StopScanner {
+                stops: sampling.stop.clone(),
+                include: sampling.include_stop,
+                held: String::new(),
+            },
+            every_token: sampling.return_token_ids,
+            unfinished: is_unfinished.then(|| prompt.to_vec()),
+            faults: pod.faults.clone(),
+            breaks: pod.faults.meet_generation(),
+            taken: 0,
+            token_ids: Vec::new(),
+            ended: false,
+        }
+    }
+
     fn into_events(self) -> BoxStream<'static, Event> {
         stream::unfold(self, |mut choice| async move {
             let event = choice.next().await?;
@@ -128,10 +178,15 @@ impl Choice {
     }
 
     async fn next(&mut self) -> Option<Event> {
+        if let Some(end) = self.broken().await {
+            return Some(self.event(String::new(), 0, Some(end)));
+        }
         while !self.ended {
             let Some(output) = self.ticket.next().await else {
-                return Some(self.event(String::new(), 0, Some(End::Dead)));
+                let end = if self.ticket.has_no_kv() { End::Failed } else { End::Dead };
+                return Some(self.event(String::new(), 0, Some(end)));
             };
+            self.taken += 1;
             self.token_ids.extend(output.token);
             let (mut text, mut end) = match (output.token, output.finish) {
                 // The end token itself is not shown.
@@ -139,7 +194,7 @@ impl Choice {
                 (_, Some(Finish::StopToken(token))) => (self.flush(), Some(End::Token(token))),
                 (None, _) => (String::new(), Some(End::Length)),
                 (Some(token), finish) => {
-                    let mut text = self.text.push(&self.tokenizer, token).unwrap_or_default();
+                    let mut text = self.push(token);
                     if finish.is_some() {
                         text.push_str(&self.flush());
                     }
@@ -150,11 +205,47 @@ impl Choice {
                 end = Some(End::Text(stop));
                 self.ticket.stop();
             }
-            if end.is_some() || !text.is_empty() || self.every_token {
+            let is_due = self.breaks.is_some_and(|(after, _)| after == Some(self.taken));
+            if end.is_some() || !text.is_empty() || self.every_token || is_due {
                 return Some(self.event(text, output.cached_tokens, end));
             }
         }
         None
+    }
+
+    /// If it is to break here, how the response ends. What was said before has left the pod then.
+    async fn broken(&mut self) -> Option<End> {
+        let is_here = |after: Option<usize>| match after {
+            Some(after) => after == self.taken && !self.ended,
+            None => self.ended,
+        };
+        let (_, how) = self.breaks.take_if(|(after, _)| is_here(*after))?;
+        tokio::task::yield_now().await;
+        if let Some(fault) = how.of_pod() {
+            self.faults.set(Some(fault));
+        }
+        match how {
+            Break::ErrorEvent => Some(End::Failed),
+            Break::Close => Some(End::Closed),
+            Break::Cut => Some(End::Cut),
+            Break::Stall => std::future::pending().await,
+            Break::Down | Break::Freeze | Break::EngineDeath | Break::Pause => None,
+        }
+    }
+
+    /// The text that a token completes. A prompt that ends inside a character comes out with it as
+    /// a whole, system prompt and all: so does vLLM's detokenizer, which a gateway must not meet.
+    fn push(&mut self, token: u32) -> String {
+        let Some(ids) = &mut self.unfinished else {
+            return self.text.push(&self.tokenizer, token).unwrap_or_default();
+        };
+        ids.push(token);
+        let text = self.tokenizer.decode_visible(ids).unwrap_or_default();
+        if text.ends_with('\u{fffd}') {
+            return String::new();
+        }
+        self.unfinished = None;
+        text
     }
 
     fn flush(&mut self) -> String {
@@ -202,8 +293,24 @@ impl End {
         match self {
             Self::Model | Self::Token(_) | Self::Text(_) => "stop",
             Self::Length => "length",
-            Self::Dead => "error",
+            Self::Dead | Self::Failed | Self::Closed | Self::Cut => "error",
         }
+    }
+
+    /// What an answer without streaming is instead, if this is no good end.
+    pub(super) fn error(&self) -> Option<ApiError> {
+        match self {
+            Self::Dead => Some(ApiError::engine_dead()),
+            Self::Failed => Some(ApiError::internal()),
+            Self::Closed | Self::Cut => Some(ApiError::cut()),
+            Self::Model | Self::Token(_) | Self::Text(_) | Self::Length => None,
+        }
+    }
+
+    /// The end of a choice that must have come to a good one.
+    pub(super) fn good(end: Option<Self>) -> Result<Self, ApiError> {
+        let end = end.ok_or_else(ApiError::engine_dead)?;
+        end.error().map_or(Ok(end), Err)
     }
 
     /// `stop_reason`: which stop it was.

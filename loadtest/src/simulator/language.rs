@@ -15,6 +15,15 @@ const OPENERS: &str = "The This A When If It We You They In On For How What Good
 /// Mean sentence length in tokens.
 const MEAN_SENTENCE_TOKENS: u64 = 12;
 
+/// Characters of several bytes, most of them several tokens: an answer may be cut inside one.
+const PICTURES: &str = "🙂 🚀 🌍 ✅ 🎉 é 漢 👩‍🚀";
+
+/// Mean number of tokens between two of them.
+const MEAN_PICTURE_TOKENS: u64 = 24;
+
+/// The most tokens of one picture: 11 bytes and a space.
+const MAX_PICTURE_TOKENS: usize = 12;
+
 /// End-of-answer tokens of the usual model families; the first one that exists is used.
 const ENDS: &[&str] = &["<|eot_id|>", "<|im_end|>", "</s>", "<|endoftext|>", "<|end_of_text|>"];
 
@@ -27,6 +36,8 @@ pub struct Language {
     sentence_openers: Vec<u32>,
     words: Vec<u32>,
     full_stop: Option<u32>,
+    /// Each with a space before it, as tokens.
+    pictures: Vec<Vec<u32>>,
     end: Option<u32>,
 }
 
@@ -35,6 +46,8 @@ pub struct Language {
 pub struct Context {
     hash: u64,
     last: u32,
+    /// The last tokens, the newest at the end.
+    tail: [u32; MAX_PICTURE_TOKENS],
 }
 
 // === impl Language ===
@@ -54,7 +67,11 @@ impl Language {
         if words.is_empty() {
             words = tokenizer.encode(WORDS)?;
         }
+        let pictures = PICTURES.split(' ').map(|picture| tokenizer.encode(&format!(" {picture}")));
+        let mut pictures = pictures.collect::<Result<Vec<_>, _>>()?;
+        pictures.retain(|picture| picture.len() <= MAX_PICTURE_TOKENS);
         Ok(Self {
+            pictures,
             openers: all(OPENERS, "")?,
             sentence_openers: all(OPENERS, " ")?,
             words,
@@ -75,8 +92,13 @@ impl Language {
             let at = (draw >> 16) % list.len().max(1) as u64;
             list.get(usize::try_from(at).ok()?).copied()
         };
-        let after_word = self.words.contains(&context.last);
-        let chosen = if self.full_stop == Some(context.last) {
+        if let Some(rest) = self.rest_of_picture(context, draw) {
+            return rest;
+        }
+        let after_word = self.words.contains(&context.last) || self.ends_picture(context);
+        let chosen = if after_word && (draw >> 8).is_multiple_of(MEAN_PICTURE_TOKENS) {
+            self.picture(draw).map(|picture| picture[0])
+        } else if self.full_stop == Some(context.last) {
             self.end.filter(|_| may_end && draw.is_multiple_of(5)).or(pick(&self.sentence_openers))
         } else if !after_word && !self.sentence_openers.contains(&context.last) {
             pick(&self.openers).filter(|_| !self.openers.contains(&context.last))
@@ -87,6 +109,30 @@ impl Language {
         };
         chosen.or_else(|| pick(&self.words)).unwrap_or_default()
     }
+
+    fn picture(&self, draw: u64) -> Option<&[u32]> {
+        let at = (draw >> 16) % self.pictures.len().max(1) as u64;
+        self.pictures.get(usize::try_from(at).ok()?).map(Vec::as_slice)
+    }
+
+    /// The next token of the picture that the context ends inside of. Where pictures begin alike,
+    /// any of them may come of it.
+    fn rest_of_picture(&self, context: Context, draw: u64) -> Option<u32> {
+        for begun in (1..MAX_PICTURE_TOKENS).rev() {
+            let end = &context.tail[MAX_PICTURE_TOKENS - begun..];
+            let fits = |picture: &&Vec<u32>| picture.len() > begun && picture[..begun] == *end;
+            let count = self.pictures.iter().filter(fits).count();
+            if count > 0 {
+                let at = usize::try_from((draw >> 16) % count as u64).ok()?;
+                return self.pictures.iter().filter(fits).nth(at).map(|picture| picture[begun]);
+            }
+        }
+        None
+    }
+
+    fn ends_picture(&self, context: Context) -> bool {
+        self.pictures.iter().any(|picture| context.tail.ends_with(picture))
+    }
 }
 
 // === impl Context ===
@@ -94,12 +140,26 @@ impl Language {
 impl Context {
     /// The context of a prompt.
     pub fn of(tokens: &[u32]) -> Self {
-        tokens.iter().fold(Self { hash: 0, last: u32::MAX }, |context, token| context.then(*token))
+        let none = Self { hash: 0, last: u32::MAX, tail: [u32::MAX; MAX_PICTURE_TOKENS] };
+        tokens.iter().fold(none, |context, token| context.then(*token))
     }
 
     /// The context after one more token.
     pub fn then(self, token: u32) -> Self {
-        Self { hash: hasher().hash_one((self.hash, token)), last: token }
+        let mut tail = self.tail;
+        tail.rotate_left(1);
+        tail[MAX_PICTURE_TOKENS - 1] = token;
+        Self { hash: hasher().hash_one((self.hash, token)), last: token, tail }
+    }
+
+    /// The context as a model sees it whose KV is not that of these tokens
+    /// ([`super::cache::Chain::taint`]).
+    #[must_use]
+    pub fn tainted(self, taint: u64) -> Self {
+        match taint {
+            0 => self,
+            taint => Self { hash: hasher().hash_one((self.hash, taint)), ..self },
+        }
     }
 }
 

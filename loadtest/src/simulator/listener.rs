@@ -42,6 +42,8 @@ pub(super) struct Connection {
     control: Control,
     faults: Faults,
     closed: Wait,
+    /// Which process it was opened to: see [`super::fault::State`].
+    process: u64,
     /// Set while stalled: when to look again.
     stalled: Option<Wait>,
 }
@@ -102,7 +104,7 @@ impl Listener for PodListener {
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         loop {
             let changed = self.faults.changed();
-            if let Some(Fault::Refuse { for_ms }) = self.faults.now() {
+            if let Some(for_ms) = self.faults.state().refuses() {
                 self.refuse(for_ms).await;
                 continue;
             }
@@ -111,6 +113,8 @@ impl Listener for PodListener {
                 () = changed => continue,
             };
             match accepted {
+                // It came while the process died.
+                Ok(_) if self.faults.state().refuses().is_some() => {}
                 Ok((stream, peer)) => return (Connection::new(stream, self.faults.clone()), peer),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept");
@@ -145,8 +149,9 @@ impl Connected<IncomingStream<'_, PodListener>> for Control {
 
 impl Connection {
     fn new(stream: TcpStream, faults: Faults) -> Self {
-        let closed = Box::pin(faults.closed());
-        Self { stream, control: Control::default(), faults, closed, stalled: None }
+        let process = faults.state().process;
+        let closed = Box::pin(faults.closed(process));
+        Self { stream, control: Control::default(), faults, closed, process, stalled: None }
     }
 
     /// An error once the pod is gone. Also registers to be woken then.
@@ -157,10 +162,23 @@ impl Connection {
         }
     }
 
+    /// Ready when the fault has changed.
+    fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let faults = &self.faults;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(faults.changed()));
+        std::task::ready!(stalled.as_mut().poll(cx));
+        self.stalled = None;
+        Poll::Ready(())
+    }
+
     /// How many of `wanted` bytes may be written now.
     fn allowance(&mut self, wanted: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         loop {
-            let fault = self.faults.now().filter(|_| self.control.0.armed.load(Ordering::Relaxed));
+            let state = self.faults.state();
+            let fault = state.fault.filter(|_| self.control.0.armed.load(Ordering::Relaxed));
+            if !state.is_open(self.process) {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
             let written = self.control.0.written.load(Ordering::Relaxed);
             match fault {
                 Some(Fault::Reset { after_bytes }) if written >= after_bytes => {
@@ -168,11 +186,9 @@ impl Connection {
                     self.stream.set_zero_linger()?;
                     return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
                 }
+                Some(Fault::Freeze { .. }) => std::task::ready!(self.poll_changed(cx)),
                 Some(Fault::Stall { after_bytes }) if written >= after_bytes => {
-                    let faults = &self.faults;
-                    let stalled = self.stalled.get_or_insert_with(|| Box::pin(faults.changed()));
-                    std::task::ready!(stalled.as_mut().poll(cx));
-                    self.stalled = None;
+                    std::task::ready!(self.poll_changed(cx));
                 }
                 Some(Fault::Reset { after_bytes } | Fault::Stall { after_bytes }) => {
                     return Poll::Ready(Ok(wanted.min(after_bytes - written)));

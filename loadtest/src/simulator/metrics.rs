@@ -2,7 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::{config::Config, engine::Engine, stats::Histogram};
+use super::{
+    config::{Config, Connector},
+    engine::Engine,
+    stats::Histogram,
+};
 
 /// A page of Prometheus text under construction.
 struct Page<'a> {
@@ -11,26 +15,32 @@ struct Page<'a> {
 }
 
 /// Everything a pod tells about itself.
-pub(super) fn page(engine: &Engine, config: &Config) -> String {
+pub(super) fn page(engine: &Engine, config: &Config, reading: usize) -> String {
     let mut page = Page { text: String::new(), model: &config.model };
-    gauges(&mut page, engine);
+    gauges(&mut page, engine, reading);
     counters(&mut page, engine);
     sources(&mut page, engine);
     finished(&mut page, engine);
     sizes(&mut page, engine);
     times(&mut page, engine);
+    if config.transfer.connector == Some(Connector::Nixl) {
+        nixl(&mut page, engine);
+    }
     cache_config(&mut page, config);
     page.text
 }
 
-fn gauges(page: &mut Page<'_>, engine: &Engine) {
-    let (running, waiting) = (engine.running() as f64, engine.waiting() as f64);
+/// `reading` requests wait for KV from another pod.
+fn gauges(page: &mut Page<'_>, engine: &Engine, reading: usize) {
+    let (running, deferred) = (engine.running() as f64, reading as f64);
+    let capacity = engine.waiting() as f64;
+    let waiting = capacity + deferred;
     page.gauge("num_requests_running", "Number of requests in model execution batches.", running);
     page.gauge("num_requests_waiting", "Number of requests waiting to be processed.", waiting);
     page.labelled(
         ("num_requests_waiting_by_reason", "gauge", "Number of waiting requests by reason."),
         "reason",
-        &[("capacity", waiting), ("deferred", 0.0)],
+        &[("capacity", capacity), ("deferred", deferred)],
     );
     page.labelled(
         ("engine_sleep_state", "gauge", "Engine sleep state."),
@@ -58,13 +68,13 @@ fn counters(page: &mut Page<'_>, engine: &Engine) {
             "external_prefix_cache_queries_total",
             "External prefix cache queries from KV connector cross-instance cache sharing, in \
              terms of number of queried tokens.",
-            0,
+            stats.external_queries,
         ),
         (
             "external_prefix_cache_hits_total",
             "External prefix cache hits from KV connector cross-instance cache sharing, in terms \
              of number of cached tokens.",
-            0,
+            stats.external_hits,
         ),
         (
             "num_preemptions_total",
@@ -91,11 +101,16 @@ fn counters(page: &mut Page<'_>, engine: &Engine) {
 fn sources(page: &mut Page<'_>, engine: &Engine) {
     let stats = engine.stats();
     let cached = stats.prompt_tokens_cached as f64;
-    let computed = stats.prompt_tokens as f64 - cached;
+    let received = stats.prompt_tokens_received as f64;
+    let computed = stats.prompt_tokens as f64 - cached - received;
     page.labelled(
         ("prompt_tokens_by_source_total", "counter", "Number of prompt tokens by source."),
         "source",
-        &[("local_compute", computed), ("local_cache_hit", cached), ("external_kv_transfer", 0.0)],
+        &[
+            ("local_compute", computed),
+            ("local_cache_hit", cached),
+            ("external_kv_transfer", received),
+        ],
     );
     page.labelled(
         (
@@ -112,6 +127,15 @@ fn sources(page: &mut Page<'_>, engine: &Engine) {
             ("external_unspecified", 0.0),
         ],
     );
+}
+
+/// The NIXL connector's counters.
+fn nixl(page: &mut Page<'_>, engine: &Engine) {
+    let stats = engine.stats();
+    let failed = "Number of failed NIXL KV Cache transfers.";
+    page.counter("nixl_num_failed_transfers_total", failed, stats.failed_transfers as f64);
+    let expired = "Number of requests that had their KV expire.";
+    page.counter("nixl_num_kv_expired_reqs_total", expired, stats.expired_leases as f64);
 }
 
 fn finished(page: &mut Page<'_>, engine: &Engine) {

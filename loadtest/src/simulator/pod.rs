@@ -1,6 +1,7 @@
 //! What every route needs: the engine, the tokenizer, the names, and the helpers around them.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -17,6 +18,7 @@ use super::{
     fault::{Faults, KvFault},
     publisher::Publisher,
     recorder::Recorder,
+    transfer::Peers,
 };
 
 /// One simulated pod, shared by its routes.
@@ -29,6 +31,14 @@ pub(super) struct Pod {
     pub(super) recorder: Recorder,
     /// None: it publishes no KV events.
     pub(super) publisher: Option<Publisher>,
+    /// Where it listens.
+    pub(super) address: SocketAddr,
+    /// Where other pods read its KV; none without a connector.
+    pub(super) channel: Option<SocketAddr>,
+    /// Half of its engine's id; the other half counts restarts.
+    pub(super) engine_id: u64,
+    /// The way to other pods' KV.
+    pub(super) peers: Peers,
     /// Seconds since the epoch at start.
     pub(super) started: u64,
 }

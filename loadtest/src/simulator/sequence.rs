@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{cache::Chain, language::Context};
+use super::{cache::Chain, language::Context, leases::Hold};
 
 /// What a client asks of the engine.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +21,10 @@ pub struct Prompt {
     pub cache_salt: String,
     /// 0 for greedy decoding, else the seed.
     pub noise: u64,
+    /// Its blocks are kept for another pod when it is done.
+    pub hold: Option<Hold>,
+    /// What was read from another pod's memory, block for block: the prompt needs no prefill here.
+    pub received: Option<Vec<u64>>,
 }
 
 /// A request's number, unique within its engine.
@@ -63,6 +67,10 @@ pub(super) struct Sequence {
     /// Blocks held; none while waiting.
     pub(super) chain: Option<Chain>,
     pub(super) cached_tokens: usize,
+    /// Prompt tokens whose KV came from another pod.
+    pub(super) received_tokens: usize,
+    /// Of the chain it holds: see [`Chain::taint`].
+    pub(super) taint: u64,
     pub(super) arrived: Duration,
     pub(super) admitted: Option<Duration>,
     pub(super) first_token: Option<Duration>,
@@ -81,6 +89,8 @@ impl Sequence {
             computed: 0,
             chain: None,
             cached_tokens: 0,
+            received_tokens: 0,
+            taint: 0,
             arrived: now,
             admitted: None,
             first_token: None,

@@ -1,5 +1,7 @@
 //! Server-sent events: the 200 leaves at once, before the prefill, as vLLM's does.
 
+use std::io;
+
 use axum::{
     body::Body,
     http::header::CONTENT_TYPE,
@@ -12,10 +14,7 @@ use futures_util::{
 };
 use serde_json::Value;
 
-use super::{
-    errors::ApiError,
-    generation::{End, Event},
-};
+use super::generation::{End, Event};
 
 /// One API's way of writing events.
 pub(super) trait Wire: Send + 'static {
@@ -41,8 +40,14 @@ pub(super) fn response(events: BoxStream<'static, Event>, wire: impl Wire) -> Re
             }
             let mut out = String::new();
             let stage = match events.next().await {
-                Some(Event { end: Some(End::Dead), .. }) => {
-                    data(&mut out, &ApiError::engine_dead().json());
+                Some(Event { end: Some(End::Closed), .. }) => return None,
+                Some(Event { end: Some(End::Cut), .. }) => {
+                    let cut = Err(io::Error::from(io::ErrorKind::ConnectionReset));
+                    return Some((cut, (events, wire, Stage::Ended)));
+                }
+                Some(Event { end: Some(end @ (End::Dead | End::Failed)), .. }) => {
+                    let error = end.error().expect("these ends are errors");
+                    data(&mut out, &error.json());
                     done(&mut out);
                     Stage::Ended
                 }
@@ -55,11 +60,11 @@ pub(super) fn response(events: BoxStream<'static, Event>, wire: impl Wire) -> Re
                     Stage::Ended
                 }
             };
-            Some((Ok::<_, std::io::Error>(Bytes::from(out)), (events, wire, stage)))
+            Some((Ok(Bytes::from(out)), (events, wire, stage)))
         },
     )
     // An empty chunk would end a chunked body.
-    .filter(|chunk| std::future::ready(chunk.as_ref().is_ok_and(|chunk| !chunk.is_empty())));
+    .filter(|chunk| std::future::ready(chunk.as_ref().map_or(true, |chunk| !chunk.is_empty())));
     let content_type = (CONTENT_TYPE, "text/event-stream; charset=utf-8");
     ([content_type], Body::from_stream(body)).into_response()
 }

@@ -24,6 +24,21 @@ pub struct Stats {
     pub prompt_tokens: u64,
     /// Of those, found in the cache.
     pub prompt_tokens_cached: u64,
+    /// Of those, read from another pod's memory.
+    pub prompt_tokens_received: u64,
+    /// Prompt tokens asked of another pod.
+    pub external_queries: u64,
+    /// Of those, read there.
+    pub external_hits: u64,
+    /// Requests that read KV from another pod that was not that of their prompt. Nobody but the
+    /// simulator can know: vLLM answers them with 200.
+    pub tainted: u64,
+    /// Transfers that worked.
+    pub transfers: u64,
+    /// Transfers that did not.
+    pub failed_transfers: u64,
+    /// Blocks kept for another pod that never came.
+    pub expired_leases: u64,
     /// Tokens generated.
     pub generation_tokens: u64,
     /// Requests ended by a stop token or stop string.
@@ -105,6 +120,13 @@ impl Default for Stats {
             prefix_cache_hits: 0,
             prompt_tokens: 0,
             prompt_tokens_cached: 0,
+            prompt_tokens_received: 0,
+            external_queries: 0,
+            external_hits: 0,
+            tainted: 0,
+            transfers: 0,
+            failed_transfers: 0,
+            expired_leases: 0,
             generation_tokens: 0,
             finished_stop: 0,
             finished_length: 0,

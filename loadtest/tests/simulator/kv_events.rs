@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kv_index::Event;
+use kv_index::{Applied, Event};
 use loadtest::simulator::{Config, EngineConfig, KvFault, Simulator};
 use parking_lot::Mutex;
 use router::discovery::{DiscoverySettings, StaticEndpoint};
-use router::feed::kv_events::{Doubt, KvEventsSettings, KvHolder, KvReport, KvSink, Trust};
-use router::pool::{self, Pool, PoolGuard, PoolSettings};
+use router::feed::kv_events::{
+    Doubt, KvCount, KvEventsSettings, KvHolder, KvReport, KvSink, Trust,
+};
+use router::pool::{self, Hooks, Pool, PoolGuard, PoolSettings};
 use router::units::HumanDuration;
 use serde_json::{Value, json};
 
@@ -26,7 +28,7 @@ struct World {
 }
 
 impl KvSink for Recorder {
-    fn apply(&self, _: KvHolder, event: &Event) {
+    fn apply(&self, _: KvHolder, event: &Event) -> Applied {
         let mut held = self.0.lock();
         match event {
             Event::Stored(stored) => {
@@ -45,6 +47,7 @@ impl KvSink for Recorder {
             }
             Event::Cleared => held.clear(),
         }
+        Applied::default()
     }
 
     fn clear(&self, _: KvHolder) {
@@ -67,9 +70,13 @@ impl World {
             KvEventsSettings { idle: HumanDuration::from_millis(200), ..Default::default() };
         let sink = Arc::<Recorder>::default();
         let shared = Arc::clone(&sink) as Arc<dyn KvSink>;
-        let (pool, guard) =
-            pool::start_with_events(PoolSettings::default(), discovery, settings, shared)
-                .expect("nothing is bound");
+        let (pool, guard) = pool::start_with_events(
+            PoolSettings::default(),
+            discovery,
+            (settings, shared),
+            Hooks::default(),
+        )
+        .expect("nothing is bound");
         pool.wait_for(|s| s.endpoints.len() == 1).await.expect("it is running");
         Self { pod, pool, sink, _guard: guard }
     }
@@ -114,8 +121,11 @@ async fn a_sink_holds_what_the_pod_holds_through_evictions() {
     world.until_agreed(Trust::Exact).await;
     assert!(!world.told().is_empty());
     let report = world.report();
-    assert!(report.events > 60, "more than the pod has blocks: some were evicted: {report:?}");
-    assert_eq!((report.undecodable, report.skipped), (0, 0));
+    assert!(
+        report.counts[KvCount::Events] > 60,
+        "more than the pod has blocks: some were evicted: {report:?}"
+    );
+    assert_eq!((report.counts[KvCount::Undecodable], report.counts[KvCount::Skipped]), (0, 0));
 }
 
 #[tokio::test]
@@ -128,7 +138,7 @@ async fn batches_that_no_subscriber_got_are_replayed() {
         world.ask(&format!("{n} four five ")).await;
     }
     world.until_agreed(Trust::Exact).await;
-    assert!(world.report().replays > 0);
+    assert!(world.report().counts[KvCount::Replays] > 0);
 }
 
 #[tokio::test]
@@ -159,7 +169,7 @@ async fn a_restarted_engine_is_forgotten_and_learned_anew() {
     assert!(world.pod.cached_keys().is_empty());
     world.ask("four five ").await;
     world.until_agreed(Trust::Exact).await;
-    assert!(world.report().resets > 0);
+    assert!(world.report().counts[KvCount::Resets] > 0);
 }
 
 #[tokio::test]

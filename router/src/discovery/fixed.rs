@@ -4,6 +4,7 @@
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
@@ -71,6 +72,12 @@ impl StaticEndpoint {
         self
     }
 
+    /// What the pod is for.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
     async fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
         if let Ok(ip) = self.host.parse() {
             return Ok(vec![SocketAddr::new(ip, self.port)]);
@@ -124,11 +131,21 @@ impl FromStr for StaticEndpoint {
     }
 }
 
+/// Its address as a URL, without the role.
+impl fmt::Display for StaticEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, .. } = self;
+        if host.contains(':') {
+            write!(f, "http://[{host}]:{port}")
+        } else {
+            write!(f, "http://{host}:{port}")
+        }
+    }
+}
+
 impl From<StaticEndpoint> for Written {
     fn from(endpoint: StaticEndpoint) -> Self {
-        let StaticEndpoint { host, port, role } = endpoint;
-        let host = if host.contains(':') { format!("[{host}]") } else { host };
-        Self { url: format!("http://{host}:{port}"), role }
+        Self { url: endpoint.to_string(), role: endpoint.role }
     }
 }
 
@@ -139,7 +156,7 @@ impl<'de> Deserialize<'de> for StaticEndpoint {
         impl<'de> Visitor<'de> for EitherForm {
             type Value = StaticEndpoint;
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("`http://host:port` or `{url: http://host:port, role: both}`")
             }
 

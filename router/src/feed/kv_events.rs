@@ -9,10 +9,11 @@
 //! | `stream`, `replay`, `bind` | the live stream, the history, the port that pods dial |
 //! | `task` | one rank's task: hears, asks, applies |
 //! | `calibration` | whether what is predicted of the pod is what its engine finds |
-//! | `status` | what others may read of it |
+//! | `counts`, `status` | what others may read of it |
 
 mod bind;
 mod calibration;
+mod counts;
 mod frame;
 mod progress;
 mod replay;
@@ -29,7 +30,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kv_index::{Event, Slot};
+use kv_index::{Applied, Event, Slot};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -37,6 +38,7 @@ use tokio::task::JoinSet;
 
 pub(super) use bind::{Lanes, run as listen};
 pub use calibration::Predictions;
+pub use counts::{KvCount, KvCounts};
 pub use sources::{KvPorts, PortsError};
 pub use status::{KvReport, KvStatus, Verdict};
 pub use trust::{Doubt, Trust};
@@ -48,8 +50,9 @@ use crate::units::HumanDuration;
 
 /// Who is told what pods hold: the index.
 pub trait KvSink: fmt::Debug + Send + Sync {
-    /// Something happened in this holder's cache. Called in order, by one task per holder.
-    fn apply(&self, holder: KvHolder, event: &Event);
+    /// Something happened in this holder's cache; returns what became of its blocks. Called in
+    /// order, by one task per holder.
+    fn apply(&self, holder: KvHolder, event: &Event) -> Applied;
     /// Nothing is known of this holder any more. What comes after it is whole again.
     fn clear(&self, holder: KvHolder);
 }

@@ -1,6 +1,5 @@
 //! The probe: does this pod serve, and which models?
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{Voice, read_body};
 use crate::pool::{Event, ModelCard};
+use crate::story::causes;
 use crate::units::HumanDuration;
 
 /// How pods are probed: `GET /health`, then `GET /v1/models`.
@@ -147,11 +147,6 @@ impl From<reqwest::Error> for ProbeError {
     fn from(error: reqwest::Error) -> Self {
         if error.is_connect() { Self::Connect(error) } else { Self::NoAnswer(error) }
     }
-}
-
-/// What an error came from, one after the other.
-fn causes(error: &dyn Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    std::iter::successors(error.source(), |&cause| cause.source())
 }
 
 /// Probes the pod until the task is aborted or the pool ends; `doubt` asks for a look at once.

@@ -25,21 +25,14 @@ pub(super) fn messages(system: Option<&Value>, messages: &Value) -> Option<Value
     Some(chat.into())
 }
 
-/// The tools as the chat API has them.
+/// The tools in the shape of the chat API's; what does not belong there is dropped with the rest when
+/// the template gets them.
 pub(super) fn tools(tools: &Value) -> Option<Value> {
     let tools = tools.as_array()?.iter().map(|tool| {
-        let field = |name: &str| tool.get(name).cloned().unwrap_or_default();
         // A tool without a schema is one of Anthropic's own.
-        tool.get("input_schema")?.as_object()?;
-        let mut function = Map::new();
-        function.insert("name".into(), field("name"));
-        function.insert("description".into(), field("description"));
-        function.insert("parameters".into(), field("input_schema"));
-        for name in ["strict", "defer_loading"] {
-            if !field(name).is_null() {
-                function.insert(name.into(), field(name));
-            }
-        }
+        let schema = tool.get("input_schema").filter(|schema| schema.is_object())?;
+        let mut function = tool.as_object()?.clone();
+        function.insert("parameters".into(), schema.clone());
         Some(json!({"type": "function", "function": function}))
     });
     tools.collect::<Option<Vec<_>>>().map(Value::from)

@@ -23,10 +23,11 @@ const NESTS: [&str; 2] = ["vllm_xargs", "extra_args"];
 /// # Errors
 /// When a nest is not JSON; `body` itself must have been read already.
 pub(super) fn spans(body: &str, members: &Members<'_>) -> Result<Vec<Range<usize>>, BadJson> {
-    let mut found = cut(body, body, members);
+    let is_guarded = |key: &str| GUARDED_FIELDS.contains(&key);
+    let mut found = cut(body, body, members, is_guarded);
     for Member { key, value, .. } in &members.0 {
         if NESTS.contains(&&**key) && value.starts_with('{') {
-            found.extend(cut(body, value, &Members::read(value)?));
+            found.extend(cut(body, value, &Members::read(value)?, is_guarded));
         }
     }
     found.sort_unstable_by_key(|span| span.start);
@@ -51,8 +52,14 @@ pub fn without(body: &Bytes, spans: &[Range<usize>]) -> Bytes {
     rest.freeze()
 }
 
-/// The ranges of `object`'s guarded members, as offsets into `body`, each with one comma.
-fn cut(body: &str, object: &str, members: &Members<'_>) -> Vec<Range<usize>> {
+/// The ranges of those members of `object` that are to be cut out, by their keys, as offsets into
+/// `body`, each with one comma.
+pub(super) fn cut(
+    body: &str,
+    object: &str,
+    members: &Members<'_>,
+    is_cut: impl Fn(&str) -> bool,
+) -> Vec<Range<usize>> {
     let offset = |inner: &str| inner.as_ptr().addr() - body.as_ptr().addr();
     let mut spans = Vec::new();
     let mut end = offset(object) + object.find('{').unwrap_or(0) + 1;
@@ -60,9 +67,9 @@ fn cut(body: &str, object: &str, members: &Members<'_>) -> Vec<Range<usize>> {
     for Member { key, value, .. } in &members.0 {
         let before = end;
         end = offset(value) + value.len();
-        let guarded = GUARDED_FIELDS.contains(&&**key);
-        anything_kept |= !guarded;
-        if !guarded {
+        let is_cut = is_cut(key);
+        anything_kept |= !is_cut;
+        if !is_cut {
             continue;
         }
         if anything_kept {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::Api;
 use super::anthropic;
 use super::guard;
+use super::legs;
 use super::members::Members;
 use super::responses;
 use super::scan::{self, BadJson, Scanner};
@@ -44,10 +45,12 @@ pub struct Fields<'a> {
     pub cache_salt: Option<Cow<'a, str>>,
     /// The prompt.
     pub prompt: Prompt<'a>,
-    /// The prompt's text without its JSON spelling, in the order in which the engine sees it.
+    /// The prompt's text in one spelling, in the order in which the engine sees it.
     pub text: &'a str,
     /// Guarded members to cut out before the body goes on.
     pub guarded: Vec<Range<usize>>,
+    /// Why one pod has to compute it alone, in a word; none: prefill and decode may be split.
+    pub indivisible: Option<&'static str>,
 }
 
 /// A prompt as the client wrote it.
@@ -70,8 +73,10 @@ pub enum Prompt<'a> {
     },
     /// A request of another API that the pod turns into messages: see [`Foreign::messages`].
     Foreign(Foreign<'a>),
-    /// One text, as `/v1/completions` takes it: [`Fields::text`].
+    /// One text, as `/v1/completions` takes it.
     Text {
+        /// `prompt`, a JSON string.
+        prompt: &'a str,
         /// `add_special_tokens`, true unless the body says false.
         add_special_tokens: bool,
     },
@@ -131,6 +136,7 @@ pub fn read<'a>(api: Api, body: &'a [u8], text: &'a mut String) -> Result<Fields
         return Err(BadBody::Field { param: "body", expected: "a JSON object" });
     }
     text.clear();
+    text.reserve(json.len());
     let members = Members::read_with_text(json, |key, first| is_text(api, key, first), text)?;
     let guarded = guard::spans(json, &members)?;
     let model = string(&members, "model")?;
@@ -139,7 +145,8 @@ pub fn read<'a>(api: Api, body: &'a [u8], text: &'a mut String) -> Result<Fields
     arrange(parts(api, &members), &members, text)?;
     // The last zero would end a text that another request goes on with.
     let text = text.strip_suffix('\0').unwrap_or(text);
-    Ok(Fields { model, cache_salt, prompt, text, guarded })
+    let indivisible = legs::indivisible(api, &members);
+    Ok(Fields { model, cache_salt, prompt, text, guarded, indivisible })
 }
 
 /// Members by which a pod may make another prompt than we would, depending on its flags, its model
@@ -227,7 +234,8 @@ fn prompt<'a>(api: Api, members: &Members<'a>) -> Prompt<'a> {
     match members.last("prompt") {
         Some(prompt) if matches!(api, Api::Completions | Api::Tokenize) => match prompt {
             text if text.starts_with('"') => {
-                Prompt::Text { add_special_tokens: flag(members, "add_special_tokens", true) }
+                let add_special_tokens = flag(members, "add_special_tokens", true);
+                Prompt::Text { prompt: text, add_special_tokens }
             }
             list => token_ids(list).map_or(Prompt::Other, Prompt::Tokens),
         },

@@ -30,21 +30,12 @@ pub(super) fn messages(instructions: Option<&Value>, input: &Value) -> Option<Va
     Some(chat.into())
 }
 
-/// The tools as the chat API has them; only functions are certain.
+/// The tools in the shape of the chat API's; only functions are certain. What does not belong there
+/// is dropped with the rest when the template gets them.
 pub(super) fn tools(tools: &Value) -> Option<Value> {
     let tools = tools.as_array()?.iter().map(|tool| {
-        let field = |name: &str| tool.get(name).cloned().unwrap_or_default();
-        (field("type") == "function").then_some(())?;
-        let mut function = Map::new();
-        for name in ["name", "description", "parameters"] {
-            function.insert(name.into(), field(name));
-        }
-        for name in ["strict", "defer_loading"] {
-            if !field(name).is_null() {
-                function.insert(name.into(), field(name));
-            }
-        }
-        Some(json!({"type": "function", "function": function}))
+        let is_function = tool.get("type").is_some_and(|kind| kind == "function");
+        is_function.then(|| json!({"type": "function", "function": tool}))
     });
     tools.collect::<Option<Vec<_>>>().map(Value::from)
 }

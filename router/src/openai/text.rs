@@ -5,32 +5,48 @@ use std::borrow::Cow;
 use super::scan::{BadJson, Scanner, Sink};
 
 /// Appends the strings, keys, numbers and truth values of what is read to a buffer, each ended by
-/// a zero byte: a prompt's text without its JSON spelling.
+/// a zero byte: a prompt's text without its JSON structure, in one spelling.
 ///
 /// Two spellings of one prompt (white space, escapes) give the same bytes, and a prompt that
-/// continues another starts with its bytes, but for the last zero.
+/// continues another starts with its bytes, but for the last zero. Strings are spelled as
+/// `JSON.stringify` and serde_json spell them, so that what most clients send is taken in one piece:
+/// only what must be escaped is.
 pub(super) struct Text<'a>(pub(super) &'a mut String);
+
+/// Appends what a string means to a buffer.
+struct Meaning<'a>(&'a mut String);
 
 // === impl Text ===
 
 impl Sink for Text<'_> {
     /// As serde_json's, and so as deep as a chat template can be given messages.
     const MAX_DEPTH: usize = 128;
+    const SPELLED: bool = true;
 
     fn run(&mut self, run: &str) {
         self.0.push_str(run);
     }
 
     fn escape(&mut self, spelled: &str) -> Result<(), &'static str> {
-        self.0.push(match spelled.as_bytes()[1] {
-            b'b' => '\x08',
-            b'f' => '\x0c',
-            b'n' => '\n',
-            b'r' => '\r',
-            b't' => '\t',
-            b'u' => unicode(spelled.as_bytes()).ok_or("a lone surrogate")?,
-            itself => char::from(itself),
-        });
+        let short = match character(spelled)? {
+            '"' => "\\\"",
+            '\\' => "\\\\",
+            '\x08' => "\\b",
+            '\t' => "\\t",
+            '\n' => "\\n",
+            '\x0c' => "\\f",
+            '\r' => "\\r",
+            control @ '\0'..' ' => {
+                self.0.extend(["\\u00", HEX[usize::from(control >= '\x10')]]);
+                self.0.push(char::from_digit(u32::from(control) % 16, 16).unwrap_or('0'));
+                return Ok(());
+            }
+            itself => {
+                self.0.push(itself);
+                return Ok(());
+            }
+        };
+        self.0.push_str(short);
         Ok(())
     }
 
@@ -44,6 +60,42 @@ impl Sink for Text<'_> {
             self.0.push('\0');
         }
     }
+}
+
+// === impl Meaning ===
+
+impl Sink for Meaning<'_> {
+    const MAX_DEPTH: usize = 1;
+    const SPELLED: bool = false;
+
+    fn run(&mut self, run: &str) {
+        self.0.push_str(run);
+    }
+
+    fn escape(&mut self, spelled: &str) -> Result<(), &'static str> {
+        self.0.push(character(spelled)?);
+        Ok(())
+    }
+
+    fn end_string(&mut self) {}
+
+    fn scalar(&mut self, _spelled: &str) {}
+}
+
+/// The first digit of a control character's two.
+const HEX: [&str; 2] = ["0", "1"];
+
+/// The character that an escape stands for.
+fn character(spelled: &str) -> Result<char, &'static str> {
+    Ok(match spelled.as_bytes()[1] {
+        b'b' => '\x08',
+        b'f' => '\x0c',
+        b'n' => '\n',
+        b'r' => '\r',
+        b't' => '\t',
+        b'u' => unicode(spelled.as_bytes()).ok_or("a lone surrogate")?,
+        itself => char::from(itself),
+    })
 }
 
 /// The character of one `\uXXXX` or of a surrogate pair; none for half of one.
@@ -65,7 +117,6 @@ pub(super) fn meaning(json: &str) -> Result<Cow<'_, str>, BadJson> {
         return Ok(Cow::Borrowed(spelled));
     }
     let mut text = String::with_capacity(json.len());
-    Scanner::new(json).string(&mut Text(&mut text))?;
-    text.pop();
+    Scanner::new(json).string(&mut Meaning(&mut text))?;
     Ok(Cow::Owned(text))
 }

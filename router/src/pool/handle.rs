@@ -2,37 +2,23 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use kv_index::Slot;
-use parking_lot::RwLock;
 use tokio::sync::{mpsc, watch};
 
 use super::registry::Event;
-use super::{Health, Outcome, Snapshot};
+use super::{Outcome, Snapshot};
 
-/// The pool in numbers, for gauges and readiness.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
-    /// Known pods.
-    pub pods: usize,
-    /// Pods that may get traffic.
-    pub ready: usize,
-    /// Pods that failed too often.
-    pub ejected: usize,
-    /// How long ago discovery last said that the set is current; none before the first list.
-    pub synced_age: Option<Duration>,
-    /// See [`Snapshot::kept_because_empty`].
-    pub kept_because_empty: bool,
+/// What went wrong in hearing from pods, counted since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Failures {
     /// Reports that found the pool's queue full.
     pub dropped_reports: u64,
     /// Probes that failed.
     pub failed_probes: u64,
     /// Reads of engine metrics that failed.
     pub failed_metric_reads: u64,
-    /// Why discovery fails, while it does.
-    pub last_discovery_error: Option<Arc<str>>,
 }
 
 /// The handle through which everyone reads the pool and reports on it.
@@ -52,11 +38,7 @@ pub(crate) struct Shared {
     dropped_reports: AtomicU64,
     pub(crate) failed_probes: AtomicU64,
     pub(crate) failed_metric_reads: AtomicU64,
-    pub(super) on_removed: RwLock<Vec<SlotHook>>,
-    pub(super) on_cache_lost: RwLock<Vec<SlotHook>>,
 }
-
-type SlotHook = Arc<dyn Fn(Slot) + Send + Sync>;
 
 // === impl Pool ===
 
@@ -118,34 +100,14 @@ impl Pool {
         }
     }
 
-    /// Calls `hook` for every pod that goes, after the snapshot without it is published and before
-    /// its slot is given to another pod. The KV index forgets the pod here. The hook runs on the
-    /// pool's task: it must be short.
-    pub fn on_removed(&self, hook: impl Fn(Slot) + Send + Sync + 'static) {
-        self.shared.on_removed.write().push(Arc::new(hook));
-    }
-
-    /// Calls `hook` for every pod that has shown that its process is gone or began anew, so that its
-    /// cache is empty. Its slot stays. The hook runs on the pool's task: it must be short.
-    pub fn on_cache_lost(&self, hook: impl Fn(Slot) + Send + Sync + 'static) {
-        self.shared.on_cache_lost.write().push(Arc::new(hook));
-    }
-
-    /// The pool in numbers.
+    /// What went wrong in hearing from pods so far.
     #[must_use]
-    pub fn status(&self) -> Status {
-        let snapshot = self.shared.current.load();
-        let count = |health| snapshot.endpoints.iter().filter(|e| e.health == health).count();
-        Status {
-            pods: snapshot.endpoints.len(),
-            ready: count(Health::Ready),
-            ejected: count(Health::Ejected),
-            synced_age: snapshot.synced_at.map(|at| at.elapsed()),
-            kept_because_empty: snapshot.kept_because_empty,
-            dropped_reports: self.shared.dropped_reports.load(Ordering::Relaxed),
-            failed_probes: self.shared.failed_probes.load(Ordering::Relaxed),
-            failed_metric_reads: self.shared.failed_metric_reads.load(Ordering::Relaxed),
-            last_discovery_error: snapshot.discovery_error.clone(),
+    pub fn failures(&self) -> Failures {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Failures {
+            dropped_reports: read(&self.shared.dropped_reports),
+            failed_probes: read(&self.shared.failed_probes),
+            failed_metric_reads: read(&self.shared.failed_metric_reads),
         }
     }
 }
@@ -161,8 +123,6 @@ impl Shared {
             dropped_reports: AtomicU64::new(0),
             failed_probes: AtomicU64::new(0),
             failed_metric_reads: AtomicU64::new(0),
-            on_removed: RwLock::default(),
-            on_cache_lost: RwLock::default(),
         }
     }
 

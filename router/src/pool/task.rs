@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::registry::{Effects, Event, Registry};
-use super::{Pool, PoolSettings, Shared, Snapshot};
+use super::{Hooks, Pool, PoolSettings, Shared, Snapshot};
 use crate::discovery::{self, DiscoverySettings};
 use crate::feed::kv_events::{KvEventsSettings, KvSink};
 use crate::feed::{Feeds, PodFeeds};
@@ -41,6 +41,7 @@ pub struct PoolGuard {
 
 struct Task {
     shared: Arc<Shared>,
+    hooks: Hooks,
     registry: Registry,
     events: mpsc::Receiver<Event>,
     feeds: Feeds,
@@ -63,11 +64,12 @@ const BATCH: usize = 64;
 pub fn start(
     settings: PoolSettings,
     discovery: DiscoverySettings,
+    hooks: Hooks,
 ) -> Result<(Pool, PoolGuard), StartError> {
-    start_feeding(settings, discovery, None)
+    start_feeding(settings, discovery, None, hooks)
 }
 
-/// The same, and what the pods say of their caches goes to `sink`.
+/// The same, and what the pods say of their caches goes to the sink.
 ///
 /// # Errors
 ///
@@ -75,16 +77,17 @@ pub fn start(
 pub fn start_with_events(
     settings: PoolSettings,
     discovery: DiscoverySettings,
-    kv_events: KvEventsSettings,
-    sink: Arc<dyn KvSink>,
+    kv_events: (KvEventsSettings, Arc<dyn KvSink>),
+    hooks: Hooks,
 ) -> Result<(Pool, PoolGuard), StartError> {
-    start_feeding(settings, discovery, Some((kv_events, sink)))
+    start_feeding(settings, discovery, Some(kv_events), hooks)
 }
 
 fn start_feeding(
     settings: PoolSettings,
     discovery: DiscoverySettings,
     kv_events: Option<(KvEventsSettings, Arc<dyn KvSink>)>,
+    hooks: Hooks,
 ) -> Result<(Pool, PoolGuard), StartError> {
     let (sender, events) = mpsc::channel(QUEUE);
     let shared = Arc::new(Shared::new(Snapshot::default()));
@@ -102,6 +105,7 @@ fn start_feeding(
     let stop = CancellationToken::new();
     let task = Task {
         shared: Arc::clone(&shared),
+        hooks,
         registry,
         events,
         feeds,
@@ -184,31 +188,13 @@ impl Task {
                 feeds.probe_now();
             }
         }
-        self.lose(&effects.lost);
-        self.forget(&effects.removed);
-    }
-
-    /// Whoever remembers what these pods held forgets it.
-    fn lose(&self, lost: &[Slot]) {
-        if lost.is_empty() {
-            return;
+        for &slot in &effects.lost {
+            (self.hooks.cache_lost)(slot);
         }
-        for hook in self.shared.on_cache_lost.read().iter() {
-            lost.iter().for_each(|slot| hook(*slot));
-        }
-    }
-
-    /// Nobody reads the removed pods in a new snapshot: their slots can be given away, once the
-    /// index has let go of them.
-    fn forget(&mut self, removed: &[Slot]) {
-        if removed.is_empty() {
-            return;
-        }
-        let hooks = self.shared.on_removed.read().clone();
-        for &slot in removed {
-            for hook in &hooks {
-                hook(slot);
-            }
+        // Nobody reads the removed pods in a new snapshot: their slots can be given away, once the
+        // index has let go of them.
+        for &slot in &effects.removed {
+            (self.hooks.removed)(slot);
             self.registry.recycle(slot);
         }
     }

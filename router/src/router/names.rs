@@ -2,13 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::pool::{Endpoint, ModelCard, Snapshot};
+use crate::pool::{DEFAULT_BLOCK_TOKENS, Endpoint, ModelCard, Snapshot};
 use crate::refusal::Refusal;
 use crate::tokenize::Tokenizer;
 use crate::tokenizers::Tokenizers;
-
-/// vLLM's block on a GPU, until a pod has told its own.
-const DEFAULT_BLOCK_TOKENS: u32 = 16;
 
 /// All that pods list.
 fn cards(snapshot: &Snapshot) -> impl Iterator<Item = &ModelCard> {

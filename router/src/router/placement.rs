@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kv_index::BlockHash;
+use parking_lot::Mutex;
 
 use crate::bookings::Booking;
 use crate::feed::kv_events::Trust;
@@ -11,6 +12,8 @@ use crate::knowledge::Knowledge;
 use crate::memory::Assumption;
 use crate::policy::PolicyName;
 use crate::pool::Endpoint;
+use crate::split::Split;
+use crate::split::transfer::Transfers;
 use crate::text_rate::TextRates;
 use crate::why::{self, Sequel};
 
@@ -21,6 +24,10 @@ pub struct Placement {
     pub endpoint: Arc<Endpoint>,
     /// Why, in short.
     pub decision: Decision,
+    /// The pod that prefills for it, with the place taken there.
+    pub prefill: Option<Box<Placement>>,
+    /// What it gets from there.
+    pub(super) moved: Option<Moved>,
     pub(super) booking: Booking,
     /// What it has to compute of the prompt, by our own estimate.
     pub(super) cold_tokens: u32,
@@ -37,8 +44,17 @@ pub struct Placement {
     pub(super) text: Option<(Arc<TextRates>, Arc<str>, u32)>,
 }
 
+/// Blocks that come from another pod.
+#[derive(Debug)]
+pub(super) struct Moved {
+    tokens: u32,
+    /// When they were asked for.
+    sent_at: Option<Instant>,
+    transfers: Arc<Mutex<Transfers>>,
+}
+
 /// What `x-hearth-decision` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Decision {
     /// The policy that chose.
     pub policy: PolicyName,
@@ -48,6 +64,8 @@ pub struct Decision {
     pub prompt_tokens: u32,
     /// How far the belief can be trusted.
     pub trust: Trust,
+    /// Whether another pod prefills for it, and why not; none where no pod only prefills.
+    pub split: Option<Split>,
 }
 
 /// A pod that holds less than this share of what we believed has shown that our memory of it is
@@ -75,9 +93,30 @@ impl Placement {
         }
     }
 
-    /// The attempt gave no answer to send on; the reason in a word.
-    pub fn failed(&self, reason: &'static str) {
+    /// The attempt gave no answer to send on; the reason in a word. The prompt is not on its way to
+    /// the pod any more.
+    pub fn failed(&mut self, reason: &'static str) {
+        self.assumption = None;
         self.note(|came| came.outcome = why::Outcome::Failed(reason));
+    }
+
+    /// Another pod prefills for it, and so many tokens come from there.
+    pub(super) fn is_split(
+        &mut self,
+        prefill: Placement,
+        tokens: u32,
+        transfers: &Arc<Mutex<Transfers>>,
+    ) {
+        self.prefill = Some(Box::new(prefill));
+        self.moved = Some(Moved { tokens, sent_at: None, transfers: Arc::clone(transfers) });
+    }
+
+    /// The prefill was done, in so many milliseconds, and the decode leg is sent.
+    pub fn handed_over(&mut self, prefill_ms: f64, now: Instant) {
+        self.note(|came| came.prefill_ms = Some(prefill_ms));
+        if let Some(moved) = &mut self.moved {
+            moved.sent_at = Some(now);
+        }
     }
 
     fn note(&self, note: impl FnOnce(&mut why::Came)) {
@@ -91,6 +130,12 @@ impl Placement {
         let waited = now.saturating_duration_since(self.placed_at);
         self.note(|came| came.ttft_ms = Some(waited.as_secs_f64() * 1e3));
         self.booking.first_token(now);
+        let sent = self.moved.as_ref().and_then(|moved| Some((moved, moved.sent_at?)));
+        if let Some((moved, sent_at)) = sent {
+            let ms = now.saturating_duration_since(sent_at).as_secs_f64() * 1e3;
+            self.note(|came| came.transfer_ms = Some(ms));
+            moved.transfers.lock().observe(now, moved.tokens, ms);
+        }
     }
 
     /// The pod's own counts, from `usage`: prompt tokens, and those that it found in its cache.
@@ -107,7 +152,8 @@ impl Placement {
             let cold = u64::from(self.cold_tokens) * u64::from(tokens) / estimate;
             self.booking.measured(u32::try_from(cold).unwrap_or(u32::MAX));
         }
-        let Some(cached_tokens) = cached_tokens else { return };
+        // A pod that gets blocks from another counts them as it likes: vLLM 0.26 all, 0.32 none.
+        let Some(cached_tokens) = cached_tokens.filter(|_| self.moved.is_none()) else { return };
         if self.decision.trust == Trust::Approximate {
             self.correct_what_was_sent(cached_tokens);
         } else if prompt_tokens == Some(self.decision.prompt_tokens) {

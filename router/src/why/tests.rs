@@ -19,7 +19,7 @@ fn addr(candidate: &Candidate) -> SocketAddr {
 
 fn made<'a>(request_id: &'a str, candidates: &'a [Candidate], chosen: usize) -> Made<'a> {
     let policy = PolicyName::Warm;
-    Made { request_id, model: None, policy, prompt_tokens: 9, candidates, chosen }
+    Made { request_id, model: None, policy, prompt_tokens: 9, candidates, chosen, split: None }
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub struct Record {
     pub path: PathOnly,
     /// `HTTP/1.1` or `HTTP/2`.
     pub protocol: &'static str,
-    /// Status of the answer; 0 if the client left before one.
+    /// Status of the answer; 499 if the client left before one.
     pub response_code: u16,
     /// From head to end of answer, in ms.
     pub duration: u64,
@@ -62,6 +62,12 @@ pub struct Record {
     pub ttft_ms: Option<f64>,
     /// Mean time per output token after the first, in ms.
     pub tpot_ms: Option<f64>,
+    /// The pod that prefilled for another, `ip:port`.
+    pub prefill_host: Option<SocketAddr>,
+    /// From sending the prefill leg to its answer, in ms.
+    pub prefill_ms: Option<f64>,
+    /// From sending the decode leg to its first token, in ms: the transfer and one step.
+    pub transfer_ms: Option<f64>,
     /// From head to end of answer, in ms, with fractions.
     pub total_ms: f64,
     /// Pods tried.
@@ -101,11 +107,16 @@ impl fmt::Display for Record {
         let Self { start_time, response_code, method, path, .. } = self;
         write!(f, "{start_time:.3} {response_code} {method} {} {:.1}ms", path.0, self.total_ms)?;
         write!(f, "{}{}", Ms("ttft", self.ttft_ms), Ms("tpot", self.tpot_ms))?;
+        let (prefill, transfer) = (self.prefill_ms, self.transfer_ms);
+        write!(f, "{}{}", Ms("prefill", prefill), Ms("transfer", transfer))?;
         if let Some(model) = &self.model {
             write!(f, " model={model}")?;
         }
         if let Some(pod) = self.upstream_host {
             write!(f, " pod={pod}")?;
+        }
+        if let Some(pod) = self.prefill_host {
+            write!(f, " prefilled_by={pod}")?;
         }
         if let Some(decision) = &self.decision {
             write!(f, " decision={decision}")?;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::*;
 
 /// The 15 keys of the logs that this replaces, in their order, then ours.
-const KEYS: [&str; 29] = [
+const KEYS: [&str; 32] = [
     "start_time",
     "method",
     "path",
@@ -32,6 +32,9 @@ const KEYS: [&str; 29] = [
     "decision_us",
     "ttft_ms",
     "tpot_ms",
+    "prefill_host",
+    "prefill_ms",
+    "transfer_ms",
     "total_ms",
     "attempts",
     "attempts_failed",

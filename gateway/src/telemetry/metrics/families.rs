@@ -1,13 +1,11 @@
-//! The labelled families in three groups, and how a family is made and registered.
+//! The labelled families in three groups.
 
-use prometheus::core::Collector;
-use prometheus::{
-    Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Error, Histogram, HistogramOpts, HistogramVec, IntCounterVec};
+
+use crate::telemetry::registrar::Registrar;
 
 /// Seconds to a first token: a warm short prompt takes milliseconds, a queue minutes.
-const TTFT_BUCKETS: &[f64] = &[
+pub(super) const TTFT_BUCKETS: &[f64] = &[
     0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.25, 0.4, 0.6, 1.0, 1.5, 2.5, 4.0, 6.0, 10.0, 20.0, 40.0,
     80.0, 160.0, 600.0,
 ];
@@ -49,9 +47,6 @@ pub(super) struct Tokens {
     pub(super) cached: IntCounterVec,
     pub(super) output: IntCounterVec,
 }
-
-/// Makes families and registers them.
-pub(super) struct Registrar<'a>(pub(super) &'a Registry);
 
 // === impl Counts ===
 
@@ -124,39 +119,5 @@ impl Tokens {
             )?,
             output: tokens("hearth_output_tokens_total", "Tokens of answers.")?,
         })
-    }
-}
-
-// === impl Registrar ===
-
-impl Registrar<'_> {
-    fn register<C: Collector + Clone + 'static>(&self, family: C) -> Result<C, Error> {
-        self.0.register(Box::new(family.clone()))?;
-        Ok(family)
-    }
-
-    pub(super) fn counter(&self, name: &str, help: &str) -> Result<IntCounter, Error> {
-        self.register(IntCounter::new(name, help)?)
-    }
-
-    pub(super) fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, Error> {
-        self.register(IntGauge::new(name, help)?)
-    }
-
-    pub(super) fn gauges(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<IntGaugeVec, Error> {
-        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, Error> {
-        self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
-    }
-
-    fn histograms(&self, opts: HistogramOpts, labels: &[&str]) -> Result<HistogramVec, Error> {
-        self.register(HistogramVec::new(opts, labels)?)
     }
 }

@@ -1,16 +1,18 @@
+use std::sync::Arc;
+
 use http::StatusCode;
 use prometheus::{Registry, TextEncoder};
+use router::feed::kv_events::{KvStatus, Trust};
+use tokio::time::Instant;
 
 use super::*;
 use crate::telemetry::reading::tests::reading;
-use crate::telemetry::{Readings, RouterCollector};
+use crate::telemetry::scrape::scrape;
 
 /// Every family with its labels and help, each touched once.
 fn exposition() -> String {
     let registry = Registry::new();
     let metrics = Metrics::new(&registry).expect("no name twice");
-    let router = RouterCollector::new(Readings::from_fn(reading)).expect("well formed");
-    registry.register(Box::new(router)).expect("no name twice");
     metrics.request_ends("chat", StatusCode::OK, Some("tiny"), 0.5);
     metrics.request_ends("chat", StatusCode::NOT_FOUND, None, 0.01);
     metrics.error("no_such_model");
@@ -19,9 +21,20 @@ fn exposition() -> String {
     metrics.output_token_time(Some("tiny"), 0.01);
     metrics.decision(0.000_02);
     metrics.tokens(Some("tiny"), TokenCounts { prompt: 100, matched: 64, cached: 48, output: 7 });
+    metrics.splits.ended("split", (Some(200.0), Some(30.0)));
+    metrics.splits.failed("prefill", "connect_refused");
+    metrics.splits.leaked(1.5);
+    metrics.splits.released(true);
     metrics.config_in_force("0123456789abcdef");
     metrics.certificate_expires(4_102_444_800);
-    TextEncoder::new().encode_to_string(&registry.gather()).expect("it is text")
+    let mut reading = reading();
+    let snapshot = Arc::get_mut(&mut reading.snapshot).expect("it is ours alone");
+    let teller = Arc::get_mut(&mut snapshot.endpoints[0]).expect("it is ours alone");
+    teller.kv_events = Arc::new(KvStatus::of(Trust::Exact));
+    let families = scrape(&registry, &reading, Instant::now()).expect("well formed");
+    let is_once = families.windows(2).all(|pair| pair[0].name() < pair[1].name());
+    assert!(is_once, "two families have one name");
+    TextEncoder::new().encode_to_string(&families).expect("it is text")
 }
 
 #[test]

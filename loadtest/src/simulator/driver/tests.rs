@@ -8,6 +8,7 @@ use crate::simulator::{
     assets,
     config::EngineConfig,
     engine::Engine,
+    fault::Faults,
     language::Language,
     sequence::{Finish, Prompt},
 };
@@ -16,7 +17,8 @@ use crate::simulator::{
 fn start() -> (Driver, JoinSet<()>) {
     let tokenizer = assets::tokenizer().expect("the embedded tokenizer loads");
     let language = Language::of(&tokenizer).expect("it has words");
-    let driver = Driver::new(Engine::new(EngineConfig::default(), Arc::new(language)), None);
+    let engine = Engine::new(EngineConfig::default(), Arc::new(language));
+    let driver = Driver::new(engine, None, Faults::new(CancellationToken::new()));
     let mut tasks = JoinSet::new();
     tasks.spawn(driver.clone().run(CancellationToken::new()));
     (driver, tasks)

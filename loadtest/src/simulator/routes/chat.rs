@@ -18,6 +18,7 @@ use crate::simulator::{
     generation::{End, Event, Generation},
     pod::{FINGERPRINT, Pod, Usage, request_id, unix_s},
     sse::{self, Wire},
+    transfer::Leg,
 };
 
 /// A chat stream in vLLM's chunks.
@@ -41,11 +42,12 @@ pub(crate) async fn create(
     let mut sampling = body.sampling()?;
     let tokens = pod.chat_tokens(&body)?;
     let wish = body.count("max_completion_tokens")?.or(body.count("max_tokens")?);
-    let max_tokens = body::limit(wish, tokens.len(), pod.config.context_tokens())?;
+    let max_tokens = body::limit(wish, tokens.len(), pod.config.context_tokens())
+        .map_err(|error| pod.refused(&body, error))?;
     sampling.prompt.cache_salt = pod.salt(&model, &sampling.prompt.cache_salt);
-    let generation =
-        Generation::start(&pod.driver, &pod.tokenizer, &sampling, vec![(tokens, max_tokens)])?;
     let id = request_id("chatcmpl-", &headers);
+    let leg = pod.leg(&body, &id)?;
+    let generation = Generation::start(&pod, &sampling, &leg, vec![(tokens, max_tokens)])?;
     if sampling.stream {
         let prompt_ids = sampling.return_token_ids.then(|| generation.prompts[0].clone());
         let usage = Usage { prompt_tokens: generation.prompt_tokens, ..Usage::default() };
@@ -53,14 +55,14 @@ pub(crate) async fn create(
         let wire = ChatStream { id, created, model, sampling, prompt_ids, usage, begun: false };
         return Ok(sse::response(generation.events, wire));
     }
-    whole(&pod, id, &model, &sampling, generation).await
+    whole(&pod, (id, &model), &sampling, &leg, generation).await
 }
 
 async fn whole(
     pod: &Pod,
-    id: String,
-    model: &str,
+    (id, model): (String, &str),
     sampling: &Sampling,
+    leg: &Leg,
     mut generation: Generation,
 ) -> Result<Response, ApiError> {
     let created = unix_s();
@@ -76,7 +78,7 @@ async fn whole(
     }
     let mut listed = Vec::new();
     for (index, (text, ids, end)) in choices.into_iter().enumerate() {
-        let end = end.filter(|end| *end != End::Dead).ok_or_else(ApiError::engine_dead)?;
+        let end = End::good(end)?;
         listed.push(json!({
             "index": index,
             "message": {
@@ -91,12 +93,13 @@ async fn whole(
         }));
     }
     let prompt_ids = sampling.return_token_ids.then(|| generation.prompts[0].to_vec());
+    let params = pod.transfer_params(leg, usage.prompt_tokens, usage.cached_tokens);
     let response = json!({
         "id": id, "object": "chat.completion", "created": created, "model": model,
         "choices": listed, "service_tier": null, "system_fingerprint": FINGERPRINT,
         "usage": usage.whole(pod.config.engine.block_size),
         "prompt_logprobs": null, "prompt_token_ids": prompt_ids, "prompt_text": null,
-        "kv_transfer_params": null, "ec_transfer_params": null, "metrics": null,
+        "kv_transfer_params": params, "ec_transfer_params": null, "metrics": null,
     });
     Ok(Json(response).into_response())
 }

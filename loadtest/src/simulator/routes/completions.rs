@@ -18,6 +18,7 @@ use crate::simulator::{
     generation::{End, Event, Generation},
     pod::{FINGERPRINT, Pod, Usage, request_id, unix_s},
     sse::{self, Wire},
+    transfer::Leg,
 };
 
 /// OpenAI's default output limit here (chat has none).
@@ -46,12 +47,14 @@ pub(crate) async fn create(
     let wish = body.count("max_tokens")?.or(Some(DEFAULT_MAX_TOKENS));
     let mut prompts = Vec::new();
     for tokens in prompt_tokens(&pod, &body)? {
-        let max_tokens = body::limit(wish, tokens.len(), pod.config.context_tokens())?;
+        let max_tokens = body::limit(wish, tokens.len(), pod.config.context_tokens())
+            .map_err(|error| pod.refused(&body, error))?;
         prompts.push((tokens, max_tokens));
     }
     sampling.prompt.cache_salt = pod.salt(&model, &sampling.prompt.cache_salt);
-    let generation = Generation::start(&pod.driver, &pod.tokenizer, &sampling, prompts)?;
     let id = request_id("cmpl-", &headers);
+    let leg = pod.leg(&body, &id)?;
+    let generation = Generation::start(&pod, &sampling, &leg, prompts)?;
     if sampling.stream {
         let usage = Usage { prompt_tokens: generation.prompt_tokens, ..Usage::default() };
         let begun = vec![false; generation.prompts.len() * sampling.n];
@@ -60,7 +63,7 @@ pub(crate) async fn create(
         let wire = CompletionStream { id, created, model, sampling, prompts, usage, begun };
         return Ok(sse::response(generation.events, wire));
     }
-    whole(&pod, id, &model, &sampling, generation).await
+    whole(&pod, (id, &model), &sampling, &leg, generation).await
 }
 
 /// A string, a list of strings, a list of ids, or a list of lists of ids.
@@ -95,9 +98,9 @@ fn prompt_tokens(pod: &Pod, body: &Body) -> Result<Vec<Vec<u32>>, ApiError> {
 
 async fn whole(
     pod: &Pod,
-    id: String,
-    model: &str,
+    (id, model): (String, &str),
     sampling: &Sampling,
+    leg: &Leg,
     mut generation: Generation,
 ) -> Result<Response, ApiError> {
     let created = unix_s();
@@ -114,7 +117,7 @@ async fn whole(
     }
     let mut listed = Vec::new();
     for (index, (text, ids, end)) in choices.into_iter().enumerate() {
-        let end = end.filter(|end| *end != End::Dead).ok_or_else(ApiError::engine_dead)?;
+        let end = End::good(end)?;
         let prompt = generation.prompts[index / generation.n].to_vec();
         listed.push(json!({
             "index": index, "text": text, "logprobs": null,
@@ -124,11 +127,12 @@ async fn whole(
             "routed_experts": null,
         }));
     }
+    let params = pod.transfer_params(leg, usage.prompt_tokens, usage.cached_tokens);
     let response = json!({
         "id": id, "object": "text_completion", "created": created, "model": model,
         "choices": listed, "service_tier": null, "system_fingerprint": FINGERPRINT,
         "usage": usage.whole(pod.config.engine.block_size),
-        "kv_transfer_params": null, "ec_transfer_params": null, "metrics": null,
+        "kv_transfer_params": params, "ec_transfer_params": null, "metrics": null,
     });
     Ok(Json(response).into_response())
 }

@@ -53,7 +53,7 @@ pub(crate) async fn count_tokens(
     }
 }
 
-async fn answer(pod: &Pod, headers: &HeaderMap, bytes: &Bytes) -> Result<Response, ApiError> {
+async fn answer(pod: &Arc<Pod>, headers: &HeaderMap, bytes: &Bytes) -> Result<Response, ApiError> {
     let body = Body::parse(headers, bytes)?;
     let model = pod.model(&body)?;
     let mut sampling = Sampling { n: 1, ..body.sampling()? };
@@ -64,9 +64,9 @@ async fn answer(pod: &Pod, headers: &HeaderMap, bytes: &Bytes) -> Result<Respons
     if let Some(stops) = body.list("stop_sequences")? {
         sampling.stop = stops.iter().filter_map(|stop| stop.as_str().map(str::to_owned)).collect();
     }
-    let mut generation =
-        Generation::start(&pod.driver, &pod.tokenizer, &sampling, vec![(tokens, max_tokens)])?;
     let id = request_id("chatcmpl-", headers);
+    let leg = pod.leg(&body, &id)?;
+    let mut generation = Generation::start(pod, &sampling, &leg, vec![(tokens, max_tokens)])?;
     let mut usage = Usage { prompt_tokens: generation.prompt_tokens, ..Usage::default() };
     if sampling.stream {
         let wire = MessageStream { id, model, usage, begun: false, end: None };
@@ -75,16 +75,21 @@ async fn answer(pod: &Pod, headers: &HeaderMap, bytes: &Bytes) -> Result<Respons
     let (mut text, mut end) = (String::new(), None);
     while let Some(event) = generation.events.next().await {
         usage.completion_tokens += event.token_ids.len();
+        usage.cached_tokens = event.cached_tokens;
         text.push_str(&event.text);
         end = event.end;
     }
-    let end = end.filter(|end| *end != End::Dead).ok_or_else(ApiError::engine_dead)?;
-    let response = json!({
+    let end = End::good(end)?;
+    let params = pod.transfer_params(&leg, usage.prompt_tokens, usage.cached_tokens);
+    let mut response = json!({
         "id": id, "type": "message", "role": "assistant",
         "content": [{"type": "text", "text": text}], "model": model,
         "stop_reason": stop_reason(&end),
         "usage": {"input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens},
     });
+    if !params.is_null() {
+        response["kv_transfer_params"] = params;
+    }
     Ok(Json(response).into_response())
 }
 

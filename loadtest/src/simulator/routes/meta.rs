@@ -5,12 +5,12 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::State,
-    http::header::CONTENT_TYPE,
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
 
-use crate::simulator::{metrics, pod::Pod};
+use crate::simulator::{fault::Fault, metrics, pod::Pod};
 
 /// The version whose wire format this is.
 const VERSION: &str = "0.32.0";
@@ -40,15 +40,21 @@ pub(crate) async fn models(State(pod): State<Arc<Pod>>) -> Json<Value> {
     Json(json!({"object": "list", "data": data}))
 }
 
-/// 200 and empty, also while draining.
-pub(crate) async fn health() {}
+/// 200 and empty, also while draining, paused or asleep; 503 when the engine is dead.
+pub(crate) async fn health(State(pod): State<Arc<Pod>>) -> StatusCode {
+    match pod.faults.now() {
+        Some(Fault::EngineDeath { .. }) => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::OK,
+    }
+}
 
 pub(crate) async fn version() -> Json<Value> {
     Json(json!({"version": VERSION}))
 }
 
 pub(crate) async fn load(State(pod): State<Arc<Pod>>) -> Json<Value> {
-    let load = pod.driver.with_engine(|engine| engine.running() + engine.waiting());
+    let reading = pod.driver.reading();
+    let load = pod.driver.with_engine(|engine| engine.running() + engine.waiting() + reading);
     Json(json!({"server_load": load}))
 }
 
@@ -59,6 +65,7 @@ pub(crate) async fn kv_event_sources(State(pod): State<Arc<Pod>>) -> Json<Value>
 
 pub(crate) async fn metrics(State(pod): State<Arc<Pod>>) -> Response {
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
-    let page = pod.driver.with_engine(|engine| metrics::page(engine, &pod.config));
+    let reading = pod.driver.reading();
+    let page = pod.driver.with_engine(|engine| metrics::page(engine, &pod.config, reading));
     ([(CONTENT_TYPE, content_type)], page).into_response()
 }

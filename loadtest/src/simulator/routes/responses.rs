@@ -61,10 +61,11 @@ pub(crate) async fn create(
     let wish = body.count("max_output_tokens")?;
     let max_tokens = body::limit(wish, tokens.len(), pod.config.context_tokens())?;
     sampling.prompt.cache_salt = pod.salt(&model, &sampling.prompt.cache_salt);
-    let generation =
-        Generation::start(&pod.driver, &pod.tokenizer, &sampling, vec![(tokens, max_tokens)])?;
+    let id = request_id("resp_", &headers);
+    let leg = pod.leg(&body, &id)?;
+    let generation = Generation::start(&pod, &sampling, &leg, vec![(tokens, max_tokens)])?;
     let header = Header {
-        id: request_id("resp_", &headers),
+        id,
         created: unix_s(),
         model,
         message_id: format!("msg_{:016x}", rand::random::<u64>()),
@@ -82,10 +83,11 @@ pub(crate) async fn create(
     while let Some(event) = events.next().await {
         wire.take(&event);
     }
-    match &wire.end {
-        None | Some(End::Dead) => Err(ApiError::engine_dead()),
-        Some(_) => Ok(Json(wire.response("")).into_response()),
-    }
+    End::good(wire.end.clone())?;
+    let Usage { prompt_tokens, cached_tokens, .. } = wire.usage;
+    let mut response = wire.response("");
+    response["kv_transfer_params"] = pod.transfer_params(&leg, prompt_tokens, cached_tokens);
+    Ok(Json(response).into_response())
 }
 
 /// `input` (text, or items with text) and `instructions` as chat messages.

@@ -1,6 +1,5 @@
 //! The client of the API server, and what its errors mean.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use tokio::sync::Notify;
 use tower::util::MapResponseLayer;
 
 use super::KubernetesSettings;
+use crate::story::story;
 
 /// A client, and the pods of one namespace.
 pub(super) struct Connected {
@@ -100,20 +100,6 @@ pub(super) fn explain(error: &watcher::Error, namespace: &str) -> Option<String>
         Some((404, message)) => {
             Some(format!("there are no pods in namespace `{namespace}` to watch ({message})"))
         }
-        _ => Some(chain(error)),
+        _ => Some(story(error)),
     }
-}
-
-/// The error and its causes, without those that the text before already says.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }

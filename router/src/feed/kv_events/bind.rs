@@ -13,9 +13,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+use super::counts::KvCount;
 use super::frame::Frame;
 use super::replay::HELD_BYTES;
-use super::status::{KvStatus, count};
+use super::status::KvStatus;
 use super::stream::{Lane, News};
 use super::zmtp::{Connection, Role, ZmtpError};
 use crate::pool::Pod;
@@ -121,7 +122,7 @@ async fn listen(
             && !way.pass(frame)
         {
             // Its task will find the gap, and ask.
-            count(&status.counts.dropped, 1);
+            status.counts.add(KvCount::Dropped, 1);
         }
     }
 }

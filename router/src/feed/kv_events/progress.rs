@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::pool::EngineHints;
+use crate::pool::{DEFAULT_BLOCK_TOKENS, EngineHints};
 
 /// What the engine has done since its publisher was last heard.
 #[derive(Debug, Default)]
@@ -20,8 +20,6 @@ pub(super) struct Progress {
 const GRACE: Duration = Duration::from_secs(5);
 /// Blocks, beyond what is sure, before silence is taken for loss: aborted requests are in no count.
 const SLACK_BLOCKS: f64 = 16.0;
-/// vLLM's block on a GPU, until the pod has told its own.
-const DEFAULT_BLOCK_TOKENS: u32 = 16;
 
 // === impl Progress ===
 

@@ -3,11 +3,13 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
+use kv_index::Applied;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::calibration::{Calibration, Predictions};
+use super::counts::{Counters, KvCount, KvCounts};
 use super::trust::{Doubt, Trust};
 
 /// What one pod told of its cache. Part of its [`Endpoint`](crate::pool::Endpoint).
@@ -17,30 +19,15 @@ pub struct KvStatus {
     trust: AtomicU8,
     /// By data-parallel rank.
     ranks: Mutex<Vec<Trust>>,
-    pub(super) counts: Counts,
-    calibration: Calibration,
-    verdicts: watch::Sender<Option<Verdict>>,
-    created: Instant,
-}
-
-/// What was counted since the pod appeared.
-#[derive(Debug, Default)]
-pub(super) struct Counts {
-    pub(super) batches: AtomicU64,
-    pub(super) events: AtomicU64,
-    pub(super) skipped: AtomicU64,
-    pub(super) duplicates: AtomicU64,
-    pub(super) gaps: AtomicU64,
-    pub(super) replays: AtomicU64,
-    pub(super) failed_replays: AtomicU64,
-    pub(super) resets: AtomicU64,
-    pub(super) dropped: AtomicU64,
-    pub(super) undecodable: AtomicU64,
-    pub(super) connects: AtomicU64,
+    pub(super) counts: Counters,
+    blocks: Mutex<Applied>,
     /// One more than the number of the last batch; 0 before the first.
     next_seq: AtomicU64,
     /// Milliseconds from `created` to the last batch, plus one; 0 before the first.
     heard_ms: AtomicU64,
+    calibration: Calibration,
+    verdicts: watch::Sender<Option<Verdict>>,
+    created: Instant,
 }
 
 /// A reading of a [`KvStatus`], for metrics and pages.
@@ -50,28 +37,10 @@ pub struct KvReport {
     pub trust: Trust,
     /// The same by data-parallel rank; empty if the pod tells nothing.
     pub ranks: Vec<Trust>,
-    /// Batches applied.
-    pub batches: u64,
-    /// Events applied.
-    pub events: u64,
-    /// Events and fields passed over because they are not known here.
-    pub skipped: u64,
-    /// Batches that came twice.
-    pub duplicates: u64,
-    /// Batches that came before their predecessors.
-    pub gaps: u64,
-    /// Times the history was asked for.
-    pub replays: u64,
-    /// Of those, times it could not be had.
-    pub failed_replays: u64,
-    /// Times everything known of the pod was forgotten.
-    pub resets: u64,
-    /// Batches that found no room to wait; each is a gap, and replayed.
-    pub dropped: u64,
-    /// Batches and messages that could not be read.
-    pub undecodable: u64,
-    /// Times the stream was opened.
-    pub connects: u64,
+    /// What was counted since the pod appeared.
+    pub counts: KvCounts,
+    /// What became of the blocks that its events named.
+    pub blocks: Applied,
     /// The number of the last batch.
     pub last_seq: Option<u64>,
     /// How long ago it was heard.
@@ -96,7 +65,10 @@ impl Default for KvStatus {
         Self {
             trust: AtomicU8::new(encode(Trust::Approximate)),
             ranks: Mutex::default(),
-            counts: Counts::default(),
+            counts: Counters::default(),
+            blocks: Mutex::default(),
+            next_seq: AtomicU64::new(0),
+            heard_ms: AtomicU64::new(0),
             calibration: Calibration::default(),
             verdicts: watch::Sender::new(None),
             created: Instant::now(),
@@ -123,7 +95,7 @@ impl KvStatus {
     /// How many batches were applied. One atomic load.
     #[must_use]
     pub fn batches(&self) -> u64 {
-        self.counts.batches.load(Ordering::Acquire)
+        self.counts.get(KvCount::Batches)
     }
 
     /// Holds a prediction against what the engine found in its cache, both in tokens.
@@ -142,23 +114,13 @@ impl KvStatus {
     #[must_use]
     pub fn report(&self) -> KvReport {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let it = &self.counts;
-        let heard = read(&it.heard_ms).checked_sub(1).map(Duration::from_millis);
+        let heard = read(&self.heard_ms).checked_sub(1).map(Duration::from_millis);
         KvReport {
             trust: self.trust(),
             ranks: self.ranks.lock().clone(),
-            batches: read(&it.batches),
-            events: read(&it.events),
-            skipped: read(&it.skipped),
-            duplicates: read(&it.duplicates),
-            gaps: read(&it.gaps),
-            replays: read(&it.replays),
-            failed_replays: read(&it.failed_replays),
-            resets: read(&it.resets),
-            dropped: read(&it.dropped),
-            undecodable: read(&it.undecodable),
-            connects: read(&it.connects),
-            last_seq: read(&it.next_seq).checked_sub(1),
+            counts: self.counts.read(),
+            blocks: *self.blocks.lock(),
+            last_seq: read(&self.next_seq).checked_sub(1),
             predictions: self.calibration.report(),
             age: heard.map(|heard| self.created.elapsed().saturating_sub(heard)),
         }
@@ -185,10 +147,15 @@ impl KvStatus {
         Some(old)
     }
 
+    /// Notes what became of the blocks of a batch.
+    pub(super) fn applied(&self, blocks: Applied) {
+        *self.blocks.lock() += blocks;
+    }
+
     pub(super) fn heard(&self, seq: u64) {
         let ms = u64::try_from(self.created.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
-        self.counts.next_seq.store(seq.saturating_add(1), Ordering::Relaxed);
-        self.counts.heard_ms.store(ms.saturating_add(1), Ordering::Relaxed);
+        self.next_seq.store(seq.saturating_add(1), Ordering::Relaxed);
+        self.heard_ms.store(ms.saturating_add(1), Ordering::Relaxed);
     }
 
     /// What one rank holds must not be said of another, and the index does not tell them apart yet.
@@ -196,11 +163,6 @@ impl KvStatus {
         let trust = if let [only] = ranks { *only } else { Trust::Approximate };
         self.trust.store(encode(trust), Ordering::Release);
     }
-}
-
-/// Adds to a counter.
-pub(super) fn count(counter: &AtomicU64, by: u64) {
-    counter.fetch_add(by, Ordering::Relaxed);
 }
 
 /// In the order of their codes.

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kv_index::Applied;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::counts::KvCount;
 use super::frame::{Frame, Told};
 use super::progress::Progress;
 use super::replay::{Held, Replay, ReplayError};
 use super::sources::{self, Target};
-use super::status::{KvStatus, Verdict, count};
+use super::status::{KvStatus, Verdict};
 use super::stream::{Lane, Stream, StreamError};
 use super::trust::{Fate, Input, Machine, Orders, Trust};
 use super::{KvEventsSettings, KvHolder, KvSink};
@@ -75,7 +77,7 @@ pub(super) async fn run(rank: Rank, target: Target, mut lane: Option<Lane>) {
         match task.open(lane.as_mut()).await {
             Ok(stream) => {
                 wait = FIRST_WAIT;
-                count(&task.rank.status.counts.connects, 1);
+                task.rank.status.counts.add(KvCount::Connects, 1);
                 let ended = task.listen(stream).await;
                 task.log("the stream of KV events ended", &ended);
                 task.replay = None;
@@ -133,7 +135,7 @@ impl Task {
                     self.touch();
                     self.live(frame);
                 }
-                Heard::Live(Ok(None)) => count(&self.rank.status.counts.undecodable, 1),
+                Heard::Live(Ok(None)) => self.rank.status.counts.add(KvCount::Undecodable, 1),
                 Heard::Live(Err(error)) => return error,
                 Heard::Told(told) => {
                     if self.told(told) {
@@ -156,7 +158,7 @@ impl Task {
     fn live(&mut self, frame: Frame) {
         let orders = self.machine.step(Input::Live(frame.arrival()));
         if orders.replay_from.is_some() || orders.drop_blocks {
-            count(&self.rank.status.counts.gaps, 1);
+            self.rank.status.counts.add(KvCount::Gaps, 1);
         }
         self.obey(orders, Some(frame));
     }
@@ -179,7 +181,7 @@ impl Task {
             }
             Err(error) => {
                 self.log("no replay of KV events", &error);
-                count(&self.rank.status.counts.failed_replays, 1);
+                self.rank.status.counts.add(KvCount::FailedReplays, 1);
                 self.replay = None;
                 let orders = self.machine.step(Input::ReplayFailed);
                 self.obey(orders, None);
@@ -230,25 +232,25 @@ impl Task {
     fn obey(&mut self, orders: Orders, frame: Option<Frame>) {
         let counts = &self.rank.status.counts;
         if orders.drop_blocks {
-            count(&counts.resets, 1);
+            counts.add(KvCount::Resets, 1);
             self.rank.sink.clear(self.holder());
         }
         if let Some(frame) = frame {
             if frame.batch.is_err() && orders.batch != Fate::Hold {
-                count(&counts.undecodable, 1);
+                counts.add(KvCount::Undecodable, 1);
             }
             match orders.batch {
                 Fate::Apply => self.apply(&frame),
-                Fate::Ignore => count(&counts.duplicates, 1),
+                Fate::Ignore => counts.add(KvCount::Duplicates, 1),
                 Fate::Hold => {
                     if !self.held.push(frame, self.rank.settings.queue) {
-                        count(&counts.dropped, 1);
+                        counts.add(KvCount::Dropped, 1);
                     }
                 }
             }
         }
         if let (Some(from), Some(publisher)) = (orders.replay_from, self.target.replay) {
-            count(&self.rank.status.counts.replays, 1);
+            self.rank.status.counts.add(KvCount::Replays, 1);
             self.checking = false;
             let patience = self.rank.settings.timeout.get();
             self.replay = Some(Replay::start(from, publisher, patience));
@@ -259,13 +261,15 @@ impl Task {
     fn apply(&mut self, frame: &Frame) {
         let Ok(batch) = &frame.batch else { return };
         let holder = self.holder();
+        let mut blocks = Applied::default();
         for event in &batch.events {
-            self.rank.sink.apply(holder, event);
+            blocks += self.rank.sink.apply(holder, event);
         }
         let status = &self.rank.status;
-        count(&status.counts.batches, 1);
-        count(&status.counts.events, batch.events.len() as u64);
-        count(&status.counts.skipped, u64::from(batch.skipped.events + batch.skipped.fields));
+        status.applied(blocks);
+        status.counts.add(KvCount::Batches, 1);
+        status.counts.add(KvCount::Events, batch.events.len() as u64);
+        status.counts.add(KvCount::Skipped, u64::from(batch.skipped.events + batch.skipped.fields));
         status.heard(frame.seq);
     }
 

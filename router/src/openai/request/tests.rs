@@ -55,10 +55,11 @@ fn prompts_of_every_api_are_found() {
     assert_eq!(ids(r#"{"prompt":[[4,5],[6]]}"#), [4, 5]);
     assert!(matches!(
         prompt_of(Api::Completions, r#"{"prompt":"a"}"#),
-        Prompt::Text { add_special_tokens: true }
+        Prompt::Text { add_special_tokens: true, .. }
     ));
     for (api, body, want) in [
-        (Api::Completions, r#"{"prompt":"a\nb"}"#, "a\nb"),
+        (Api::Completions, r#"{"prompt":"a\nb"}"#, r"a\nb"),
+        (Api::Completions, r#"{"prompt":"a\u000Ab"}"#, r"a\nb"),
         (Api::Completions, r#"{"prompt":[1,2],"n":3}"#, ""),
         (Api::Completions, r#"{"prompt":["x","y"]}"#, "x\0y"),
         (Api::Tokenize, r#"{"prompt":"x","messages":[{"content":"y"}]}"#, "content\0y"),

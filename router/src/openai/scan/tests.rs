@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::openai::text::meaning;
+use crate::openai::text::{Text, meaning};
 
 /// The whole text as one value.
 fn scan(text: &str) -> Result<&str, BadJson> {
@@ -62,5 +62,19 @@ proptest! {
         let ours = meaning(&json).ok();
         let theirs = serde_json::from_str::<String>(&json).ok();
         prop_assert_eq!(ours.as_deref(), theirs.as_deref());
+    }
+
+    #[test]
+    fn a_text_is_spelled_as_serde_json_spells_it_however_it_came(
+        parts in prop::collection::vec(prop::sample::select(vec![
+            "a", "é", "😀", "\\n", "\\\"", "\\\\", "\\/", "\\b", "\\f", "\\r", "\\t", "\\u0000",
+            "\\u00e9", "\\u000A", "\\u001F", "\\u005c", "\\u0022", "\\u007f", "\\ud83d\\ude00",
+        ]), 0..10),
+    ) {
+        let json = format!("\"{}\"", parts.concat());
+        let mut ours = String::new();
+        Scanner::new(&json).value(&mut Text(&mut ours)).unwrap();
+        let theirs = serde_json::to_string(&serde_json::from_str::<String>(&json).unwrap()).unwrap();
+        prop_assert_eq!(ours.strip_suffix('\0'), Some(&theirs[1..theirs.len() - 1]));
     }
 }

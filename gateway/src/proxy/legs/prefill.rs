@@ -1,0 +1,130 @@
+//! The prefill leg: one token of a whole answer, of which two things count.
+
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use router::Placement;
+use router::openai::{prefill_leg, with};
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use super::Legs;
+use crate::proxy::lease::Lease;
+use crate::proxy::upstream::{Answer, Call, Connection, Failure, blame, with_length};
+
+/// A prefill that is done.
+pub(in crate::proxy) struct Prefilled {
+    /// The answer.
+    pub(in crate::proxy) body: Bytes,
+    /// Prompt tokens that were in the pod's cache, by its own count.
+    pub(in crate::proxy) cached_tokens: Option<u32>,
+    /// From sending it to its answer, in milliseconds.
+    pub(in crate::proxy) took_ms: f64,
+    /// The last instant at which the answer had not come.
+    pub(in crate::proxy) absent_at: tokio::time::Instant,
+}
+
+/// The answer's counts, in the shapes of chat, responses and messages.
+#[derive(Deserialize)]
+struct Counts {
+    usage: Option<Usage>,
+}
+
+#[derive(Deserialize)]
+struct Usage {
+    #[serde(alias = "input_tokens")]
+    prompt_tokens: Option<u32>,
+    #[serde(alias = "input_tokens_details")]
+    prompt_tokens_details: Option<Details>,
+    cache_read_input_tokens: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct Details {
+    cached_tokens: Option<u32>,
+}
+
+/// An answer of one token names the prompt's blocks, some bytes each: a million tokens' take half of
+/// this.
+const MAX_ANSWER: usize = 4 << 20;
+
+// === impl Legs ===
+
+impl Legs<'_> {
+    /// Sends the prefill leg and reads its whole answer. The pod's place is free afterwards.
+    pub(super) async fn prefill(&self, from: &mut Placement) -> Result<Prefilled, Failure> {
+        let limit = self.gateway.config.split.prefill_timeout.get();
+        let prefilled = timeout(limit, self.ask_for_prefill(from)).await;
+        prefilled.unwrap_or(Err(Failure::PREFILL_TOO_LATE))
+    }
+
+    async fn ask_for_prefill(&self, from: &mut Placement) -> Result<Prefilled, Failure> {
+        let (gateway, request) = (self.gateway, self.request);
+        let more = self.connector.prefill(&self.handoff);
+        let api = request.query.api.filter(|_| self.connector.caps_prefill());
+        let body = match api {
+            Some(api) => prefill_leg(api, &request.body, &more),
+            None => with(&request.body, &more),
+        };
+        let body = body.map_err(|_was_read_before| Failure::MALFORMED)?;
+        let mut head = with_length(&request.head, body.len());
+        if let Some(rank) = self.rank
+            && head.insert_header("x-data-parallel-rank", rank).is_err()
+        {
+            tracing::error!("a number was refused by the head that it was written to");
+        }
+        let pod = &from.endpoint.pod;
+        let look_every = Some(Lease::look_every(gateway.config.split.lease.get()));
+        let call = Call { look_every, ..gateway.call(pod, &head, &body) };
+        let sent_at = Instant::now();
+        let answer = Answer::of(&call, gateway.config.deadlines.first_byte.get()).await?;
+        if let Some(failure) = answer.complaint_of_leg() {
+            return Err(failure);
+        }
+        let status = answer.head.status;
+        if !status.is_success() {
+            return Err(Failure::TURNED_DOWN);
+        }
+        let (now, absent_at) = (Instant::now(), answer.absent_at);
+        from.answered(status.as_u16(), now);
+        from.first_token(now);
+        let Answer { first, mut connection, .. } = answer;
+        let body = whole(&mut connection, first).await?;
+        let idle = gateway.config.deadlines.upstream_idle.get();
+        connection.release(&gateway.connector, idle).await;
+        blame(gateway.router.pool(), from.endpoint.slot, None);
+        let usage = serde_json::from_slice::<Counts>(&body).ok().and_then(|counts| counts.usage);
+        let usage = usage.map_or((None, None), Usage::counts);
+        from.usage(usage.0, usage.1);
+        let took_ms = now.saturating_duration_since(sent_at).as_secs_f64() * 1e3;
+        Ok(Prefilled { body, cached_tokens: usage.1, took_ms, absent_at })
+    }
+}
+
+// === impl Usage ===
+
+impl Usage {
+    /// Tokens of the prompt, and those of them that were cached.
+    fn counts(self) -> (Option<u32>, Option<u32>) {
+        let details = self.prompt_tokens_details.and_then(|details| details.cached_tokens);
+        (self.prompt_tokens, details.or(self.cache_read_input_tokens))
+    }
+}
+
+/// The rest of an answer.
+pub(super) async fn whole(
+    connection: &mut Connection,
+    first: Option<Bytes>,
+) -> Result<Bytes, Failure> {
+    let mut body = BytesMut::from(first.as_deref().unwrap_or_default());
+    if first.is_none() {
+        return Ok(body.freeze());
+    }
+    while let Some(bytes) = connection.read().await? {
+        if body.len() + bytes.len() > MAX_ANSWER {
+            return Err(Failure::MALFORMED);
+        }
+        body.extend_from_slice(&bytes);
+    }
+    Ok(body.freeze())
+}

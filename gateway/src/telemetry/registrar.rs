@@ -1,0 +1,62 @@
+//! How a family is made and registered.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Error, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry,
+};
+
+/// Makes families and registers them.
+pub(super) struct Registrar<'a>(pub(super) &'a Registry);
+
+// === impl Registrar ===
+
+impl Registrar<'_> {
+    pub(super) fn register<C: Collector + Clone + 'static>(&self, family: C) -> Result<C, Error> {
+        self.0.register(Box::new(family.clone()))?;
+        Ok(family)
+    }
+
+    pub(super) fn counter(&self, name: &str, help: &str) -> Result<IntCounter, Error> {
+        self.register(IntCounter::new(name, help)?)
+    }
+
+    pub(super) fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, Error> {
+        self.register(IntGauge::new(name, help)?)
+    }
+
+    pub(super) fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntGaugeVec, Error> {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    pub(super) fn float_gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<GaugeVec, Error> {
+        self.register(GaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    pub(super) fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, Error> {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    pub(super) fn histograms(
+        &self,
+        opts: HistogramOpts,
+        labels: &[&str],
+    ) -> Result<HistogramVec, Error> {
+        self.register(HistogramVec::new(opts, labels)?)
+    }
+}

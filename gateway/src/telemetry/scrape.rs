@@ -1,0 +1,38 @@
+//! What Prometheus gets: the families that count as things happen, and those that are read from what
+//! the router knows at this moment.
+
+use prometheus::proto::MetricFamily;
+use prometheus::{Error, Registry};
+use tokio::time::Instant;
+
+use super::reading::Reading;
+use super::registrar::Registrar;
+use super::{kv_metrics, router_metrics};
+
+/// All families in the order of their names: `counted`, and what `reading` says at `now`.
+///
+/// What is read goes through a registry that is thrown away: there is no second account to keep, two
+/// scrapes at once do not see each other half filled, and a pod that has gone is gone from the next.
+///
+/// # Errors
+/// None in practice: the names are fixed, well formed and different.
+pub fn scrape(
+    counted: &Registry,
+    reading: &Reading,
+    now: Instant,
+) -> Result<Vec<MetricFamily>, Error> {
+    let read = Registry::new();
+    let of = Registrar(&read);
+    router_metrics::register(&of, reading, now)?;
+    kv_metrics::register(&of, reading)?;
+    let mut families = counted.gather();
+    families.extend(read.gather());
+    families.sort_by(|a, b| a.name().cmp(b.name()));
+    Ok(families)
+}
+
+/// A count as a gauge's value.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+pub(super) fn as_f64(count: impl TryInto<u64>) -> f64 {
+    count.try_into().map_or(f64::INFINITY, |count: u64| count as f64)
+}

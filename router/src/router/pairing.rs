@@ -1,0 +1,114 @@
+//! One pod or two: the step that looks at all of them and says which places are taken.
+
+use std::time::Instant;
+
+use crate::bookings::{Claim, Desk};
+use crate::decide::{self, View};
+use crate::policy::{self, Ask, Candidate, PolicyName};
+use crate::pool::Role;
+use crate::split::{self, Pair, Split, Verdict};
+
+use super::Router;
+
+/// What is to be placed, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    pub(super) settings: &'a policy::Settings,
+    pub(super) view: &'a View<'a>,
+    /// Why it must not be split, if that is known before.
+    pub(super) whole: Option<&'static str>,
+}
+
+/// A row for every pod that may answer, and for every pod that may prefill.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    pub(super) answering: Vec<Candidate>,
+    pub(super) prefilling: Vec<Candidate>,
+}
+
+/// The rows that were chosen.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    /// Of [`Tables::answering`].
+    pub(super) row: usize,
+    /// Of [`Tables::prefilling`].
+    pub(super) prefill: Option<usize>,
+    /// What is told of it; none where no pod only prefills.
+    pub(super) split: Option<Split>,
+}
+
+// === impl Router ===
+
+impl Router {
+    /// Chooses the pods. Nothing else is booked meanwhile.
+    pub(super) fn choose(
+        &self,
+        wanted: &Wanted<'_>,
+        now: Instant,
+        desk: &mut Desk,
+        tables: &mut Tables,
+    ) -> Option<(Chosen, Claim, Option<Claim>)> {
+        let Wanted { settings, view, .. } = *wanted;
+        let has_session = view.query.session.is_some();
+        let ask = Ask { has_session, ticket: desk.ticket(), dice: rand::random() };
+        let answering = &mut tables.answering;
+        let alone = decide::decide(settings, view, ask, |slot| desk.admit(slot), answering)?;
+        let mut chosen = Chosen { row: alone, prefill: None, split: None };
+        if view.snapshot.endpoints.iter().any(|endpoint| endpoint.pod.role == Role::Prefill) {
+            let split = self.weigh(wanted, (now, ask, alone), desk, tables);
+            chosen = split
+                .unwrap_or_else(|verdict| Chosen { split: Some(Split::whole(verdict)), ..chosen });
+        }
+        let row = &tables.answering[chosen.row];
+        let Some(from) = chosen.prefill else {
+            let cold_tokens = row.cold_tokens;
+            let claim = Claim { slot: row.slot, cold_tokens, new_tokens: cold_tokens };
+            return Some((chosen, claim, None));
+        };
+        let from = &tables.prefilling[from];
+        let cold_tokens = from.cold_tokens;
+        let prefill = Claim { slot: from.slot, cold_tokens, new_tokens: cold_tokens };
+        let answer = Claim { slot: row.slot, cold_tokens: 0, new_tokens: row.cold_tokens };
+        Some((chosen, answer, Some(prefill)))
+    }
+
+    /// Weighs pairs of pods; the reason in a word where there is nothing to weigh.
+    fn weigh(
+        &self,
+        wanted: &Wanted<'_>,
+        (now, ask, alone): (Instant, Ask, usize),
+        desk: &mut Desk,
+        tables: &mut Tables,
+    ) -> Result<Chosen, &'static str> {
+        let Wanted { settings, view, whole } = *wanted;
+        if let Some(why) = whole {
+            return Err(why);
+        }
+        if self.split.connector.connector().is_none() {
+            return Err("off");
+        }
+        if view.query.indivisible.is_some() {
+            return Err("indivisible");
+        }
+        let Tables { answering, prefilling } = tables;
+        decide::decide_prefill(settings, view, ask, |slot| desk.admit(slot), prefilling)
+            .ok_or("no-prefill-pod")?;
+        let role = |row: &Candidate| view.snapshot.endpoints[row.position].pod.role;
+        let has_costs = settings.policy == PolicyName::Warm;
+        let (rate, alone) = (self.transfers.lock().rate(now), (alone, has_costs));
+        let addr = |row: &Candidate| view.snapshot.endpoints[row.position].pod.addr;
+        match split::weigh(&self.split, rate, (answering, role), alone, prefilling) {
+            Verdict::Split(Pair { decode, prefill, terms }) => {
+                let prefill_addr = Some(addr(&prefilling[prefill]));
+                let verdict = Split::SPLIT;
+                let split = Split { verdict, prefill: prefill_addr, terms: Some(terms) };
+                Ok(Chosen { row: decode, prefill: Some(prefill), split: Some(split) })
+            }
+            Verdict::NoGain(Pair { terms, .. }) => {
+                let split = Split { terms: Some(terms), ..Split::whole("no-gain") };
+                Ok(Chosen { row: alone.0, prefill: None, split: Some(split) })
+            }
+            Verdict::Short => Err("short"),
+        }
+    }
+}
