@@ -7,7 +7,7 @@ ONLY ?=
 NS ?= llm-d
 OVERLAY ?= .
 
-.PHONY: help demo test test-real test-kube bench check fmt clippy doc deny deploy undeploy
+.PHONY: help demo test test-real test-kube bench check fmt clippy doc deny deploy undeploy doctor
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -24,10 +24,16 @@ test-real: ## Real vLLM on CPU, real clients, real load tools, KV events through
 test-kube: ## A real etcd and kube-apiserver: every manifest, pods in and out, every outage: 10 min (ONLY=...)
 	manifests/tests/run.sh $(ONLY)
 
+doctor: ## What keeps the pods of NS from being used well (kubectl's cluster; needs `hearth`)
+	hearth doctor --kubernetes-enabled=true --kubernetes-namespace $(NS)
+
 deploy: ## kubectl apply the manifests (OVERLAY=overlays/NAME: one of those)
 	kubectl apply --server-side -k manifests/$(OVERLAY)
 
-undeploy: ## kubectl delete them, and whatever else bears our label in NS; says what is left
+undoctor: ## What keeps the pods of NS from being used well (kubectl's cluster; needs `hearth`)
+	hearth doctor --kubernetes-enabled=true --kubernetes-namespace $(NS)
+
+deploy: ## kubectl delete them, and whatever else bears our label in NS; says what is left
 	kubectl delete --ignore-not-found -k manifests/$(OVERLAY)
 	manifests/undeploy.sh $(NS)
 

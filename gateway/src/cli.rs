@@ -32,6 +32,8 @@ pub enum Command {
         /// Which pods: as `serve` would find them.
         settings: Settings,
     },
+    /// Make a configuration of an Endpoint Picker's.
+    ImportEpp(Vec<PathBuf>),
     /// Say whether `serve` would start with this file.
     CheckConfig(PathBuf),
     /// Print the reference of all settings.
@@ -103,6 +105,10 @@ where
             settings.flags.extend(urls.iter().map(|url| Setting { key, text: (*url).clone() }));
             Command::Doctor { json: matches.get_flag("json"), settings }
         }
+        "import-epp" => {
+            let files = matches.get_many::<PathBuf>("file").into_iter().flatten();
+            Command::ImportEpp(files.cloned().collect())
+        }
         "check-config" => {
             let file = matches.get_one::<PathBuf>("file");
             Command::CheckConfig(file.expect("clap insists on the file").clone())
@@ -144,7 +150,15 @@ fn program() -> Clap {
         .subcommand(with_settings(serve));
     #[cfg(feature = "demo")]
     let program = program.subcommand(with_settings(demo()));
-    program.subcommand(with_settings(doctor())).subcommand(check).subcommand(print)
+    let program = program.subcommand(with_settings(doctor())).subcommand(import_epp());
+    program.subcommand(check).subcommand(print)
+}
+
+fn import_epp() -> Clap {
+    let files = Arg::new("file").value_name("FILE").required(true).num_args(1..);
+    Clap::new("import-epp")
+        .about("Print a configuration made from EndpointPickerConfigs, and what does not map")
+        .arg(files.value_parser(value_parser!(PathBuf)))
 }
 
 fn doctor() -> Clap {

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use router::pool::{self, Role};
+use router::pool::{self, Hooks, Role};
 use serde::Serialize;
 
 use crate::config::Config;

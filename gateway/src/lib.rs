@@ -9,6 +9,7 @@ pub mod config;
 pub mod demo;
 pub mod doctor;
 pub mod drain;
+pub mod import_epp;
 mod listener;
 mod porch;
 mod proxy;

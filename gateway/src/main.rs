@@ -11,6 +11,7 @@ use gateway::check_config::check_config;
 use gateway::cli::{self, Command};
 use gateway::config::{Config, Loaded, environment, write_reference};
 use gateway::drain::{self, Signal};
+use gateway::import_epp::Import;
 use gateway::telemetry;
 use router::story::story;
 
@@ -63,6 +64,16 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 }
             }
         }
+        Command::ImportEpp(files) => {
+            let mut import = Import::default();
+            for file in &files {
+                let name = file.display().to_string();
+                let text = std::fs::read_to_string(file).context(name.clone())?;
+                import.read(&name, &text)?;
+            }
+            std::io::stdout().write_all(import.to_yaml().as_bytes()).context("writing")?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::CheckConfig(file) => {
             let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
             let code = check_config(&file, environment(), &mut out, &mut err)?;
@@ -98,15 +109,6 @@ fn demo(once: bool, loaded: Loaded) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The process's signals; to be heard from before the start on.
-fn handlers() -> anyhow::Result<(
-    impl Stream<Item = Signal> + Unpin + Send,
-    impl Stream<Item = ()> + Unpin + Send,
-)> {
-    let what = "no signal handler";
-    Ok((drain::signals().context(what)?, drain::hangups().context(what)?))
-}
-
 fn doctor(json: bool, config: &Config) -> anyhow::Result<ExitCode> {
     let diagnosis = runtime(config)?.block_on(gateway::doctor::diagnose(config))?;
     let mut out = std::io::stdout();
@@ -114,6 +116,15 @@ fn doctor(json: bool, config: &Config) -> anyhow::Result<ExitCode> {
         if json { diagnosis.write_json(&mut out) } else { diagnosis.write_text(&mut out) };
     written.context("writing the report")?;
     Ok(if diagnosis.is_healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The process's signals; to be heard from before the start on.
+fn handlers() -> anyhow::Result<(
+    impl Stream<Item = Signal> + Unpin + Send,
+    impl Stream<Item = ()> + Unpin + Send,
+)> {
+    let what = "no signal handler";
+    Ok((drain::signals().context(what)?, drain::hangups().context(what)?))
 }
 
 fn runtime(config: &Config) -> anyhow::Result<tokio::runtime::Runtime> {

@@ -68,7 +68,7 @@ Hearth looks for pods with the labels of `kubernetes.selector` in namespace {{ .
 
   kubectl -n {{ .Release.Namespace }} get service hearth
   curl http://EXTERNAL-IP/v1/models
-  kubectl -n {{ .Release.Namespace }} exec deploy/hearth -- hearth doctor --config /etc/hearth/hearth.yaml
+  kubectl -n {{ .Release.Namespace }} exec deploy/hearth -- /usr/local/bin/hearth doctor --config /etc/hearth/hearth.yaml
 """
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import checks.manifests
 import checks.chart
+import checks.image
 import checks.install
 import checks.pods
 import checks.inference_pool

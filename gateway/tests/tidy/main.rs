@@ -23,9 +23,10 @@ impl Source {
         self.path.extension().is_some_and(|found| found == extension)
     }
 
-    /// Cargo writes this one.
+    /// Written by Cargo, or by Go, whose modules' names are addresses.
     fn is_lock(&self) -> bool {
-        self.path.file_name().is_some_and(|name| name == "Cargo.lock")
+        let names = ["Cargo.lock", "go.mod", "go.sum"];
+        self.path.file_name().is_some_and(|name| names.iter().any(|&lock| name == lock))
     }
 
     /// `tests/…` of a crate, or the `tests.rs` beside a module.
