@@ -70,7 +70,8 @@ const AT_ONCE: usize = 16;
 /// See [`DoctorError`]; a pod that cannot be reached is a finding.
 pub async fn diagnose(config: &Config) -> Result<Diagnosis, DoctorError> {
     router::tls::install_provider();
-    let (pool, guard) = pool::start(config.pool.clone(), config.discovery())?;
+    let (pool, guard) =
+        pool::start(config.pool.clone(), config.discovery(), pool::Hooks::default())?;
     let listed = pool.wait_for(|now| now.synced_at.is_some() || now.discovery_error.is_some());
     let listed = tokio::time::timeout(LIST_TIMEOUT, listed).await;
     let snapshot = pool.snapshot();
