@@ -34,7 +34,8 @@ pub use keys::{CONFIG_ENV, Key, Kind, keys};
 pub use load::{Loaded, Origin, Setting, environment, load_over};
 pub use reference::write_reference;
 pub use sections::{
-    Cors, Deadlines, Drain, Forwarded, KvIndex, Limits, Log, LogFormat, Retry, Tls, Tokenizing,
+    Cors, Deadlines, Drain, Forwarded, KvIndex, Limits, Log, LogFormat, Retry, Survive, Tls,
+    Tokenizing,
 };
 
 /// Everything that can be set.
@@ -78,6 +79,8 @@ pub struct Config {
     pub limits: Limits,
     /// Trying another pod before the first byte of an answer.
     pub retry: Retry,
+    /// What happens to an answer whose pod fails.
+    pub survive: Survive,
     /// What happens between SIGTERM and the end.
     pub drain: Drain,
     /// Answering browsers on other origins.
@@ -109,6 +112,7 @@ impl Default for Config {
             deadlines: Deadlines::default(),
             limits: Limits::default(),
             retry: Retry::default(),
+            survive: Survive::default(),
             drain: Drain::default(),
             cors: Cors::default(),
             forwarded: Forwarded::default(),
@@ -146,11 +150,7 @@ impl Config {
     /// Where pods are looked for.
     #[must_use]
     pub fn discovery(&self) -> DiscoverySettings {
-        DiscoverySettings {
-            endpoints: self.endpoints.clone(),
-            kubernetes: self.kubernetes.clone(),
-            ..DiscoverySettings::default()
-        }
+        DiscoverySettings { endpoints: self.endpoints.clone(), kubernetes: self.kubernetes.clone() }
     }
 
     /// The settings as JSON, in the shape of the file.

@@ -153,7 +153,8 @@ impl Import {
             ("requestHandler", "OpenAI's and Anthropic's APIs are read always"),
         ] {
             if !config[key].is_null() {
-                self.notes.push(format!("{}: {key}: not mapped: {why}", place.at(key, key)));
+                let at = place.at(&format!("{key}:"), KIND);
+                self.notes.push(format!("{at}: {key}: not mapped: {why}"));
             }
         }
     }

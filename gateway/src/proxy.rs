@@ -2,6 +2,7 @@
 
 mod answer;
 mod body;
+mod commit;
 mod ctx;
 pub(crate) mod decision;
 mod headers;
@@ -15,6 +16,7 @@ mod relay;
 mod respond;
 pub(crate) mod route;
 mod spare;
+mod survive;
 mod upstream;
 mod usage;
 

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use tokio::runtime::Builder;
 
-use crate::jobs::{Out, bench, cache_hit, documents, stickiness};
+use crate::jobs::{Out, bench, cache_hit, documents, restart, stickiness};
 use crate::{saturate, simulator, upstream};
 
 /// Simulated vLLM pods, and jobs that measure a gateway.
@@ -29,6 +29,8 @@ pub enum Command {
     Bench(Box<bench::Options>),
     /// Sessions A, B, A: does A return to its pod?
     Stickiness(Box<stickiness::Options>),
+    /// Pods restarted one by one under load: what did clients see?
+    Restart(Box<restart::Options>),
     /// The cheapest pods there can be, for the bench beside other proxies.
     #[command(hide = true)]
     Upstream(upstream::Args),
@@ -65,6 +67,7 @@ impl Command {
             Self::Documents(options) => documents::run(&options, out).await?.shortfalls,
             Self::Bench(options) => bench::run(&options, out).await?.shortfalls,
             Self::Stickiness(options) => stickiness::run(&options, out).await?.shortfalls,
+            Self::Restart(options) => restart::run(&options, out).await?.shortfalls,
             Self::Upstream(args) => {
                 upstream::run(&args, out).await?;
                 Vec::new()

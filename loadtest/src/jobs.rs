@@ -9,6 +9,7 @@ pub mod cache_hit;
 pub mod documents;
 #[cfg(test)]
 mod fake;
+pub mod restart;
 pub mod stickiness;
 mod target;
 

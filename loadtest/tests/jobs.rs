@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderValue, Request, Response};
+use axum::http::{HeaderValue, Request, Response, StatusCode};
 use loadtest::client::Counters;
-use loadtest::jobs::{TargetOptions, cache_hit, documents};
+use loadtest::jobs::{TargetOptions, cache_hit, documents, restart};
 use loadtest::simulator::{Config, EngineConfig, Fleet, Simulator};
 
 /// Which of three pods gets the n-th generation request with this body.
@@ -93,8 +93,12 @@ async fn relay(State(state): State<Arc<RelayState>>, request: Request<Body>) -> 
         .header("content-type", "application/json")
         .body(body)
         .send()
-        .await
-        .expect("the pod answers");
+        .await;
+    let Ok(answer) = answer else {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::BAD_GATEWAY;
+        return response;
+    };
     let mut response = Response::new(Body::empty());
     *response.status_mut() = answer.status();
     for name in ["content-type", "server"] {
@@ -191,4 +195,26 @@ async fn the_documents_tell_round_robin_from_a_router_that_knows_them() {
         (spread.tokens.hit_rate_percent(), by_document.tokens.hit_rate_percent());
     assert!(spread < 60.0, "round-robin: {spread} %");
     assert!(by_document > spread + 20.0, "by document: {by_document} %");
+}
+
+#[tokio::test]
+async fn a_restart_says_what_clients_saw_and_fails_if_they_saw_anything() {
+    // The relay retries nothing: some requests meet a pod that is away.
+    let cluster = Cluster::start(ROUND_ROBIN, EngineConfig::default()).await;
+    let options = restart::Options {
+        target: cluster.target(),
+        pod_urls: cluster.pod_urls(),
+        away_ms: 50,
+        concurrency: 4,
+        requests_away: 20,
+        max_tokens: 8,
+        ..restart::Options::default()
+    };
+    let mut out = Vec::new();
+    let outcome = restart::run(&options, &mut out).await.expect("the pods come back");
+    let out = String::from_utf8(out).expect("text");
+    assert_eq!(out.matches("served again").count(), 3, "{out}");
+    let toll = outcome.toll;
+    assert!(toll.failed > 0 && toll.ok > 0 && toll.wrong_bytes == 0, "{out}");
+    assert_eq!(outcome.shortfalls.len(), 1, "{out}");
 }

@@ -19,7 +19,7 @@ pub use self::kube::KubernetesSettings;
 use crate::pool::{Event, Pod};
 
 /// Where pods come from. Both sources may be used at once.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DiscoverySettings {
     /// Pods by address, for machines without Kubernetes.
@@ -71,12 +71,6 @@ struct PoolEnded;
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 
 // === impl DiscoverySettings ===
-
-impl Default for DiscoverySettings {
-    fn default() -> Self {
-        Self { endpoints: Vec::new(), kubernetes: KubernetesSettings::default() }
-    }
-}
 
 impl DiscoverySettings {
     pub(crate) fn sources(&self) -> Vec<Source> {

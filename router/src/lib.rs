@@ -5,6 +5,7 @@
 pub mod belief;
 pub mod bookings;
 pub mod connector;
+pub mod continuation;
 mod conversations;
 pub mod decide;
 pub mod discovery;

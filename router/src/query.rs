@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kv_index::{BlockHash, ChainHasher, Milestones};
 
+use crate::continuation::Ask;
 use crate::conversations::{Conversations, End, Home};
 use crate::openai::Api;
 use crate::session::SessionKey;
@@ -24,6 +25,8 @@ pub struct Query {
     pub guarded: Vec<Range<usize>>,
     /// Why one pod has to compute it alone, in a word; none: prefill and decode may be split.
     pub indivisible: Option<&'static str>,
+    /// What its stream shows, if it asks for one.
+    pub stream: Option<Ask>,
     /// The pod that was sent the prompt which this one repeats or continues.
     pub home: Option<Home>,
     /// The prompt.
@@ -65,6 +68,7 @@ impl Query {
             session: None,
             guarded: Vec::new(),
             indivisible: Some("unread"),
+            stream: None,
             home: None,
             prompt,
         }

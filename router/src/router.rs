@@ -1,5 +1,6 @@
 //! Reads a request, looks up who holds its prompt, chooses a pod and books it.
 
+mod follow;
 mod names;
 mod pairing;
 mod placement;
@@ -166,8 +167,8 @@ impl Router {
         let (prompt, home) = self.blocks(&snapshot, &model, &fields);
         let api = Some(api);
         let (request_id, model, indivisible) = (String::new(), Some(model), fields.indivisible);
-        let guarded = fields.guarded;
-        Ok(Query { request_id, api, model, session, guarded, indivisible, home, prompt })
+        let (guarded, stream) = (fields.guarded, fields.stream);
+        Ok(Query { request_id, api, model, session, guarded, indivisible, stream, home, prompt })
     }
 
     /// Chooses a pod that is not among `tried`, and another that prefills for it if that is worth

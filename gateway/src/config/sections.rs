@@ -79,6 +79,20 @@ pub struct Retry {
     pub floor_per_s: u32,
 }
 
+/// What happens to an answer whose pod fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Survive {
+    /// Streams of chats and completions whose pod fails go on at another pod. For that, pods are asked
+    /// for token ids (`return_token_ids`), which clients that did not ask do not see.
+    pub migrate: bool,
+    /// How often one stream may go on at another pod.
+    pub moves: u32,
+    /// A plain answer up to this size is held until it is whole, so that it can be asked of another
+    /// pod; of a stream, what comes before the first token. Longer ones go out as they come.
+    pub hold: ByteSize,
+}
+
 /// What happens between SIGTERM and the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -256,6 +270,14 @@ impl Limits {
 impl Default for Retry {
     fn default() -> Self {
         Self { attempts: 3, budget: 0.2, floor_per_s: 10 }
+    }
+}
+
+// === impl Survive ===
+
+impl Default for Survive {
+    fn default() -> Self {
+        Self { migrate: true, moves: 4, hold: ByteSize::from_kib(256) }
     }
 }
 

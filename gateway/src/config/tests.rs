@@ -203,6 +203,18 @@ fn settings_that_do_not_go_together_are_all_named() {
 }
 
 #[test]
+fn pods_that_only_prefill_need_a_connector_and_someone_to_answer() {
+    let problems =
+        |roles: &str, split: &str| problems(&format!("endpoints: [{roles}]\nsplit: {{{split}}}"));
+    let pair = "{url: 'http://a:1', role: prefill}, {url: 'http://b:1', role: decode}";
+    assert_eq!(problems(pair, "connector: off"), ["split.connector"]);
+    assert_eq!(problems("{url: 'http://a:1', role: prefill}", ""), ["endpoints"]);
+    assert_eq!(problems("'http://a:1'", "port: 0, lease: 100ms"), ["split.port", "split.lease"]);
+    assert_eq!(problems(pair, "stall: -1"), ["split.stall"]);
+    assert_eq!(problems(pair, "transfer_timeout: 0s"), ["split.transfer_timeout"]);
+}
+
+#[test]
 fn kv_events_are_dialled_or_bound_never_half() {
     let problems = |text: &str| problems(&format!("{PODS}kv_events: {text}"));
     assert_eq!(problems("{mode: bind}"), ["kv_events.bind"]);

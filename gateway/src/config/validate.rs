@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use router::connector::ConnectorName;
-use router::discovery::{KubernetesSettings, StaticEndpoint};
+use router::discovery::KubernetesSettings;
+use router::discovery::StaticEndpoint;
 use router::feed::kv_events::Mode;
 use router::pool::Role;
 use tracing_subscriber::EnvFilter;
@@ -192,6 +193,8 @@ impl Config {
         check(self.retry.attempts > 0, "retry.attempts", "zero: no pod would be tried");
         let share = (0.0..=1.0).contains(&self.retry.budget);
         check(share, "retry.budget", "not a share between 0 and 1");
+        let holds = !self.survive.hold.is_empty();
+        check(holds, "survive.hold", "zero: no answer would be held");
         let access = !self.log.access || self.log.access_queue > 0;
         check(access, "log.access_queue", "zero: every line would be dropped");
         let origins = !self.cors.enabled || !self.cors.allow_origins.is_empty();

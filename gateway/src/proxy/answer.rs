@@ -11,19 +11,84 @@ use http::{StatusCode, Version, header};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use router::Placement;
+use router::continuation::{Stream, Writing};
 use tokio::time::timeout;
 
 use super::Gateway;
 use super::ctx::Ctx;
+use super::legs::Request;
 use super::observe::Observer;
 use super::refuse::{ERROR_EVENT, POD_ERROR, Refuse};
 use super::relay::{End, gone};
-use super::upstream::{Answer, Connection, Failure, blame};
+use super::survive::Onward;
+use super::upstream::{Answer, Connection, Failure};
 use super::usage::Repair;
 use crate::drain::Phase;
 
 /// Chunks that are ready are joined up to this size: one write instead of many.
 const JOIN_BYTES: usize = 64 << 10;
+
+/// What a pod sends.
+struct Source {
+    first: Option<Bytes>,
+    /// None: all of it is in `first`.
+    connection: Option<Connection>,
+}
+
+/// What is done with it on the way.
+struct Passage {
+    stream: Option<Box<Stream>>,
+    observer: Observer,
+    /// Sets what was reused of the prompt, where another pod computed it.
+    repair: Option<Repair>,
+    is_success: bool,
+    /// The pod's part has shown a token.
+    has_token: bool,
+}
+
+// === impl Passage ===
+
+impl Passage {
+    /// What the client gets of a pod's bytes.
+    fn pass(&mut self, bytes: Bytes) -> Bytes {
+        let Some(stream) = &mut self.stream else { return bytes };
+        let mut out = Vec::with_capacity(bytes.len());
+        stream.feed(&bytes, &mut out);
+        Bytes::from(out)
+    }
+
+    fn look(&mut self, bytes: &Bytes, placement: &mut Placement) {
+        let is_first = self.observer.look(bytes);
+        if self.is_success && (is_first || !std::mem::replace(&mut self.has_token, true)) {
+            placement.first_token(Instant::now());
+        }
+    }
+
+    fn repaired(&mut self, bytes: Bytes) -> Bytes {
+        self.repair.as_mut().map_or_else(|| bytes.clone(), |it| it.pass(&bytes))
+    }
+
+    /// What was held back for the repair.
+    fn rest(&mut self) -> Bytes {
+        self.repair.as_mut().map(Repair::finish).unwrap_or_default()
+    }
+
+    fn state(&self) -> Option<Writing> {
+        self.stream.as_ref().map(|stream| stream.state())
+    }
+
+    /// Whether a pod that has closed left the answer without its end.
+    fn is_unfinished(&self) -> bool {
+        self.stream.as_ref().is_some_and(|stream| stream.is_unfinished())
+    }
+
+    fn is_mid_line(&self) -> bool {
+        match &self.stream {
+            Some(stream) if !stream.is_mid_event() => false,
+            _ => self.observer.is_mid_line(),
+        }
+    }
+}
 
 impl Gateway {
     /// Sends the answer on.
@@ -31,8 +96,8 @@ impl Gateway {
         &self,
         session: &mut Session,
         ctx: &mut Ctx,
-        answer: Answer,
-        mut placement: Placement,
+        (answer, mut placement): (Answer, Placement),
+        request: &Request<'_>,
     ) -> Result<End, Refuse> {
         let now = Instant::now();
         ctx.upstream_head = Some(now);
@@ -40,7 +105,7 @@ impl Gateway {
         let is_success = answer.head.status.is_success();
         let is_pod_error = answer.head.status.is_server_error();
         placement.answered(answer.head.status.as_u16(), now);
-        let Answer { head, first, connection, .. } = answer;
+        let Answer { head, first, connection, stream, ended, .. } = answer;
         // Where the next request is here already, the connection ends after this answer, and the
         // head has to say so.
         if gone(session).now_or_never().is_some() {
@@ -52,67 +117,131 @@ impl Gateway {
             connection.close().await;
             return Ok(End::ClientGone);
         }
-        let mut observer = Observer::new(ctx.started, is_stream);
+        let observer = Observer::new(ctx.started, is_stream);
         let reused = ctx.reused_tokens().filter(|_| is_success);
-        let mut repair = reused.map(|tokens| Repair::new(tokens, is_stream));
-        let end = self.stream(session, (first, connection), repair.as_mut(), |bytes| {
-            if observer.look(bytes) && is_success {
-                placement.first_token(Instant::now());
-            }
-        });
-        let end = end.await;
-        observer.finish();
+        let repair = reused.map(|tokens| Repair::new(tokens, is_stream));
+        let mut passage = Passage { stream, observer, repair, is_success, has_token: true };
+        let connection = if ended {
+            connection.release(&self.connector, self.config.deadlines.upstream_idle.get()).await;
+            None
+        } else {
+            Some(connection)
+        };
+        let source = Source { first, connection };
+        let end = self.carry(session, ctx, (source, &mut passage, &mut placement), request).await;
+        passage.observer.finish();
         if is_success {
-            ctx.seen = observer.seen;
+            ctx.seen = passage.observer.seen;
             ctx.seen.cached_tokens = reused.or(ctx.seen.cached_tokens);
-            ctx.tpot_ms = observer.tpot_ms();
+            ctx.tpot_ms = passage.observer.tpot_ms();
         }
-        placement.usage(ctx.seen.prompt_tokens, ctx.seen.cached_tokens);
+        if ctx.moves == 0 {
+            placement.usage(ctx.seen.prompt_tokens, ctx.seen.cached_tokens);
+        }
         match end {
             End::Broken | End::Cut => {
                 let refuse = if matches!(end, End::Cut) { Refuse::Ended } else { Refuse::Cut };
-                if matches!(end, End::Broken) {
-                    blame(self.router.pool(), placement.endpoint.slot, Some(Failure::CUT));
-                    ctx.attempt_failed(placement.endpoint.pod.addr, Failure::CUT.reason);
-                }
-                ctx.error = Some(refuse.reason());
                 session.set_keepalive(None);
+                let pods_own = passage.stream.as_ref().and_then(|stream| stream.error_event());
+                let pods_own = pods_own.filter(|_| matches!(end, End::Broken));
+                ctx.error = Some(pods_own.map_or(refuse.reason(), |_| ERROR_EVENT));
                 if is_stream {
-                    let event = refuse.event(ctx.shape, observer.is_mid_line());
+                    let event = match pods_own {
+                        Some(event) => Bytes::copy_from_slice(event),
+                        None => refuse.event(ctx.shape, passage.is_mid_line()),
+                    };
                     return Ok(self.last_words(session, event).await);
                 }
             }
-            End::Answered if observer.seen.has_error => ctx.error = Some(ERROR_EVENT),
+            End::Answered if passage.observer.seen.has_error => ctx.error = Some(ERROR_EVENT),
             End::Answered if is_pod_error => ctx.error = Some(POD_ERROR),
             End::Answered | End::ClientGone => {}
         }
         Ok(end)
     }
 
-    /// The body, to its end or to the first failure of either side.
+    /// The body, from as many pods as it takes.
+    async fn carry(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        (mut source, passage, placement): (Source, &mut Passage, &mut Placement),
+        request: &Request<'_>,
+    ) -> End {
+        let mut is_first = true;
+        loop {
+            let end = self.stream(session, source, passage, (placement, is_first)).await;
+            if !matches!(end, End::Broken) {
+                return end;
+            }
+            self.blame_for_cut(ctx, placement, passage.stream.as_deref());
+            let Some(stream) = &mut passage.stream else { return end };
+            match self.go_on(session, ctx, (stream, placement), request).await {
+                Onward::Pod(connection, first) => {
+                    source = Source { first, connection: Some(connection) };
+                    (passage.has_token, is_first) = (false, false);
+                }
+                Onward::Over(rest) => {
+                    passage.observer.look(&rest);
+                    return self.last_words(session, rest).await;
+                }
+                Onward::Nobody => return end,
+                Onward::ClientGone => return End::ClientGone,
+                Onward::Cutting => return End::Cut,
+            }
+        }
+    }
+
+    /// One pod's part, to its end or to the first failure of either side. The first bytes of the first
+    /// pod have been looked into already.
     async fn stream(
         &self,
         session: &mut Session,
-        (first, mut connection): (Option<Bytes>, Connection),
-        mut repair: Option<&mut Repair>,
-        mut look: impl FnMut(&Bytes),
+        source: Source,
+        passage: &mut Passage,
+        (placement, mut is_ready): (&mut Placement, bool),
     ) -> End {
+        let Source { first, connection } = source;
+        let Some(mut connection) = connection else {
+            let first = first.unwrap_or_default();
+            passage.look(&first, placement);
+            let whole = [passage.repaired(first), passage.rest()].concat();
+            return self.last_words(session, Bytes::from(whole)).await;
+        };
         // Waited for once, not once for every chunk.
         let mut cutting = pin!(self.drain.reached(Phase::Cutting));
         let mut next = Ok(first);
         loop {
+            let is_done = passage.state() == Some(Writing::Done);
             let (bytes, after) = match next {
+                Ok(Some(bytes)) if is_ready => (bytes, None),
                 Ok(Some(bytes)) => joined(&mut connection, bytes),
+                Ok(None) if passage.is_unfinished() => return End::Broken,
                 Ok(None) => break,
+                Err(_failed) if is_done => {
+                    connection.close().await;
+                    return self.finish(session).await;
+                }
                 Err(_failed) => return End::Broken,
             };
-            look(&bytes);
-            let bytes = repair.as_mut().map_or_else(|| bytes.clone(), |it| it.pass(&bytes));
-            let is_written =
-                bytes.is_empty() || session.write_response_body(Some(bytes), false).await.is_ok();
-            if !is_written {
+            let bytes = if std::mem::take(&mut is_ready) { bytes } else { passage.pass(bytes) };
+            if !bytes.is_empty() {
+                passage.look(&bytes, placement);
+            }
+            let bytes = passage.repaired(bytes);
+            if !bytes.is_empty() {
+                if session.write_response_body(Some(bytes), false).await.is_err() {
+                    connection.close().await;
+                    return End::ClientGone;
+                }
+            }
+            if passage.state() == Some(Writing::Failed) {
                 connection.close().await;
-                return End::ClientGone;
+                return End::Broken;
+            }
+            if passage.stream.as_ref().is_some_and(|stream| stream.is_ended_by_us()) {
+                connection.close().await;
+                return self.finish(session).await;
             }
             next = match after {
                 Some(after) => after,
@@ -131,16 +260,16 @@ impl Gateway {
             };
         }
         connection.release(&self.connector, self.config.deadlines.upstream_idle.get()).await;
-        let rest = repair.map(Repair::finish).filter(|rest| !rest.is_empty());
-        if rest.is_some() && session.write_response_body(rest, false).await.is_err() {
-            return End::ClientGone;
-        }
-        self.finish(session).await
+        let rest = passage.rest();
+        self.last_words(session, rest).await
     }
 
     /// Ends a stream that cannot be completed with an error event, instead of a silent cut or a
     /// false `[DONE]`.
     async fn last_words(&self, session: &mut Session, event: Bytes) -> End {
+        if event.is_empty() {
+            return self.finish(session).await;
+        }
         match session.write_response_body(Some(event), false).await {
             Ok(()) => self.finish(session).await,
             Err(_gone) => End::ClientGone,

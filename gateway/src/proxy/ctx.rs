@@ -43,6 +43,8 @@ pub(crate) struct Ctx {
     pub upstream_head: Option<Instant>,
     /// Attempts made.
     pub attempts: u32,
+    /// Times that its stream went on at another pod.
+    pub moves: u32,
     /// Those that failed, as far as the log tells them.
     pub failed: Vec<FailedAttempt>,
     /// A WebSocket, which Pingora carries.
@@ -102,6 +104,7 @@ impl Ctx {
             upstream: None,
             upstream_head: None,
             attempts: 0,
+            moves: 0,
             failed: Vec::new(),
             websocket: None,
             tried: Vec::new(),
@@ -243,6 +246,7 @@ impl Ctx {
             total_ms: total.as_secs_f64() * 1e3,
             attempts: self.attempts,
             attempts_failed: self.failed.clone(),
+            moves: self.moves,
             error: self.error,
             decision: Some(self.decision_header()),
         }

@@ -16,8 +16,10 @@ use bytes::Bytes;
 use pingora_http::RequestHeader;
 use router::Placement;
 use router::connector::{Connector, Handoff, NoHandoff, Order};
+use router::continuation::Ask;
 use router::openai::{Member, with};
 use router::query::Query;
+use tokio::time::Instant;
 
 use super::Gateway;
 use super::ctx::{Ctx, SplitSeen};
@@ -32,6 +34,8 @@ pub(super) struct Request<'a> {
     pub(super) query: &'a Query,
     pub(super) head: RequestHeader,
     pub(super) body: Bytes,
+    /// What its stream shows, if it asks for one.
+    pub(super) ask: Option<Ask>,
 }
 
 /// An attempt that gave no answer to send on.
@@ -115,7 +119,9 @@ impl Gateway {
     /// One pod does it all.
     async fn whole(&self, request: &Request<'_>, placement: &Placement) -> Result<Answer, Missed> {
         let call = self.call(&placement.endpoint.pod, &request.head, &request.body);
-        let answer = Answer::of(&call, self.config.deadlines.first_byte.get()).await;
+        let (since, limit) = (Instant::now(), self.config.deadlines.first_byte.get());
+        let answer = Answer::of(&call, limit).await;
+        let answer = self.begun(answer, request, (since, limit)).await;
         let failure = match &answer {
             Ok(answer) => answer.complaint(),
             Err(failure) => Some(*failure),
@@ -249,7 +255,9 @@ impl Legs<'_> {
         let expected_ms = placement.decision.split.and_then(|split| split.terms);
         let expected_ms = expected_ms.map_or(0.0, |terms| terms.pair_ms * PATIENCE);
         let expected = Duration::try_from_secs_f64(expected_ms / 1e3).unwrap_or_default();
-        let answer = Answer::of(&call, split.transfer_timeout.get().max(expected)).await;
+        let (since, limit) = (Instant::now(), split.transfer_timeout.get().max(expected));
+        let answer = Answer::of(&call, limit).await;
+        let answer = gateway.begun(answer, self.request, (since, limit)).await;
         let (by, failure) = match &answer {
             Ok(answer) => match answer.complaint_of_leg() {
                 None => (By::Neither, None),
@@ -257,6 +265,7 @@ impl Legs<'_> {
                 Some(failure) => (By::Either, Some(failure)),
             },
             Err(Failure::LEASE_OVER) => (By::Neither, Some(Failure::LEASE_OVER)),
+            Err(Failure::ERROR_EVENT) => (By::Either, Some(Failure::ERROR_EVENT)),
             Err(Failure::TOO_LATE) => (By::Either, Some(Failure::NO_TRANSFER)),
             Err(failure) => (By::Answering, Some(*failure)),
         };

@@ -60,11 +60,11 @@ impl Gateway {
         query: &Query,
         body: &Bytes,
     ) -> Result<End, Refuse> {
-        let body = without(body, &query.guarded);
+        let (ask, body) = self.prepare(query, without(body, &query.guarded));
         let told = self.told_to_pod(session, ctx);
         let head = request_head(session.req_header(), body.len(), told)
             .map_err(|_invalid| Refuse::Internal)?;
-        let request = Request { query, head, body };
+        let request = Request { query, head, body, ask };
         self.retries.deposit();
         let mut tried = Tried::default();
         let mut placement = self.place(ctx, query, &tried.slots)?;
@@ -85,7 +85,9 @@ impl Gateway {
             };
             let missed = match raced {
                 Raced::Attempt(attempt) => match *attempt {
-                    Ok(answer) => return self.answer(session, ctx, answer, placement).await,
+                    Ok(answer) => {
+                        return self.answer(session, ctx, (answer, placement), &request).await;
+                    }
                     Err(missed) => missed,
                 },
                 Raced::ClientGone => {
@@ -107,14 +109,19 @@ impl Gateway {
                 }
                 // Nobody else: what the pod said is the best answer that there is.
                 (Err(_), Some(answer)) => {
-                    return self.answer(session, ctx, *answer, placement).await;
+                    return self.answer(session, ctx, (*answer, placement), &request).await;
                 }
                 (Err(refuse), None) => return Err(refuse),
             }
         }
     }
 
-    fn place(&self, ctx: &mut Ctx, query: &Query, tried: &[Slot]) -> Result<Placement, Refusal> {
+    pub(super) fn place(
+        &self,
+        ctx: &mut Ctx,
+        query: &Query,
+        tried: &[Slot],
+    ) -> Result<Placement, Refusal> {
         let started = Instant::now();
         let placement = match query.api {
             Some(_) => self.router.place(query, tried),

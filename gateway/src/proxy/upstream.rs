@@ -12,6 +12,7 @@ use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
+use router::continuation::Stream;
 use router::pool::Pod;
 use tokio::time::{Instant, timeout};
 
@@ -41,6 +42,10 @@ pub(super) struct Answer {
     /// None: the answer has no body, or it is complete.
     pub(super) first: Option<Bytes>,
     pub(super) connection: Connection,
+    /// Its events, once they are looked into.
+    pub(super) stream: Option<Box<Stream>>,
+    /// It was read to its end.
+    pub(super) ended: bool,
     /// The last instant at which its head was not here, if it was looked for; else when it was sent.
     pub(super) absent_at: Instant,
 }
@@ -169,7 +174,7 @@ impl Answer {
             }
         };
         connection.0.session.set_read_timeout(Some(deadlines.between_bytes.get()));
-        Ok(Self { head, first, connection, absent_at })
+        Ok(Self { head, first, connection, stream: None, ended: false, absent_at })
     }
 
     /// Whether the client asked for it and got a stream of events.
@@ -192,9 +197,7 @@ impl Answer {
             {
                 Some(Failure::retry("engine_gone", "a pod's engine has stopped"))
             }
-            StatusCode::OK if is_error_event() => {
-                Some(Failure::retry("error_event", "a pod failed before the first token"))
-            }
+            StatusCode::OK if is_error_event() => Some(Failure::ERROR_EVENT),
             _ => None,
         }
     }
@@ -214,6 +217,10 @@ impl Failure {
     pub(super) const BUSY: Self = Self::retry("busy", "the pods are busy");
     /// It failed in the middle of an answer.
     pub(super) const CUT: Self = Self::retry("cut", "a pod failed while answering");
+    /// It said so itself, inside a stream.
+    pub(super) const ERROR_EVENT: Self = Self::retry("error_event", "a pod failed while answering");
+    /// It did not take what should go on there.
+    pub(super) const REFUSED: Self = Self::retry("refused", "a pod refused to go on");
     /// It is not what it should be.
     pub(super) const MALFORMED: Self = Self::retry("malformed", "a pod's answer was malformed");
     /// A leg of a split request was answered with a 5xx.

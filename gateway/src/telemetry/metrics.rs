@@ -135,6 +135,11 @@ impl Metrics {
         self.counts.errors.with_label_values(&[reason]).inc();
     }
 
+    /// Counts a stream whose pod failed, by what became of it.
+    pub fn migration(&self, outcome: &'static str) {
+        self.counts.migrations.with_label_values(&[outcome]).inc();
+    }
+
     /// Counts a further attempt, by why the one before failed.
     pub fn retry(&self, reason: &'static str) {
         self.counts.retries.with_label_values(&[reason]).inc();

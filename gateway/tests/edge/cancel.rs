@@ -1,5 +1,6 @@
 //! A client that goes away, or does not read, holds no pod.
 
+use gateway::config::ByteSize;
 use http_body_util::BodyExt;
 use loadtest::simulator::Simulator;
 use serde_json::json;
@@ -78,10 +79,16 @@ async fn a_hangup_in_the_middle_closes_the_pods_socket() {
 
 #[tokio::test]
 async fn a_hangup_in_the_middle_of_a_plain_answer_closes_the_pods_socket() {
-    let part = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\
-        \r\n1\r\n{\r\n";
+    // More than is held.
+    let part = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\
+        \r\n7d0\r\n{}\r\n",
+        "{".repeat(2000)
+    );
     let mut pod = RawPod::start([Reply::new(part, Then::Hold)]).await;
-    let house = House::over(&[pod.addr]).await;
+    let mut config = config(&[pod.addr]);
+    config.survive.hold = ByteSize::from_kib(1);
+    let house = House::start(config).await;
     let mut wire = Wire::connect(house.addr).await;
     wire.send(&post("/v1/completions", PLAIN)).await;
     assert!(matches!(pod.sees().await, Seen::Request(_)));

@@ -1,7 +1,7 @@
 //! Every fault, at every moment of a request, and what the client sees of it: a table, cell by cell.
 
-mod table;
-mod view;
+pub(crate) mod table;
+pub(crate) mod view;
 mod world;
 
 use futures_util::stream::{self, StreamExt};

@@ -4,6 +4,7 @@
 
 mod budget;
 mod cancel;
+mod chaos;
 mod drain;
 mod faults;
 mod hostile;
@@ -14,5 +15,6 @@ mod relay;
 mod retry;
 mod split;
 mod support;
+mod survive;
 mod tls;
 mod why;

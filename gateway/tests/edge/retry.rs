@@ -1,5 +1,6 @@
-//! Before the first byte any failure moves on to another pod; after it, never.
+//! Before anything has gone out any failure moves on to another pod.
 
+use gateway::config::ByteSize;
 use http::StatusCode;
 use http_body_util::BodyExt;
 use loadtest::simulator::Fault;
@@ -173,12 +174,16 @@ async fn a_stream_that_has_begun_ends_with_an_error_event_and_no_done() {
 
 #[tokio::test]
 async fn a_plain_answer_that_is_cut_is_not_taken_for_whole() {
-    let part = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{";
-    let chunk = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\
-        \r\n\r\n1\r\n{\r\n";
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+    // More than is held.
+    let half = "{".repeat(2000);
+    let part = format!("{head}content-length: 9000\r\n\r\n{half}");
+    let chunk = format!("{head}transfer-encoding: chunked\r\n\r\n7d0\r\n{half}\r\n");
     for part in [part, chunk] {
         let mut pod = RawPod::start([Reply::new(part, Then::Close)]).await;
-        let house = House::over(&[pod.addr]).await;
+        let mut config = config(&[pod.addr]);
+        config.survive.hold = ByteSize::from_kib(1);
+        let house = House::start(config).await;
         let mut wire = Wire::connect(house.addr).await;
         wire.send(&post("/v1/completions", PLAIN)).await;
         assert!(wire.answer().await.is_none(), "the connection ends before the answer does");
@@ -269,7 +274,8 @@ async fn a_pod_that_falls_silent_in_the_middle_is_cut() {
     let answer = ask(&house, STREAM).await;
     let events = answer.events();
     assert!(events[1].contains("upstream_cut"), "{events:?}");
-    assert_eq!(pod.request().await, STREAM.as_bytes());
+    let asked = STREAM.replace("true}", "true,\"return_token_ids\":true}");
+    assert_eq!(pod.request().await, asked.as_bytes());
     house.end().await;
 }
 

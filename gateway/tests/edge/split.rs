@@ -1,6 +1,7 @@
 //! Prefill on one pod, decode on another: whatever a leg does, the client gets its answer.
 
 mod failures;
+mod simulated;
 mod together;
 
 use std::net::SocketAddr;

@@ -96,7 +96,13 @@ impl House {
     pub(crate) async fn start(config: Config) -> Self {
         let pods = config.endpoints.len();
         let house = Self::start_unready(config).await;
-        let pool = house.app.router.pool();
+        house.ready(pods).await;
+        house
+    }
+
+    /// Waits until so many pods are ready.
+    pub(crate) async fn ready(&self, pods: usize) {
+        let pool = self.app.router.pool();
         let mut changed = pool.changed();
         let ready = async {
             loop {
@@ -107,8 +113,7 @@ impl House {
                 changed.changed().await.expect("the pool lives as long as the gateway");
             }
         };
-        within("every pod is ready", ready).await;
-        house
+        within("the pods are ready", ready).await;
     }
 
     /// A gateway; its pods may never be ready.

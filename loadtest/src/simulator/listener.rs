@@ -18,7 +18,7 @@ use axum::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     time::sleep,
 };
 
@@ -29,10 +29,15 @@ type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// How long to wait after an accept error (too many open files) or a failed re-bind.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
+/// Connections that may wait to be accepted, as the standard library has it.
+const BACKLOG: u32 = 1024;
+
 /// Accepts for one pod. While [`Fault::Refuse`] holds there is no socket.
 pub(super) struct PodListener {
     address: SocketAddr,
     socket: Option<TcpListener>,
+    /// Keeps the port while nobody listens on it: else a client's connection may get it.
+    reserved: Option<TcpSocket>,
     faults: Faults,
 }
 
@@ -41,7 +46,8 @@ pub(super) struct Connection {
     stream: TcpStream,
     control: Control,
     faults: Faults,
-    closed: Wait,
+    /// Resolves when it is closed; none then.
+    closed: Option<Wait>,
     /// Which process it was opened to: see [`super::fault::State`].
     process: u64,
     /// Set while stalled: when to look again.
@@ -65,7 +71,7 @@ struct ControlState {
 impl PodListener {
     pub(super) async fn bind(address: SocketAddr, faults: Faults) -> io::Result<Self> {
         let socket = TcpListener::bind(address).await?;
-        Ok(Self { address: socket.local_addr()?, socket: Some(socket), faults })
+        Ok(Self { address: socket.local_addr()?, socket: Some(socket), reserved: None, faults })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -75,6 +81,7 @@ impl PodListener {
     /// Without a socket until the fault is over.
     async fn refuse(&mut self, for_ms: Option<u64>) {
         self.socket = None;
+        self.reserved = reserve(self.address).ok();
         let changed = self.faults.changed();
         match for_ms {
             None => changed.await,
@@ -89,12 +96,24 @@ impl PodListener {
     async fn accept_one(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         let socket = match &self.socket {
             Some(socket) => socket,
-            None => self.socket.insert(TcpListener::bind(self.address).await?),
+            None => {
+                let reserved = self.reserved.take();
+                let socket = reserved.map_or_else(|| reserve(self.address), Ok)?;
+                self.socket.insert(socket.listen(BACKLOG)?)
+            }
         };
         let (stream, peer) = socket.accept().await?;
         stream.set_nodelay(true)?;
         Ok((stream, peer))
     }
+}
+
+/// A port that is ours and refuses connections.
+fn reserve(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 impl Listener for PodListener {
@@ -150,16 +169,19 @@ impl Connected<IncomingStream<'_, PodListener>> for Control {
 impl Connection {
     fn new(stream: TcpStream, faults: Faults) -> Self {
         let process = faults.state().process;
-        let closed = Box::pin(faults.closed(process));
+        let closed: Option<Wait> = Some(Box::pin(faults.closed(process)));
         Self { stream, control: Control::default(), faults, closed, process, stalled: None }
     }
 
     /// An error once the pod is gone. Also registers to be woken then.
     fn check_open(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.closed.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
-            Poll::Pending => Ok(()),
+        let is_open =
+            self.closed.as_mut().is_some_and(|closed| closed.as_mut().poll(cx).is_pending());
+        if is_open {
+            return Ok(());
         }
+        self.closed = None;
+        Err(io::ErrorKind::ConnectionAborted.into())
     }
 
     /// Ready when the fault has changed.

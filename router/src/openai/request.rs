@@ -13,6 +13,7 @@ use super::members::Members;
 use super::responses;
 use super::scan::{self, BadJson, Scanner};
 use super::text::{self, Text};
+use crate::continuation::Ask;
 
 /// Why a body cannot be routed: it is refused, since bytes that we cannot read are bytes that we
 /// cannot guard.
@@ -51,6 +52,8 @@ pub struct Fields<'a> {
     pub guarded: Vec<Range<usize>>,
     /// Why one pod has to compute it alone, in a word; none: prefill and decode may be split.
     pub indivisible: Option<&'static str>,
+    /// What its stream shows, if it asks for one.
+    pub stream: Option<Ask>,
 }
 
 /// A prompt as the client wrote it.
@@ -146,7 +149,22 @@ pub fn read<'a>(api: Api, body: &'a [u8], text: &'a mut String) -> Result<Fields
     // The last zero would end a text that another request goes on with.
     let text = text.strip_suffix('\0').unwrap_or(text);
     let indivisible = legs::indivisible(api, &members);
-    Ok(Fields { model, cache_salt, prompt, text, guarded, indivisible })
+    let stream = stream(api, &members);
+    Ok(Fields { model, cache_salt, prompt, text, guarded, indivisible, stream })
+}
+
+/// What the client's stream shows; the pod is not asked for ids yet.
+fn stream(api: Api, members: &Members<'_>) -> Option<Ask> {
+    flag(members, "stream", false).then(|| Ask {
+        api,
+        choices: members.last("n").and_then(|n| n.parse().ok()).unwrap_or(1),
+        wants_usage: members
+            .last("stream_options")
+            .and_then(|options| serde_json::from_str::<Value>(options).ok())
+            .is_some_and(|options| options["include_usage"] == true),
+        wants_ids: flag(members, "return_token_ids", false),
+        has_ids: false,
+    })
 }
 
 /// Members by which a pod may make another prompt than we would, depending on its flags, its model

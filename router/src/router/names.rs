@@ -64,6 +64,13 @@ pub(super) fn tokenizer<'a>(
     tokenizers.get(model).or_else(parent).map(|tokenizer| &**tokenizer)
 }
 
+/// Longest prompt plus answer in tokens, as the model's list entry or its parent's says.
+pub(super) fn max_model_len(snapshot: &Snapshot, model: &str) -> Option<u32> {
+    let own = card(snapshot, model)?;
+    let parent = || card(snapshot, own.parent.as_deref()?)?.max_model_len;
+    own.max_model_len.or_else(parent)
+}
+
 /// The model's name if it is an adapter of another: the part of a block's identity that vLLM adds
 /// for it. Models that share tokens otherwise are on different pods.
 pub(super) fn adapter<'a>(snapshot: &Snapshot, model: &'a str) -> Option<&'a str> {

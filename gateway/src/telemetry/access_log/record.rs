@@ -74,6 +74,8 @@ pub struct Record {
     pub attempts: u32,
     /// Of these, those that failed, at most 8.
     pub attempts_failed: Vec<FailedAttempt>,
+    /// Times that the stream went on at another pod.
+    pub moves: u32,
     /// Why the gateway or the pod answered with an error, or who cut: the label of `hearth_errors_total`.
     pub error: Option<&'static str>,
     /// The header `x-hearth-decision`.

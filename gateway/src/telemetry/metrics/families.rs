@@ -28,6 +28,7 @@ pub(super) struct Counts {
     pub(super) requests: IntCounterVec,
     pub(super) errors: IntCounterVec,
     pub(super) retries: IntCounterVec,
+    pub(super) migrations: IntCounterVec,
 }
 
 /// How long things took.
@@ -67,6 +68,11 @@ impl Counts {
                 "hearth_retries_total",
                 "Attempts after the first, by why the one before failed.",
                 &["reason"],
+            )?,
+            migrations: of.counters(
+                "hearth_migrations_total",
+                "Streams whose pod failed after the first token, by what became of them: continued, completed (only the end was missing), failed (no other pod took it), or why they could not go on.",
+                &["outcome"],
             )?,
         })
     }

@@ -17,6 +17,7 @@ fn exposition() -> String {
     metrics.request_ends("chat", StatusCode::NOT_FOUND, None, 0.01);
     metrics.error("no_such_model");
     metrics.retry("connect");
+    metrics.migration("continued");
     metrics.first_token(Some("tiny"), 0.1);
     metrics.output_token_time(Some("tiny"), 0.01);
     metrics.decision(0.000_02);

@@ -8,7 +8,8 @@ use super::world::Topology;
 
 /// `whole`: the client has the answer of a sound pod, byte for byte, and nothing else. `error`: an
 /// error event in a 200, and no `[DONE]`; `error+done`: with one, as vLLM writes it. `closed`: a stream
-/// that ends without a word. `cut`: the connection ends in the middle. A number: that status, with an error as JSON. `-`: it cannot happen.
+/// that ends without a word. `cut`: the connection ends in the middle. A number: that status, with an
+/// error as JSON. `-`: it cannot happen.
 ///
 /// `!` marks what is so today and is to become `whole`.
 pub(super) const TABLE: &str = "
@@ -132,6 +133,22 @@ pub(super) fn rows(table: &str) -> impl Iterator<Item = Row<'_>> {
         };
         Row { what, at, outcomes: words.collect() }
     })
+}
+
+/// Faults that nobody sees, whether the answer is a stream or not. What happens to a whole pod under
+/// one answer cuts the others there at any moment and stands in the way of the next one's head: it
+/// has to be survivable at all of them.
+pub(crate) fn survivable() -> Vec<Fault> {
+    let survives = |row: &Row<'_>| row.outcomes[..2].iter().all(|outcome| *outcome == "whole");
+    let lost: Vec<_> = rows(TABLE).filter(|row| !survives(row)).map(|row| row.what).collect();
+    let is_of_one = |row: &Row<'_>| match fault(row.what, row.at) {
+        Fault::Break { how, .. } => {
+            !matches!(how, Break::Down | Break::Freeze | Break::EngineDeath | Break::Pause)
+        }
+        _ => true,
+    };
+    let survives = |row: &Row<'_>| survives(row) && (is_of_one(row) || !lost.contains(&row.what));
+    rows(TABLE).filter(survives).map(|row| fault(row.what, row.at)).collect()
 }
 
 /// The cells of one kind of pod.

@@ -1,0 +1,142 @@
+//! A stream whose pod failed goes on at another pod, and the client does not see it.
+
+use bytes::Bytes;
+use http::{StatusCode, header};
+use pingora_http::RequestHeader;
+use pingora_proxy::Session;
+use router::Placement;
+use router::continuation::{Ask, Leg, Next, Stream, Writing, asking_for_ids};
+use router::openai::Api;
+use router::query::Query;
+
+use super::Gateway;
+use super::ctx::Ctx;
+use super::legs::Request;
+use super::relay::gone;
+use super::upstream::{Answer, Connection, Failure, blame, request_head};
+use crate::drain::Phase;
+
+/// How a stream goes on.
+pub(super) enum Onward {
+    /// Another pod has begun its part.
+    Pod(Connection, Option<Bytes>),
+    /// It was whole but for these bytes.
+    Over(Bytes),
+    /// Nobody can go on.
+    Nobody,
+    ClientGone,
+    Cutting,
+}
+
+impl Gateway {
+    /// What a request's stream shows, and the body for the pod: it is asked for ids where another pod
+    /// could go on with them.
+    pub(super) fn prepare(&self, query: &Query, body: Bytes) -> (Option<Ask>, Bytes) {
+        let Some(mut ask) = query.stream else { return (None, body) };
+        let has_ids = matches!(ask.api, Api::Chat | Api::Completions) && ask.choices == 1;
+        ask.has_ids = has_ids && (ask.wants_ids || self.config.survive.migrate);
+        let is_ours = ask.has_ids && !ask.wants_ids;
+        let body = if is_ours { Bytes::from(asking_for_ids(&body)) } else { body };
+        (Some(ask), body)
+    }
+
+    /// Finds out how a stream goes on whose pod has failed.
+    pub(super) async fn go_on(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        (stream, placement): (&mut Stream, &mut Placement),
+        request: &Request<'_>,
+    ) -> Onward {
+        let mut moves_left = self.config.survive.moves.saturating_sub(ctx.moves);
+        if !self.config.survive.migrate {
+            moves_left = 0;
+        }
+        let next = stream.resume(&request.body, self.router.model(request.query));
+        let (onward, outcome) = match next {
+            Next::Over(rest) => (Onward::Over(Bytes::from(rest)), "completed"),
+            Next::Cannot(why) => (Onward::Nobody, why.label()),
+            Next::Leg(_) if moves_left == 0 => (Onward::Nobody, "failed"),
+            Next::Leg(leg) => {
+                match self.next_pod(session, ctx, placement, (request.query, &leg)).await {
+                    Onward::Nobody => (Onward::Nobody, "failed"),
+                    onward => (onward, "continued"),
+                }
+            }
+        };
+        if !matches!(onward, Onward::ClientGone | Onward::Cutting) {
+            self.metrics.migration(outcome);
+        }
+        onward
+    }
+
+    async fn next_pod(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        placement: &mut Placement,
+        (query, leg): (&Query, &Leg),
+    ) -> Onward {
+        let body = Bytes::copy_from_slice(&leg.body);
+        let Some(head) = self.leg_head(session, ctx, body.len()) else { return Onward::Nobody };
+        let query = self.router.follow(query, leg);
+        let mut tried = vec![placement.endpoint.slot];
+        for _ in 0..self.config.retry.attempts {
+            let Ok(mut next) = self.place(ctx, &query, &tried) else { break };
+            let pod = &next.endpoint.pod;
+            ctx.attempts += 1;
+            let call = self.call(pod, &head, &body);
+            let attempt = Answer::of(&call, self.config.deadlines.first_byte.get());
+            let attempt = tokio::select! {
+                biased;
+                attempt = attempt => attempt,
+                () = gone(session) => return Onward::ClientGone,
+                () = self.drain.reached(Phase::Cutting) => return Onward::Cutting,
+            };
+            let failure = match &attempt {
+                Ok(answer) if answer.head.status != StatusCode::OK => {
+                    Some(answer.complaint().unwrap_or(Failure::REFUSED))
+                }
+                Ok(answer) => answer.complaint(),
+                Err(failure) => Some(*failure),
+            };
+            if failure != Some(Failure::REFUSED) {
+                blame(self.router.pool(), next.endpoint.slot, failure);
+            }
+            if let (None, Ok(answer)) = (failure, attempt) {
+                *placement = next;
+                placement.answered(answer.head.status.as_u16(), std::time::Instant::now());
+                ctx.upstream = Some(placement.endpoint.pod.addr);
+                ctx.moves += 1;
+                return Onward::Pod(answer.connection, answer.first);
+            }
+            let reason = failure.map_or("refused", |failure| failure.reason);
+            ctx.attempt_failed(pod.addr, reason);
+            next.failed(reason);
+            tried.push(next.endpoint.slot);
+        }
+        Onward::Nobody
+    }
+
+    fn leg_head(&self, session: &Session, ctx: &Ctx, body_len: usize) -> Option<RequestHeader> {
+        let told = self.told_to_pod(session, ctx);
+        let mut head = request_head(session.req_header(), body_len, told).ok()?;
+        head.set_raw_path(Api::Completions.path().as_bytes()).ok()?;
+        head.insert_header(header::CONTENT_TYPE, "application/json").ok()?;
+        Some(head)
+    }
+
+    /// What the pod is blamed for when its stream ends early.
+    pub(super) fn blame_for_cut(
+        &self,
+        ctx: &mut Ctx,
+        placement: &mut Placement,
+        stream: Option<&Stream>,
+    ) {
+        let is_error = stream.is_some_and(|stream| stream.state() == Writing::Failed);
+        let failure = if is_error { Failure::ERROR_EVENT } else { Failure::CUT };
+        blame(self.router.pool(), placement.endpoint.slot, Some(failure));
+        ctx.attempt_failed(placement.endpoint.pod.addr, failure.reason);
+        placement.failed(failure.reason);
+    }
+}

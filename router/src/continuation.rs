@@ -1,0 +1,24 @@
+//! One stream to the client, whatever happens to the pods behind it.
+//!
+//! [`Stream`] is fed with what pods send and tells what the client gets. It remembers the tokens, so
+//! that after a cut another pod can go on where the last one stopped: [`Stream::resume`] makes the
+//! request for it, and what that pod sends is told as if the first had gone on. Pure: no IO, no
+//! clock.
+//!
+//! What can be continued is in [`FEATURES`], a row for each member of a request.
+
+mod features;
+mod leg;
+mod rewrite;
+mod seam;
+mod splice;
+mod stops;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use features::{Carry, FEATURES};
+pub use leg::{Cannot, Leg, Next, Terms};
+pub use seam::Model;
+pub use splice::{asking_for_ids, shows_text};
+pub use stream::{Ask, Stream, Writing};
