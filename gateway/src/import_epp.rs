@@ -115,9 +115,9 @@ impl Import {
     /// Go's `flag` stops at the first word that is no flag: `--x`, `"false"` as two items of a list
     /// drops everything behind it.
     fn arguments(&mut self, place: &Place<'_>) {
-        let mut lines = place.text.lines().map(|line| line.trim().trim_start_matches("- "));
+        let lines = place.text.lines().map(|line| line.trim().trim_start_matches("- "));
         let mut last = "";
-        while let Some(line) = lines.next() {
+        for line in lines {
             let bare = |text: &str| text.trim_matches(['"', '\'']).to_owned();
             if bare(last).starts_with("--") && matches!(bare(line).as_str(), "true" | "false") {
                 let at = place.at(last, last);
@@ -153,7 +153,8 @@ impl Import {
             ("requestHandler", "OpenAI's and Anthropic's APIs are read always"),
         ] {
             if !config[key].is_null() {
-                self.notes.push(format!("{}: {key}: not mapped: {why}", place.at(key, key)));
+                let at = place.at(&format!("{key}:"), KIND);
+                self.notes.push(format!("{at}: {key}: not mapped: {why}"));
             }
         }
     }

@@ -109,15 +109,6 @@ fn demo(once: bool, loaded: Loaded) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn doctor(json: bool, config: &Config) -> anyhow::Result<ExitCode> {
-    let diagnosis = runtime(config)?.block_on(gateway::doctor::diagnose(config))?;
-    let mut out = std::io::stdout();
-    let written =
-        if json { diagnosis.write_json(&mut out) } else { diagnosis.write_text(&mut out) };
-    written.context("writing the report")?;
-    Ok(if diagnosis.is_healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
 /// The process's signals; to be heard from before the start on.
 fn handlers() -> anyhow::Result<(
     impl Stream<Item = Signal> + Unpin + Send,
@@ -125,6 +116,15 @@ fn handlers() -> anyhow::Result<(
 )> {
     let what = "no signal handler";
     Ok((drain::signals().context(what)?, drain::hangups().context(what)?))
+}
+
+fn doctor(json: bool, config: &Config) -> anyhow::Result<ExitCode> {
+    let diagnosis = runtime(config)?.block_on(gateway::doctor::diagnose(config))?;
+    let mut out = std::io::stdout();
+    let written =
+        if json { diagnosis.write_json(&mut out) } else { diagnosis.write_text(&mut out) };
+    written.context("writing the report")?;
+    Ok(if diagnosis.is_healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn runtime(config: &Config) -> anyhow::Result<tokio::runtime::Runtime> {

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use router::connector::ConnectorName;
-use router::discovery::{KubernetesSettings, StaticEndpoint};
+use router::discovery::KubernetesSettings;
+use router::discovery::StaticEndpoint;
 use router::feed::kv_events::Mode;
 use router::pool::Role;
 use tracing_subscriber::EnvFilter;

@@ -71,10 +71,10 @@ fn the_seeds_mistakes_are_named_with_their_lines() {
     let notes = import.notes.join("\n");
     assert!(notes.contains("epp.yaml:8: `--secureServing false`"), "{notes}");
     assert!(
-        notes.contains("epp.yaml:22: tokenProcessorConfig stands one level too high"),
+        notes.contains("epp.yaml:23: tokenProcessorConfig stands one level too high"),
         "{notes}"
     );
-    assert!(notes.contains("epp.yaml:33: prefix-cache-scorer: weight 90"), "{notes}");
+    assert!(notes.contains("epp.yaml:34: prefix-cache-scorer: weight 90"), "{notes}");
     assert!(loads(&import).kubernetes.enabled);
 }
 

@@ -62,7 +62,11 @@ impl Hub {
         let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let home = || {
             var("HF_HOME").map_or_else(
-                || Cache::default().path().clone(),
+                // The library's own default panics without a home: a container may have none.
+                || {
+                    let home = std::env::home_dir().unwrap_or_else(std::env::temp_dir);
+                    home.join(".cache/huggingface/hub")
+                },
                 |home| PathBuf::from(home).join("hub"),
             )
         };
