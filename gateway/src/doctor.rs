@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use router::pool::{self, Hooks, Role};
+use router::pool::{self, Role};
 use serde::Serialize;
 
 use crate::config::Config;
@@ -70,7 +70,8 @@ const AT_ONCE: usize = 16;
 /// See [`DoctorError`]; a pod that cannot be reached is a finding.
 pub async fn diagnose(config: &Config) -> Result<Diagnosis, DoctorError> {
     router::tls::install_provider();
-    let (pool, guard) = pool::start(config.pool.clone(), config.discovery(), Hooks::default())?;
+    let (pool, guard) =
+        pool::start(config.pool.clone(), config.discovery(), pool::Hooks::default())?;
     let listed = pool.wait_for(|now| now.synced_at.is_some() || now.discovery_error.is_some());
     let listed = tokio::time::timeout(LIST_TIMEOUT, listed).await;
     let snapshot = pool.snapshot();
