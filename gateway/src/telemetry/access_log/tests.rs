@@ -38,6 +38,7 @@ const KEYS: [&str; 32] = [
     "total_ms",
     "attempts",
     "attempts_failed",
+    "moves",
     "error",
     "decision",
 ];
