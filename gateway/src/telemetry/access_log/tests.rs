@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::*;
 
 /// The 15 keys of the logs that this replaces, in their order, then ours.
-const KEYS: [&str; 32] = [
+const KEYS: [&str; 33] = [
     "start_time",
     "method",
     "path",
