@@ -58,6 +58,9 @@ impl Passage {
     }
 
     fn look(&mut self, bytes: &Bytes, placement: &mut Placement) {
+        if bytes.is_empty() {
+            return;
+        }
         let is_first = self.observer.look(bytes);
         if self.is_success && (is_first || !std::mem::replace(&mut self.has_token, true)) {
             placement.first_token(Instant::now());
@@ -176,7 +179,8 @@ impl Gateway {
             }
             self.blame_for_cut(ctx, placement, passage.stream.as_deref());
             let Some(stream) = &mut passage.stream else { return end };
-            match self.go_on(session, ctx, (stream, placement), request).await {
+            // Boxed: it is rare, and kilobytes that every request would carry.
+            match Box::pin(self.go_on(session, ctx, (stream, placement), request)).await {
                 Onward::Pod(connection, first) => {
                     source = Source { first, connection: Some(connection) };
                     (passage.has_token, is_first) = (false, false);
@@ -225,15 +229,13 @@ impl Gateway {
                 Err(_failed) => return End::Broken,
             };
             let bytes = if std::mem::take(&mut is_ready) { bytes } else { passage.pass(bytes) };
-            if !bytes.is_empty() {
-                passage.look(&bytes, placement);
-            }
+            passage.look(&bytes, placement);
             let bytes = passage.repaired(bytes);
-            if !bytes.is_empty() {
-                if session.write_response_body(Some(bytes), false).await.is_err() {
-                    connection.close().await;
-                    return End::ClientGone;
-                }
+            let is_written =
+                bytes.is_empty() || session.write_response_body(Some(bytes), false).await.is_ok();
+            if !is_written {
+                connection.close().await;
+                return End::ClientGone;
             }
             if passage.state() == Some(Writing::Failed) {
                 connection.close().await;

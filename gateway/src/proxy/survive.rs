@@ -133,6 +133,10 @@ impl Gateway {
         placement: &mut Placement,
         stream: Option<&Stream>,
     ) {
+        if stream.is_some_and(|stream| stream.is_finished()) {
+            // It had said all but `[DONE]`, which some engines never say.
+            return;
+        }
         let is_error = stream.is_some_and(|stream| stream.state() == Writing::Failed);
         let failure = if is_error { Failure::ERROR_EVENT } else { Failure::CUT };
         blame(self.router.pool(), placement.endpoint.slot, Some(failure));

@@ -91,6 +91,7 @@ impl Stream {
             self.held.clear();
         }
         self.record.ids.truncate(kept);
+        self.record.settled = self.record.settled.min(kept);
         let stops = (!terms.stops.is_empty())
             .then(|| Stops::after(&self.record.text, &terms.stops, terms.includes_stop));
         self.seam = Some(Seam { kept, lag, stops });

@@ -155,7 +155,7 @@ impl Stream {
     /// Whether a pod that closes now, however properly, leaves the answer without its end.
     #[must_use]
     pub fn is_unfinished(&self) -> bool {
-        self.ask.has_ids && !self.raw && !self.progress.done && !self.is_finished()
+        self.ask.has_ids && !self.raw && !self.progress.done
     }
 
     /// Whether every choice has come to its end.

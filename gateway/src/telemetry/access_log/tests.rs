@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::*;
 
 /// The 15 keys of the logs that this replaces, in their order, then ours.
-const KEYS: [&str; 32] = [
+const KEYS: [&str; 33] = [
     "start_time",
     "method",
     "path",
@@ -38,6 +38,7 @@ const KEYS: [&str; 32] = [
     "total_ms",
     "attempts",
     "attempts_failed",
+    "moves",
     "error",
     "decision",
 ];

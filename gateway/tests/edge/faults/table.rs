@@ -42,7 +42,7 @@ freeze       middle            whole        504!
 death        middle            whole        500!
 pause        middle            whole        504!
 event        end               whole        500!
-close        end               closed!      whole
+close        end               whole        whole
 cut          end               whole        whole
 stall        end               whole        504!
 down         end               whole        whole

@@ -96,6 +96,8 @@ async fn a_decode_pod_that_cannot_use_what_it_was_handed_computes_the_prompt_its
         let mut config = settings([prefills(&prefill), decodes(&decode)]);
         config.pool.health.failed_requests = 1;
         config.split.transfer_timeout = ms(50);
+        // So that the pod's bytes are the client's.
+        config.survive.migrate = false;
         let house = House::start(config).await;
         let answer = ask(&house, &streamed()).await;
         assert_eq!(answer.status, StatusCode::OK, "{reason}: {answer:?}");
