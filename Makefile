@@ -30,10 +30,7 @@ doctor: ## What keeps the pods of NS from being used well (kubectl's cluster; ne
 deploy: ## kubectl apply the manifests (OVERLAY=overlays/NAME: one of those)
 	kubectl apply --server-side -k manifests/$(OVERLAY)
 
-undoctor: ## What keeps the pods of NS from being used well (kubectl's cluster; needs `hearth`)
-	hearth doctor --kubernetes-enabled=true --kubernetes-namespace $(NS)
-
-deploy: ## kubectl delete them, and whatever else bears our label in NS; says what is left
+undeploy: ## kubectl delete them, and whatever else bears our label in NS; says what is left
 	kubectl delete --ignore-not-found -k manifests/$(OVERLAY)
 	manifests/undeploy.sh $(NS)
 

@@ -126,6 +126,11 @@ impl Shared {
         }
     }
 
+    /// How many pods there are.
+    pub(crate) fn pods(&self) -> usize {
+        self.current.load().endpoints.len()
+    }
+
     pub(super) fn publish(&self, snapshot: Snapshot) {
         let generation = snapshot.generation;
         self.current.store(Arc::new(snapshot));
