@@ -69,6 +69,8 @@ struct Known {
     source: Source,
     /// Whether its source lets it have traffic.
     serving: bool,
+    /// Whether its source named it last time; if not, it is kept since that list is not believed.
+    named: bool,
     health: PodHealth,
     endpoint: Arc<Endpoint>,
 }
@@ -80,6 +82,7 @@ impl Known {
         Self {
             source,
             serving: sighting.serving,
+            named: true,
             health: PodHealth::new(),
             endpoint: Arc::new(Endpoint {
                 pod: sighting.pod.clone(),
@@ -212,21 +215,26 @@ impl Registry {
 
     fn desired(&mut self, source: Source, set: Desired, now: Instant, effects: &mut Effects) {
         let Desired { pods, by_removal, .. } = set;
+        let mut wanted: BTreeMap<_, _> =
+            pods.into_iter().map(|sighting| (Arc::clone(&sighting.pod.uid), sighting)).collect();
+        for known in self.pods.values_mut().filter(|known| known.source == source) {
+            let sighting = wanted.get(&known.endpoint.pod.uid);
+            known.named = sighting.is_some_and(|it| it.pod == known.endpoint.pod);
+        }
         // Told that its last pod went, a source knows what it says; a list that is empty may be a
         // wrong selector.
-        if pods.is_empty() && !by_removal && self.answers(source) {
+        if wanted.is_empty() && !by_removal && self.answers(source) {
             self.sources.doubt(source, now, self.settings.keep_when_empty.get());
             return;
         }
-        self.sources.believe(source);
-        let mut wanted: BTreeMap<_, _> =
-            pods.into_iter().map(|sighting| (Arc::clone(&sighting.pod.uid), sighting)).collect();
-        self.remove_where(effects, |known| {
-            let same = |sighting: &Sighting| sighting.pod == known.endpoint.pod;
-            known.source == source && !wanted.get(&known.endpoint.pod.uid).is_some_and(same)
-        });
+        // What comes back after such a list has to prove itself: until then the kept ones serve.
+        let is_doubted = self.sources.doubted().any(|(doubted, _)| doubted == source);
+        if !is_doubted || by_removal {
+            self.believe(source, effects);
+        }
         let settings = &self.settings.health;
-        for known in self.pods.values_mut().filter(|known| known.source == source) {
+        let named = |known: &&mut Known| known.source == source && known.named;
+        for known in self.pods.values_mut().filter(named) {
             if let Some(sighting) = wanted.remove(&known.endpoint.pod.uid) {
                 known.serving = sighting.serving;
                 known.settle(now, settings);
@@ -307,18 +315,31 @@ impl Registry {
         self.pods.values().any(|k| k.source == source && k.health() == Health::Ready)
     }
 
-    /// Believes an empty list in the end: when its time is up, or when no kept pod answers.
+    /// Whether a pod that this source named last time answers its probes.
+    fn named_answers(&self, source: Source) -> bool {
+        let is_named = |k: &Known| k.source == source && k.named && k.health() == Health::Ready;
+        self.pods.values().any(is_named)
+    }
+
+    /// Gives up pods that a list no longer names, in the end: when its time is up, when one that it
+    /// names answers, or when no kept pod does.
     fn give_up_empty(&mut self, now: Instant, effects: &mut Effects) {
         let keep = self.settings.keep_when_empty.get();
-        let over =
-            |&(source, since): &(Source, Instant)| now >= since + keep || !self.answers(source);
+        let over = |&(source, since): &(Source, Instant)| {
+            now >= since + keep || self.named_answers(source) || !self.answers(source)
+        };
         let over: Vec<_> = self.sources.doubted().filter(over).collect();
         for (source, _) in over {
             tracing::warn!(?source, "the pods that discovery no longer names are given up");
-            self.sources.believe(source);
-            self.remove_where(effects, |known| known.source == source);
+            self.believe(source, effects);
             effects.changed = true;
         }
+    }
+
+    /// What the source said last is so.
+    fn believe(&mut self, source: Source, effects: &mut Effects) {
+        self.sources.believe(source);
+        self.remove_where(effects, |known| known.source == source && !known.named);
     }
 
     fn remove_where(&mut self, effects: &mut Effects, gone: impl Fn(&Known) -> bool) {

@@ -151,6 +151,19 @@ fn an_empty_list_is_not_believed_while_a_pod_answers() {
 }
 
 #[test]
+fn after_an_empty_list_the_kept_pods_serve_until_a_named_one_answers() {
+    let mut world = World::of(&["a", "b"]);
+    world.desired(Vec::new());
+    world.desired(vec![sighting("c", 8000), sighting("d", 8000)]);
+    assert_eq!(world.ready(), ["a", "b"], "nobody would serve if they went now");
+    world.probed("c", Err(dead()));
+    assert_eq!(world.ready(), ["a", "b"]);
+    world.probed("d", Ok(cards("m")));
+    assert_eq!(world.ready(), ["d"]);
+    assert!(!world.registry.snapshot().kept_because_empty);
+}
+
+#[test]
 fn an_empty_set_is_believed_when_its_last_pod_was_taken_out_of_it() {
     let mut world = World::of(&["a"]);
     let effects = world.told(Desired { by_removal: true, ..Desired::default() });
