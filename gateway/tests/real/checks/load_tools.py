@@ -13,7 +13,7 @@ from pods import MODELS
 SECONDS = 10
 
 
-def tool(command: list[str], env: dict[str, str], limit_s: int = 150) -> None:
+def tool(command: list[str], env: dict[str, str], limit_s: int = 300) -> None:
     done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True,
                           text=True, timeout=limit_s, check=False)
     expect(done.returncode == 0, f"exit {done.returncode}: {(done.stderr or done.stdout)[-500:]}")
