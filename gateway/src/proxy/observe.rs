@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use memchr::{memchr, memmem};
+use router::continuation::shows_text;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -128,7 +129,7 @@ impl Observer {
         if data.trim_ascii() == b"[DONE]" {
             return;
         }
-        if has_content(data) {
+        if shows_text(data) {
             let now_ms = ms_since(self.started);
             self.seen.ttft_ms.get_or_insert(now_ms);
             self.seen.last_token_ms = Some(now_ms);
@@ -150,25 +151,6 @@ impl Observer {
         let cached = usage.prompt_tokens_details.and_then(|details| details.cached_tokens);
         seen.cached_tokens = cached.or(usage.cache_read_input_tokens).or(seen.cached_tokens);
     }
-}
-
-/// Whether an event carries text of the answer: its shape in the four streaming APIs.
-fn has_content(data: &[u8]) -> bool {
-    // Keys whose string value is a piece of the answer. `"text"` is a completion's; `"delta"` that
-    // of a response; `"partial_json"` and `"thinking"` are Anthropic's.
-    const KEYS: [&[u8]; 8] = [
-        b"\"content\":\"",
-        b"\"text\":\"",
-        b"\"reasoning_content\":\"",
-        b"\"reasoning\":\"",
-        b"\"arguments\":\"",
-        b"\"delta\":\"",
-        b"\"partial_json\":\"",
-        b"\"thinking\":\"",
-    ];
-    KEYS.iter().any(|key| {
-        memmem::find_iter(data, key).any(|at| data.get(at + key.len()).is_some_and(|b| *b != b'"'))
-    })
 }
 
 /// Whether the event is vLLM's error object, and not a text that speaks of one.
