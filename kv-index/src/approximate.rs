@@ -45,7 +45,7 @@ const MAX_SHARE: usize = 64;
 
 impl Default for Settings {
     fn default() -> Self {
-        // 256 MiB: about 3 million milestones, of one block of 16 tokens or more. 30 minutes: vLLM pods at work turn their
+        // 256 MiB: about 4 million milestones, of one block of 16 tokens or more. 30 minutes: vLLM pods at work turn their
         // cache over in minutes; an idle one keeps it, but then nobody asks.
         Self { bytes: 256 << 20, max_age_ms: 30 * 60 * 1000 }
     }
