@@ -26,8 +26,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use pingora_core::connectors::ConnectorOptions;
 use pingora_core::connectors::http::Connector;
 use pingora_core::modules::http::HttpModules;
@@ -305,7 +304,11 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         ctx.upstream_head = Some(std::time::Instant::now());
         self.tell_pool(ctx, Outcome::Answered);
-        self.stamp_response(session, ctx, head);
+        let mut ours = HeaderMap::new();
+        self.stamp(session, ctx, &mut ours);
+        for (name, value) in &ours {
+            head.insert_header(name, value)?;
+        }
         Ok(())
     }
 
@@ -344,17 +347,5 @@ impl ProxyHttp for Gateway {
         if let Some(log) = &self.access_log {
             log.write(ctx.record(session, status));
         }
-    }
-}
-
-/// Sets a field whose name and value are ours and valid.
-fn set(head: &mut ResponseHeader, name: &'static str, value: impl Into<Bytes>) {
-    match http::HeaderValue::from_maybe_shared(value.into()) {
-        Ok(value) => {
-            if head.insert_header(name, value).is_err() {
-                tracing::error!(name, "a field was refused by the head that it was written to");
-            }
-        }
-        Err(_invalid) => tracing::debug!(name, "a value is not fit for a header"),
     }
 }

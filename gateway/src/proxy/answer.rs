@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use http::{StatusCode, Version, header};
+use http::{HeaderValue, StatusCode, Version, header, response};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use router::Placement;
@@ -292,12 +292,11 @@ impl Gateway {
         &self,
         session: &Session,
         ctx: &Ctx,
-        mut head: ResponseHeader,
+        mut head: response::Parts,
     ) -> ResponseHeader {
-        super::headers::clean_response(&mut head);
         if ctx.reused_tokens().is_some() {
             // Its length changes with a number in it.
-            head.remove_header(&header::CONTENT_LENGTH);
+            head.headers.remove(header::CONTENT_LENGTH);
         }
         let version = session.req_header().version;
         let has_body = ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
@@ -305,10 +304,10 @@ impl Gateway {
             && has_body
             && !head.headers.contains_key(header::CONTENT_LENGTH)
         {
-            super::set(&mut head, "transfer-encoding", "chunked");
+            head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        self.stamp_response(session, ctx, &mut head);
-        head
+        self.stamp(session, ctx, &mut head.headers);
+        ResponseHeader::from(head)
     }
 }
 

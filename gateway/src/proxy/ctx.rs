@@ -1,7 +1,7 @@
 //! What one request carries through Pingora's phases: facts for the log, and guards.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::{StatusCode, header};
@@ -35,6 +35,8 @@ pub(crate) struct Ctx {
     pub session: Option<SessionKey>,
     /// Why the pod that answers was chosen.
     pub decision: Option<Decision>,
+    /// The same as the client was told it, and as the log tells it.
+    decision_header: OnceLock<String>,
     /// Time that choosing took, all attempts together.
     pub deciding: Duration,
     /// The pod of the last attempt.
@@ -100,6 +102,7 @@ impl Ctx {
             model: None,
             session: None,
             decision: None,
+            decision_header: OnceLock::new(),
             deciding: Duration::ZERO,
             upstream: None,
             upstream_head: None,
@@ -119,14 +122,14 @@ impl Ctx {
         }
     }
 
-    /// `x-hearth-decision` of the answer.
+    /// `x-hearth-decision` of the answer, made when it is asked for first.
     #[must_use]
-    pub(crate) fn decision_header(&self) -> String {
-        match (&self.decision, self.error) {
+    pub(crate) fn decision_header(&self) -> &str {
+        self.decision_header.get_or_init(|| match (&self.decision, self.error) {
             (Some(decision), _) => super::decision::header(decision),
             (None, Some(error)) => super::decision::refused(error),
             (None, None) => super::decision::NONE.to_owned(),
-        }
+        })
     }
 
     /// Notes an attempt that failed.
@@ -248,7 +251,7 @@ impl Ctx {
             attempts_failed: self.failed.clone(),
             moves: self.moves,
             error: self.error,
-            decision: Some(self.decision_header()),
+            decision: Some(self.decision_header().to_owned()),
         }
     }
 }

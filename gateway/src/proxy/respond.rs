@@ -1,7 +1,7 @@
 //! Answers of our own, and the fields that every answer carries.
 
 use bytes::Bytes;
-use http::{HeaderName, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use pingora_core::Error;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_http::ResponseHeader;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::refuse::Refuse;
 use super::relay::End;
-use super::{Ctx, Gateway, set};
+use super::{Ctx, Gateway};
 use crate::porch::LINGER;
 
 impl Gateway {
@@ -64,17 +64,19 @@ impl Gateway {
         fields: &[(&'static str, &'static str)],
         body: Bytes,
     ) -> Result<(), Box<Error>> {
-        let mut head = ResponseHeader::build(status, Some(8 + fields.len()))?;
+        let (mut head, ()) = http::Response::new(()).into_parts();
+        head.status = status;
         if !body.is_empty() {
-            head.insert_header(header::CONTENT_TYPE, content_type)?;
+            head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         }
         if status != StatusCode::NO_CONTENT {
-            head.insert_header(header::CONTENT_LENGTH, body.len())?;
+            head.headers.insert(header::CONTENT_LENGTH, body.len().into());
         }
         for (name, value) in fields {
-            head.insert_header(*name, *value)?;
+            head.headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        self.stamp_response(session, ctx, &mut head);
+        self.stamp(session, ctx, &mut head.headers);
+        let head = ResponseHeader::from(head);
         let is_head = session.req_header().method == http::Method::HEAD;
         let is_empty = body.is_empty() || is_head;
         session.write_response_header(Box::new(head), is_empty).await?;
@@ -85,19 +87,19 @@ impl Gateway {
     }
 
     /// What every answer carries: the request's id, the pod, and why that pod.
-    pub(super) fn stamp_response(&self, session: &Session, ctx: &Ctx, head: &mut ResponseHeader) {
-        set(head, "x-request-id", ctx.request_id.clone());
+    pub(super) fn stamp(&self, session: &Session, ctx: &Ctx, head: &mut HeaderMap) {
+        set(head, REQUEST_ID, ctx.request_id.clone());
         if let Some(addr) = ctx.upstream {
-            set(head, "x-upstream-host", addr.to_string());
+            set(head, UPSTREAM_HOST, addr.to_string());
         }
-        set(head, "x-hearth-decision", ctx.decision_header());
+        set(head, DECISION, ctx.decision_header().to_owned());
         self.allow_origin(session, head);
     }
 
     /// What a pod is told of a request beyond what the client said.
     pub(super) fn told_to_pod(&self, session: &Session, ctx: &Ctx) -> Vec<Field> {
         let mut fields = Vec::with_capacity(5);
-        fields.push((HeaderName::from_static("x-request-id"), ctx.request_id.clone().into()));
+        fields.push((REQUEST_ID, ctx.request_id.clone().into()));
         self.forwarded(session, &mut fields);
         if let Some(key) = &ctx.session {
             fields.push((SESSION_HEADER, key.value.to_string().into()));
@@ -129,15 +131,16 @@ impl Gateway {
     }
 
     /// CORS, where it is switched on.
-    fn allow_origin(&self, session: &Session, head: &mut ResponseHeader) {
+    fn allow_origin(&self, session: &Session, head: &mut HeaderMap) {
         let cors = &self.config.cors;
         let Some(origin) = session.req_header().headers.get(header::ORIGIN) else { return };
         let Ok(origin) = origin.to_str() else { return };
         let any = cors.allow_origins.iter().any(|allowed| allowed == "*");
         if cors.enabled && (any || cors.allow_origins.iter().any(|allowed| allowed == origin)) {
-            set(head, "access-control-allow-origin", if any { "*" } else { origin }.to_owned());
-            set(head, "access-control-expose-headers", EXPOSED);
-            set(head, "vary", "origin");
+            let allowed = if any { "*" } else { origin }.to_owned();
+            set(head, header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+            set(head, header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+            set(head, header::VARY, "origin");
         }
     }
 
@@ -156,6 +159,16 @@ impl Gateway {
     }
 }
 
+/// Sets a field whose value should be fit for one.
+fn set(head: &mut HeaderMap, name: HeaderName, value: impl Into<Bytes>) {
+    match HeaderValue::from_maybe_shared(value.into()) {
+        Ok(value) => {
+            head.insert(name, value);
+        }
+        Err(_invalid) => tracing::debug!(%name, "a value is not fit for a header"),
+    }
+}
+
 /// A field of a head: its name and its value, which may be a client's and unfit.
 pub(super) type Field = (HeaderName, Bytes);
 
@@ -169,6 +182,15 @@ async fn linger(session: &mut Session) {
         tracing::debug!("a refused client went on sending");
     }
 }
+
+/// The request's id, in both directions.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Which pod answered.
+const UPSTREAM_HOST: HeaderName = HeaderName::from_static("x-upstream-host");
+
+/// Why that pod.
+const DECISION: HeaderName = HeaderName::from_static("x-hearth-decision");
 
 /// Fields that a page's script may read.
 const EXPOSED: &str = "x-request-id, x-upstream-host, x-hearth-decision";
