@@ -33,7 +33,7 @@ use crate::split::transfer::Transfers;
 use crate::text_rate::TextRates;
 use crate::tokenizers::Tokenizers;
 use crate::why::{Decisions, Made, Sequel};
-use names::{absent, adapter, block_tokens, capacity_blocks, resolve, tokenizer};
+use names::{adapter, block_tokens, capacity_blocks, named, resolve, tokenizer};
 
 pub use placement::{Decision, Placement};
 
@@ -130,15 +130,19 @@ impl Router {
         &self.memory.knowledge
     }
 
-    /// Why nothing is known of a model that no ready pod lists: whether it does not exist, or nobody
-    /// can serve it now.
+    /// Why no ready pod lists this model: whether it does not exist, or nobody can serve it now.
     #[must_use]
     pub fn absent(&self, model: &str) -> Refusal {
-        let snapshot = self.pool.snapshot();
-        match snapshot.endpoints.iter().any(|endpoint| endpoint.serves(model)) {
-            true => Refusal::NoReadyPod,
-            false => absent(&snapshot, model),
-        }
+        names::absent(&self.pool.snapshot(), model)
+    }
+
+    /// A request that goes on unread: to any pod, or to any that serves the model it names.
+    ///
+    /// # Errors
+    /// When no pod lists that model.
+    pub fn unread(&self, headers: &HeaderMap, model: Option<&str>) -> Result<Query, Refusal> {
+        let model = model.map(|model| named(&self.pool.snapshot(), model)).transpose()?;
+        Ok(Query { session: session::key(headers), model, ..Query::any() })
     }
 
     /// Reads a request.
