@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::feed::kv_events::{KvPorts, KvStatus};
 
-pub use handle::{Failures, Pool};
+pub use handle::{CordonError, Failures, Pool};
 pub use health::HealthSettings;
 pub use hooks::{Hooks, SlotHook};
 pub use record::{LastFailure, Record, Tally};
@@ -124,6 +124,8 @@ pub struct Endpoint {
     pub slot: Slot,
     /// Whether it may get traffic.
     pub health: Health,
+    /// Whether somebody has taken it out by hand: it gets no new requests, however well it is.
+    pub is_cordoned: bool,
     /// What it serves.
     pub models: Arc<[ModelCard]>,
     /// What its metrics last said.
@@ -183,7 +185,7 @@ impl Endpoint {
     /// Whether requests may be sent to it.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.health == Health::Ready
+        self.health == Health::Ready && !self.is_cordoned
     }
 
     /// Whether it can answer requests: a pod that only prefills cannot.

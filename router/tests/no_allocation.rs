@@ -30,6 +30,7 @@ fn endpoint(slots: &mut Slots, n: u16) -> Arc<Endpoint> {
         pod: Pod { uid: Arc::clone(&name), name, addr, role: Role::Both, kv_ports: None },
         slot: slots.acquire(),
         health: Health::Ready,
+        is_cordoned: false,
         models: [card].into(),
         engine: EngineHints::default(),
         kv_events: Arc::new(KvStatus::of(if n.is_multiple_of(2) {

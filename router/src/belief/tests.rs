@@ -12,8 +12,8 @@ fn endpoint(slot: Slot, trust: Trust) -> Endpoint {
     let pod = Pod { uid: name.clone(), name, addr: ([10, 0, 0, 1], 8000).into(), role, kv_ports };
     let (health, models, engine) = (Health::Ready, Arc::default(), EngineHints::default());
     let kv_events = Arc::new(KvStatus::of(trust));
-    let record = Record::default();
-    Endpoint { pod, slot, health, models, engine, kv_events, record }
+    let (record, is_cordoned) = (Record::default(), false);
+    Endpoint { pod, slot, health, is_cordoned, models, engine, kv_events, record }
 }
 
 /// What is believed of a pod that told of 10 blocks and was sent `sent` of them `age_ms` ago.

@@ -8,7 +8,18 @@ use kv_index::Slot;
 use tokio::sync::{mpsc, watch};
 
 use super::registry::Event;
-use super::{Outcome, Snapshot};
+use super::{Endpoint, Outcome, Snapshot};
+
+/// Why a pod was not cordoned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CordonError {
+    /// No pod has this name, uid or address.
+    #[error("no such pod")]
+    NoSuchPod,
+    /// The pool's task has ended.
+    #[error("the pool has ended")]
+    Ended,
+}
 
 /// What went wrong in hearing from pods, counted since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,6 +109,32 @@ impl Pool {
                 () = self.events.closed() => return None,
             }
         }
+    }
+
+    /// Takes a pod out by hand, or puts it back: by its name (all its ports), its uid or its
+    /// `ip:port`. Returns when everyone routes by that; what runs there runs on. It lasts as long as
+    /// this process knows the pod.
+    ///
+    /// # Errors
+    /// See [`CordonError`].
+    pub async fn cordon(&self, pod: &str, is_cordoned: bool) -> Result<Arc<Snapshot>, CordonError> {
+        let is_meant = |it: &&Arc<Endpoint>| {
+            [&*it.pod.name, &*it.pod.uid].contains(&pod) || it.pod.addr.to_string() == pod
+        };
+        let meant: Vec<_> =
+            self.snapshot().endpoints.iter().filter(is_meant).map(|it| it.slot).collect();
+        if meant.is_empty() {
+            return Err(CordonError::NoSuchPod);
+        }
+        for &slot in &meant {
+            let event = Event::Cordon { slot, is_cordoned };
+            self.events.send(event).await.map_err(|_ended| CordonError::Ended)?;
+        }
+        let is_done = |snapshot: &Snapshot| {
+            let mut pods = snapshot.endpoints.iter().filter(|it| meant.contains(&it.slot));
+            pods.all(|it| it.is_cordoned == is_cordoned)
+        };
+        self.wait_for(is_done).await.ok_or(CordonError::Ended)
     }
 
     /// What went wrong in hearing from pods so far.

@@ -34,6 +34,8 @@ pub(crate) enum Event {
     Metrics { slot: Slot, hints: EngineHints },
     /// A request saw something of a pod; `reason` says what, if that was a failure.
     Outcome { slot: Slot, outcome: Outcome, reason: &'static str },
+    /// Somebody takes a pod out by hand, or puts it back.
+    Cordon { slot: Slot, is_cordoned: bool },
     /// Nothing but time has passed.
     Tick,
 }
@@ -88,6 +90,7 @@ impl Known {
                 pod: sighting.pod.clone(),
                 slot,
                 health: Health::Unproven,
+                is_cordoned: false,
                 models: Arc::default(),
                 engine: EngineHints::default(),
                 kv_events: Arc::default(),
@@ -179,6 +182,14 @@ impl Registry {
             }
             Event::Outcome { slot, outcome, reason } => {
                 self.saw(slot, (outcome, reason), now, effects);
+            }
+            Event::Cordon { slot, is_cordoned } => {
+                if let Some(known) = self.pods.get_mut(&slot) {
+                    let endpoint = Arc::make_mut(&mut known.endpoint);
+                    tracing::info!(pod = %endpoint.pod.name, addr = %endpoint.pod.addr, is_cordoned, "pod cordon");
+                    endpoint.is_cordoned = is_cordoned;
+                    effects.changed = true;
+                }
             }
             Event::Tick => {}
         }

@@ -315,3 +315,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_cordoned_pod_gets_no_requests_however_well_it_is() {
+    let mut world = World::of(&["a", "b"]);
+    let slot = world.slot("a");
+    assert!(world.apply(Event::Cordon { slot, is_cordoned: true }).changed);
+    assert_eq!(world.endpoint("a").health, Health::Ready);
+    assert!(!world.endpoint("a").is_ready() && world.endpoint("b").is_ready());
+    world.probed("a", Ok(cards("m")));
+    world.desired(vec![sighting("a", 8000), sighting("b", 8000)]);
+    assert!(!world.endpoint("a").is_ready(), "neither a probe nor a list puts it back");
+    world.apply(Event::Cordon { slot, is_cordoned: false });
+    assert!(world.endpoint("a").is_ready());
+    world.desired(vec![sighting("b", 8000)]);
+    world.desired(vec![sighting("a", 8000), sighting("b", 8000)]);
+    assert!(!world.endpoint("a").is_cordoned, "one that comes back is another");
+}
