@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use crate::belief::Beliefs;
 use crate::bookings::{Booking, Bookings};
 use crate::conversations::Home;
-use crate::decide::{self, View};
+use crate::decide::{Leg, View};
 use crate::knowledge::Knowledge;
 use crate::memory::{Assumption, Memory, Sent};
 use crate::openai::{self, Api, Fields, Prompt};
@@ -236,8 +236,8 @@ impl Router {
         let rows = &tables.answering;
         trace(settings, view, rows, booked.as_ref().map(|(chosen, ..)| chosen.row));
         let Some((chosen, booking, prefilling)) = booked else {
-            let any =
-                view.snapshot.endpoints.iter().any(|e| decide::is_eligible(e, view.query, &[]));
+            let may = |endpoint: &Arc<Endpoint>| Leg::Answer.may_take(endpoint, view.query, &[]);
+            let any = view.snapshot.endpoints.iter().any(may);
             return Err(if any { Refusal::AllTried } else { Refusal::NoReadyPod });
         };
         let mut placement = self.placement(wanted, &rows[chosen.row], booking);
@@ -277,7 +277,7 @@ impl Router {
             knowledge: Arc::clone(self.knowledge()),
             chain: Arc::clone(&query.prompt.chain),
             block_tokens: query.prompt.block_tokens,
-            held_since_ms: view.beliefs.sent.touched_ms(chosen.slot),
+            last_use: view.beliefs.sent.last_use(chosen.slot),
             placed_ms: view.beliefs.now_ms,
             placed_at: Instant::now(),
             text: self.text_of(query),
