@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::registry::Event;
 use super::{Endpoint, Outcome, Snapshot};
+use crate::feed::FeedCounts;
 
 /// Why a pod was not cordoned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,15 +41,14 @@ pub struct Pool {
 }
 
 /// What the handle and the pool's tasks have in common.
-pub(crate) struct Shared {
+pub(super) struct Shared {
     current: ArcSwap<Snapshot>,
     generation: watch::Sender<u64>,
     /// Pods with a failure that no answer has cleared yet. While there are none, answers are not
     /// reported at all: at thousands per second each would wake the pool's task to learn nothing.
     pub(super) suspects: AtomicUsize,
     dropped_reports: AtomicU64,
-    pub(crate) failed_probes: AtomicU64,
-    pub(crate) failed_metric_reads: AtomicU64,
+    pub(super) feeds: Arc<FeedCounts>,
 }
 
 // === impl Pool ===
@@ -143,8 +143,8 @@ impl Pool {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Failures {
             dropped_reports: read(&self.shared.dropped_reports),
-            failed_probes: read(&self.shared.failed_probes),
-            failed_metric_reads: read(&self.shared.failed_metric_reads),
+            failed_probes: read(&self.shared.feeds.failed_probes),
+            failed_metric_reads: read(&self.shared.feeds.failed_metric_reads),
         }
     }
 }
@@ -158,18 +158,13 @@ impl Shared {
             current: ArcSwap::from_pointee(snapshot),
             suspects: AtomicUsize::new(0),
             dropped_reports: AtomicU64::new(0),
-            failed_probes: AtomicU64::new(0),
-            failed_metric_reads: AtomicU64::new(0),
+            feeds: Arc::default(),
         }
-    }
-
-    /// How many pods there are.
-    pub(crate) fn pods(&self) -> usize {
-        self.current.load().endpoints.len()
     }
 
     pub(super) fn publish(&self, snapshot: Snapshot) {
         let generation = snapshot.generation;
+        self.feeds.set_pods(snapshot.endpoints.len());
         self.current.store(Arc::new(snapshot));
         self.generation.send_replace(generation);
     }
