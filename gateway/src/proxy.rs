@@ -2,9 +2,13 @@
 
 mod answer;
 mod body;
+mod buffer_pool;
 mod commit;
+mod cors;
 mod ctx;
 pub(crate) mod decision;
+mod forwarded;
+pub(crate) mod head;
 mod headers;
 mod lease;
 mod legs;
@@ -15,7 +19,6 @@ pub(crate) mod refuse;
 mod relay;
 mod respond;
 pub(crate) mod route;
-mod spare;
 mod survive;
 mod upstream;
 mod usage;
@@ -23,7 +26,7 @@ mod usage;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use http::{HeaderMap, StatusCode};
@@ -42,6 +45,7 @@ use tower::retry::budget::TpsBudget;
 
 pub(crate) use body::BodyBudget;
 pub(crate) use ctx::Ctx;
+pub(crate) use respond::LINGER;
 
 use crate::config::Config;
 use crate::drain::{Drain, Phase};
@@ -233,7 +237,7 @@ impl ProxyHttp for Gateway {
         match self.serve(session, ctx).await {
             Ok(None) => Ok(false),
             Ok(Some(End::Answered)) => Ok(true),
-            Ok(Some(End::ClientGone | End::Broken | End::Cut)) => Self::abandon(ctx),
+            Ok(Some(End::ClientGone | End::PodFailed | End::DrainCut)) => Self::abandon(ctx),
             Err(refuse) => {
                 self.refuse(session, ctx, &refuse).await;
                 Ok(true)
@@ -256,6 +260,7 @@ impl ProxyHttp for Gateway {
         peer.options.write_timeout = Some(deadlines.client_write.get());
         ctx.attempts += 1;
         ctx.upstream = Some(placement.endpoint.pod.addr);
+        ctx.upstream_sent = Some(Instant::now());
         ctx.tried.push(placement.endpoint.slot);
         ctx.native = Some(placement);
         Ok(Box::new(peer))
@@ -302,7 +307,7 @@ impl ProxyHttp for Gateway {
         head: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        ctx.upstream_head = Some(std::time::Instant::now());
+        ctx.upstream_head = Some(Instant::now());
         self.tell_pool(ctx, Outcome::Answered);
         let mut ours = HeaderMap::new();
         self.stamp(session, ctx, &mut ours);

@@ -41,6 +41,8 @@ pub(crate) struct Ctx {
     pub deciding: Duration,
     /// The pod of the last attempt.
     pub upstream: Option<SocketAddr>,
+    /// When the last attempt began.
+    pub upstream_sent: Option<Instant>,
     /// When the pod's head came.
     pub upstream_head: Option<Instant>,
     /// Attempts made.
@@ -105,6 +107,7 @@ impl Ctx {
             decision_header: OnceLock::new(),
             deciding: Duration::ZERO,
             upstream: None,
+            upstream_sent: None,
             upstream_head: None,
             attempts: 0,
             moves: 0,
@@ -163,6 +166,14 @@ impl Ctx {
         self.split.cached_tokens.filter(|_| self.is_split())
     }
 
+    /// From sending the request to the pod that answers, to its head. What went before, the client's
+    /// body and attempts that failed, is not that pod's time.
+    fn service_time(&self) -> Option<Duration> {
+        let decode_sent = self.split.sent.filter(|_| self.is_split());
+        let sent = decode_sent.or(self.upstream_sent)?;
+        Some(self.upstream_head?.saturating_duration_since(sent))
+    }
+
     /// From sending the decode leg to its first token.
     fn transfer_ms(&self) -> Option<f64> {
         let sent_ms = self.split.sent?.duration_since(self.started).as_secs_f64() * 1e3;
@@ -219,9 +230,7 @@ impl Ctx {
             protocol: protocol(head.version),
             response_code: status.as_u16(),
             duration: millis(total),
-            upstream_service_time: self
-                .upstream_head
-                .map(|at| millis(at.duration_since(self.started))),
+            upstream_service_time: self.service_time().map(millis),
             upstream_host: self.upstream,
             route_name: self.route,
             authority: head
@@ -281,5 +290,20 @@ fn protocol(version: http::Version) -> &'static str {
         http::Version::HTTP_10 => "HTTP/1.0",
         http::Version::HTTP_2 => "HTTP/2",
         _ => "HTTP/1.1",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pods_service_time_begins_when_its_attempt_was_sent() {
+        let mut ctx = Ctx::new();
+        let at = |s| ctx.started + Duration::from_secs(s);
+        let (sent, head) = (at(5), at(7));
+        assert_eq!(ctx.service_time(), None);
+        (ctx.upstream_sent, ctx.upstream_head) = (Some(sent), Some(head));
+        assert_eq!(ctx.service_time(), Some(Duration::from_secs(2)));
     }
 }

@@ -4,8 +4,8 @@ use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora_http::RequestHeader;
 
+use super::head::{Fault, MAX_FIELDS};
 use super::refuse::Refuse;
-use crate::porch::head::{Fault, MAX_FIELDS};
 
 /// Fields between two neighbours only (RFC 9110 §7.6.1), and the old or dangerous ones around them.
 const HOP: [&str; 9] = [
@@ -98,7 +98,7 @@ pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
-/// Refuses in HTTP/2 what the porch, which reads the heads of HTTP/1 only, refuses there: a length
+/// Refuses in HTTP/2 what the ingress, which reads the heads of HTTP/1 only, refuses there: a length
 /// that is said twice (libraries let it pass where both are the same), and too much of anything.
 ///
 /// # Errors

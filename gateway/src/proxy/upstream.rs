@@ -16,8 +16,8 @@ use router::continuation::Stream;
 use router::pool::Pod;
 use tokio::time::{Instant, timeout};
 
+use super::forwarded::Field;
 use super::lease::{Lease, looked_for};
-use super::respond::Field;
 use crate::config::Deadlines;
 
 /// A request to a pod.
@@ -359,8 +359,8 @@ fn group_key(pod: &Pod) -> u64 {
     hasher.finish()
 }
 
-/// What to tell the pool about a failed attempt.
-pub(super) fn blame(pool: &router::pool::Pool, slot: Slot, failure: Option<Failure>) {
+/// Tells the pool what came of an attempt: no failure is an answer.
+pub(super) fn report(pool: &router::pool::Pool, slot: Slot, failure: Option<Failure>) {
     use router::pool::Outcome;
     let outcome = match failure {
         None => Outcome::Answered,
