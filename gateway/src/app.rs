@@ -106,7 +106,6 @@ impl App {
 
         let (router, pool) = brain(&config)?;
         tasks.spawn(until(stopped.clone(), fetch_tokenizers(router.tokenizers().clone())));
-        let readings = Readings::of(Arc::clone(&router));
 
         let mut sockets = Sockets::default();
         let addr = sockets.bind(config.listen).map_err(taken("listen", config.listen))?;
@@ -136,16 +135,7 @@ impl App {
         accept(services, sockets, &stopped, &mut tasks);
 
         let loaded = Arc::new(loaded);
-        let decisions = Arc::clone(router.decisions());
-        let pages = Pages {
-            readings,
-            pool: router.pool().clone(),
-            log_level,
-            decisions,
-            registry,
-            drain: drain.clone(),
-            loaded: Arc::clone(&loaded),
-        };
+        let pages = pages(&router, registry, (drain.clone(), log_level), &loaded);
         let admin = AdminServer::start(config.admin_listen, pages).await;
         let admin = admin.map_err(taken("admin_listen", config.admin_listen))?;
         let admin_addr = admin.local_addr();
@@ -216,6 +206,24 @@ impl App {
         self.pool.shutdown().await?;
         drop(self.access_log);
         Ok(())
+    }
+}
+
+/// What the admin listener shows, and what can be changed there.
+fn pages(
+    router: &Arc<Router>,
+    registry: Registry,
+    (drain, log_level): (Drain, LogLevel),
+    loaded: &Arc<Loaded>,
+) -> Pages {
+    Pages {
+        readings: Readings::of(Arc::clone(router)),
+        pool: router.pool().clone(),
+        log_level,
+        decisions: Arc::clone(router.decisions()),
+        registry,
+        drain,
+        loaded: Arc::clone(loaded),
     }
 }
 

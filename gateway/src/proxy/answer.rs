@@ -145,24 +145,8 @@ impl Gateway {
         }
         match end {
             End::PodFailed | End::DrainCut => {
-                // What its pod failed at, the placement knows already.
-                let refuse = if let End::DrainCut = end {
-                    placement.failed(Refuse::DrainCut.reason());
-                    Refuse::DrainCut
-                } else {
-                    Refuse::PodFailed
-                };
-                session.set_keepalive(None);
-                let pods_own = passage.stream.as_ref().and_then(|stream| stream.error_event());
-                let pods_own = pods_own.filter(|_| matches!(end, End::PodFailed));
-                ctx.error = Some(pods_own.map_or(refuse.reason(), |_| ERROR_EVENT));
-                if is_stream {
-                    let event = match pods_own {
-                        Some(event) => Bytes::copy_from_slice(event),
-                        None => refuse.event(ctx.shape, passage.is_mid_line()),
-                    };
-                    return Ok(self.last_words(session, event).await);
-                }
+                let cut = (end, is_stream);
+                return Ok(self.cut_short(session, ctx, cut, (&passage, &mut placement)).await);
             }
             End::Answered if passage.observer.seen.has_error => ctx.error = Some(ERROR_EVENT),
             End::Answered if is_pod_error => ctx.error = Some(POD_ERROR),
@@ -170,6 +154,34 @@ impl Gateway {
             End::Answered => {}
         }
         Ok(end)
+    }
+
+    /// Notes that an answer was cut, and tells the client of a stream.
+    async fn cut_short(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        (end, is_stream): (End, bool),
+        (passage, placement): (&Passage, &mut Placement),
+    ) -> End {
+        // What its pod failed at, the placement knows already.
+        let (refuse, pods_own) = if let End::DrainCut = end {
+            placement.failed(Refuse::DrainCut.reason());
+            (Refuse::DrainCut, None)
+        } else {
+            let pods_own = passage.stream.as_ref().and_then(|stream| stream.error_event());
+            (Refuse::PodFailed, pods_own)
+        };
+        session.set_keepalive(None);
+        ctx.error = Some(pods_own.map_or(refuse.reason(), |_| ERROR_EVENT));
+        if !is_stream {
+            return end;
+        }
+        let event = match pods_own {
+            Some(event) => Bytes::copy_from_slice(event),
+            None => refuse.event(ctx.shape, passage.is_mid_line()),
+        };
+        self.last_words(session, event).await
     }
 
     /// The body, from as many pods as it takes.
