@@ -1,12 +1,15 @@
 """An arm: one data plane of one or more processes that are gone afterwards, and what it costs."""
 
 import os
+import shlex
 import socket
 import subprocess
 import time
 import urllib.request
 from pathlib import Path
 
+# A gateway that logs every request writes hundreds of MB a minute; what matters is its beginning.
+LOG_BYTES = 1 << 20
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -15,6 +18,7 @@ class Program:
 
     def __init__(self, name: str, command: list, log: Path, env: dict[str, str] | None = None):
         self.name, self.log, self.command = name, log, [str(word) for word in command]
+        log.with_suffix(".command").write_text(shlex.join(self.command) + "\n")
         with log.open("wb") as out:
             # A direct child on purpose: Envoy asks the kernel to die with the parent that started
             # it, which is right as long as that parent is us.
@@ -52,6 +56,8 @@ class Program:
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
+        if self.log.stat().st_size > LOG_BYTES:
+            os.truncate(self.log, LOG_BYTES)
 
 
 class Arm:
