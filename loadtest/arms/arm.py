@@ -16,14 +16,14 @@ TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 class Program:
     """One running process, and those that it starts."""
 
-    def __init__(self, name: str, command: list, log: Path, env: dict[str, str] | None = None):
+    def __init__(self, name: str, command: list, log: Path):
         self.name, self.log, self.command = name, log, [str(word) for word in command]
         log.with_suffix(".command").write_text(shlex.join(self.command) + "\n")
         with log.open("wb") as out:
             # A direct child on purpose: Envoy asks the kernel to die with the parent that started
             # it, which is right as long as that parent is us.
             self._child = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=out,
-                                           stderr=out, env=env and {**os.environ, **env})
+                                           stderr=out, env=environment())
 
     def cpu_s(self) -> float:
         """User plus system time so far, all threads."""
@@ -81,6 +81,11 @@ class Arm:
     def __exit__(self, *_):
         for program in reversed(self.programs):
             program.stop()
+
+
+def environment() -> dict[str, str]:
+    """Ours, without what is meant for this suite or would be a setting of Hearth (HEARTH_BINARY)."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("HEARTH_")}
 
 
 def fetch(url: str) -> bytes | None:

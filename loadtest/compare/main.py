@@ -35,6 +35,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quality-rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=3, help="of each sample")
     parser.add_argument("--arms", nargs="*", help="only these")
+    parser.add_argument("--loads", nargs="*", help="only those whose names contain one of these")
     parser.add_argument("--only", choices=("cost", "quality"), help="one half of it")
     parser.add_argument("--benchmarks", type=Path, help="file whose generated section is renewed")
     options = parser.parse_args()
@@ -44,6 +45,11 @@ def parse() -> argparse.Namespace:
         options.rounds = options.quality_rounds = 1
         options.seconds = 1.0
         options.cells, options.workloads = cost.QUICK_CELLS, quality.QUICK_WORKLOADS
+    if options.loads:
+        for kind in ("cells", "workloads"):
+            kept = [load for load in getattr(options, kind)
+                    if any(word in load.name for word in options.loads)]
+            setattr(options, kind, kept)
     return options
 
 
