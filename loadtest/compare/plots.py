@@ -7,6 +7,7 @@ import matplotlib
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.ticker import LogLocator, NullFormatter  # noqa: E402
 
 # Written by matplotlib, replaced by `currentColor` afterwards.
 INK = "#010203"
@@ -21,10 +22,10 @@ plt.rcParams.update({
 })
 
 
-def dots(panels: dict[str, dict], label: str, log: bool, one: float | None = None) -> str:
+def dots(panels: dict[str, dict], label: str, log: bool, marks: dict[str, float]) -> str:
     """A panel for each cell: one row an arm, the median as a dot, the range as a line.
 
-    `panels`: cell to arm to Spread.
+    `panels`: cell to arm to Spread. `marks`: where a panel has a dotted line.
     """
     names = [name for name in panels if panels[name]]
     columns = min(3, len(names))
@@ -48,33 +49,11 @@ def dots(panels: dict[str, dict], label: str, log: bool, one: float | None = Non
         axis.grid(axis="x")
         if log:
             axis.set_xscale("log")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.xaxis.set_major_formatter("{x:g}")
-            axis.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
-        if one is not None:
-            axis.axvline(one, color=INK, linewidth=0.8, linestyle=":")
-    return _svg(figure)
-
-
-def trade(panels: dict[str, dict], goals: dict[str, float]) -> str:
-    """Tokens found cached over imbalance, a panel for each workload: up and left is better.
-
-    `panels`: workload to arm to (imbalance Spread, hits Spread).
-    """
-    figure, axes = plt.subplots(1, len(panels), squeeze=False, layout="constrained",
-                                figsize=(3.6 * len(panels), 3.4))
-    for (name, arms), axis in zip(panels.items(), axes.flat):
-        for arm, (imbalance, hits) in arms.items():
-            axis.errorbar(imbalance.median, hits.median, fmt="o", color=colour(arm),
-                          xerr=[[imbalance.median - imbalance.low],
-                                [imbalance.high - imbalance.median]],
-                          yerr=[[hits.median - hits.low], [hits.high - hits.median]])
-            axis.annotate(arm, (imbalance.median, hits.median), xytext=(4, 3), fontsize=7,
-                          textcoords="offset points")
-        axis.axvline(goals[name], color=INK, linewidth=0.8, linestyle=":")
-        axis.set_title(name, fontsize=9)
-        axis.set_xlabel("busiest pod's requests over the mean", fontsize=8)
-        axis.set_ylabel("share of prompt tokens found cached", fontsize=8)
-        axis.grid()
+            axis.xaxis.set_minor_formatter(NullFormatter())
+        if name in marks:
+            axis.axvline(marks[name], color=INK, linewidth=0.8, linestyle=":")
     return _svg(figure)
 
 

@@ -29,22 +29,18 @@ def pictures(cost: dict, quality: dict) -> dict[str, str]:
                 for cell, arms in cells.items()
                 if any(row[figure] for row in arms.values())}
 
-    made = {}
-    ratio, late = panels("cpu_ratio", cost), panels("added_p50_ms", cost)
-    if ratio:
-        made["CPU per request over plain Envoy's of the same round"] = plots.dots(
-            ratio, "times Envoy", log=True, one=1)
-    if late:
-        made["Median latency added to direct"] = plots.dots(late, "ms", log=False)
-    both = {workload: {arm: (row["imbalance"], row["hit_rate"]) for arm, row in arms.items()
-                       if row["hit_rate"] and row["imbalance"]}
-            for workload, arms in quality.items()}
-    if any(both.values()):
-        made["Hits and balance"] = plots.trade(
-            both, {workload: goals()[workload][1] for workload in both})
-        made["Time to first token, p99"] = plots.dots(
-            panels("ttft_p99_ms", quality), "ms", log=True)
-    return made
+    most = {workload: wanted[1] for workload, wanted in goals().items()}
+    wanted = [
+        ("CPU per request over plain Envoy's of the same round", cost, "cpu_ratio", "times Envoy",
+         True, dict.fromkeys(cost, 1)),
+        ("Median latency added to direct", cost, "added_p50_ms", "ms", False, {}),
+        ("Share of prompt tokens found cached", quality, "hit_rate", "share", False, {}),
+        ("Busiest pod's requests over the mean (dotted: the most that we want)", quality,
+         "imbalance", "max/mean", False, most),
+        ("Time to first token, p99", quality, "ttft_p99_ms", "ms", False, {}),
+    ]
+    drawn = ((title, panels(figure, cells), *style) for title, cells, figure, *style in wanted)
+    return {title: plots.dots(shown, *style) for title, shown, *style in drawn if shown}
 
 
 def write(folder: Folder, benchmarks: Path | None) -> None:

@@ -67,8 +67,8 @@ def section(facts: dict, missing: list, verdicts: list, cost_of: dict, quality_o
     text = [
         f"`make compare` on {facts['at']}: {machine['cores']} shared cores ({machine['cpu']}), "
         f"{machine['memory_gib']} GiB, load {machine['load_at_start']:.1f} at its start from other "
-        f"work. {facts['rounds']} rounds of {facts['seconds']:g} s a sample, "
-        f"{facts['quality_rounds']} of each workload; medians (ranges). Versions: {named}. The "
+        f"work. {_times(cost_of)} of {facts['seconds']:g} s of each cell, {_times(quality_of)} of "
+        f"each workload; medians (ranges). Versions: {named}. The "
         f"client measured {honest['client_ms']:.1f} ms where an upstream had taken "
         f"{honest['upstream_ms']:.1f} ms by its own clock.\n",
     ]
@@ -105,6 +105,15 @@ def section(facts: dict, missing: list, verdicts: list, cost_of: dict, quality_o
               "reached" if ok else "**short**"]
              for name, arm, hits, want, load, most, ok in verdicts])]
     return "\n".join(text)
+
+
+def _times(summary: dict) -> str:
+    """How many samples the rows stand on."""
+    counts = [row["samples"] for arms in summary.values() for row in arms.values()]
+    if not counts:
+        return "0 samples"
+    low, high = min(counts), max(counts)
+    return f"{low} samples" if low == high else f"{low}–{high} samples"
 
 
 def renewed(page: str, text: str) -> str:

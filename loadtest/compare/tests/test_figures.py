@@ -82,6 +82,19 @@ class Summary(unittest.TestCase):
 
 
 class Tables(unittest.TestCase):
+    def test_the_section_says_what_was_not_run_and_where_we_fall_short(self):
+        facts = {"at": "then", "seconds": 3, "versions": {"envoy": "1.40", "epp": None},
+                 "machine": {"cores": 2, "cpu": "x", "memory_gib": 24, "load_at_start": 9.0},
+                 "selftest": {"client_ms": 201.0, "upstream_ms": 200.0}}
+        cells = summary.cost([sample("direct", 0), sample("envoy", 0, cpu_us=50),
+                              sample("hearth", 0, cpu_us=60), sample("hearth", 1, cpu_us=60)])
+        text = tables.section(facts, [("epp", "", "no EPP binary")],
+                              [("30", "hearth", 0.93, 0.947, 1.11, 1.1, False)], cells, {})
+        for wanted in ("- epp: no EPP binary", "| 30 | hearth | 0.930 | 0.947 | 1.11 | 1.10 | **short** |",
+                       "1–2 samples of 3 s", "| hearth | 1.20 |", "load 9.0", "Errors: none."):
+            self.assertIn(wanted, text)
+        self.assertNotIn("epp None", text)
+
     def test_numbers_keep_three_digits(self):
         self.assertEqual([tables.number(n) for n in (0, 0.123, 1.256, 12.34, 123.4, 9.96)],
                          ["0", "0.12", "1.26", "12.3", "123", "10.0"])

@@ -82,7 +82,7 @@ class SmallRun(unittest.TestCase):
         links.feed(page)
         self.assertEqual(links.outside, [])
         plots = [part.partition("</figure>")[0] for part in page.split("<figure>")[1:]]
-        self.assertEqual(len(plots), 4)
+        self.assertEqual(len(plots), 5)
         for plot in plots:
             self.assertTrue(ElementTree.fromstring(plot).tag.endswith("svg"))
             self.assertIn("currentColor", plot)
