@@ -93,5 +93,5 @@ def one_arm(options, entry: Entry, fleet: Fleet, upstream, folder: Folder, turn:
                       f"{found['errors']} errors, others {found['foreign_cores']:.1f} cores",
                       flush=True)
     except (RuntimeError, OSError) as error:
-        record(None, not_run=str(error)[-600:])
+        record(None, not_run=str(error)[:1500])
         print(f"# {turn} {entry.name}: not run: {error}", flush=True)

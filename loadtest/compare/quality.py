@@ -61,7 +61,7 @@ def one_arm(options, entry: Entry, workload: Workload, folder: Folder, turn: int
             with entry.start(known, scratch) as arm:
                 found = play(options, arm, fleet, workload, scratch, turn)
     except (RuntimeError, OSError) as error:
-        folder.add({**key, "not_run": str(error)[-600:]})
+        folder.add({**key, "not_run": str(error)[:1500]})
         print(f"# {turn} {workload.name} {entry.name}: not run: {error}", flush=True)
         return
     requests = found.pop("records")

@@ -66,7 +66,8 @@ def _says(command: list) -> str | None:
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True,
                               timeout=20)
         lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        return lines[0] if lines else "says nothing"
+        # Without the names that they put before it: their own, or their path here.
+        return lines[0].split("version:")[-1].split(maxsplit=1)[-1] if lines else "says nothing"
     return "does not say"
 
 

@@ -64,11 +64,12 @@ def section(facts: dict, missing: list, verdicts: list, cost_of: dict, quality_o
     """The part of BENCHMARKS.md between the markers."""
     machine, versions, honest = facts["machine"], facts["versions"], facts["selftest"]
     named = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    done = [f"{_times(cost_of)} of {facts['seconds']:g} s of each cell"] if cost_of else []
+    done += [f"{_times(quality_of)} of each workload"] if quality_of else []
     text = [
         f"`make compare` on {facts['at']}: {machine['cores']} shared cores ({machine['cpu']}), "
         f"{machine['memory_gib']} GiB, load {machine['load_at_start']:.1f} at its start from other "
-        f"work. {_times(cost_of)} of {facts['seconds']:g} s of each cell, {_times(quality_of)} of "
-        f"each workload; medians (ranges). Versions: {named}. The "
+        f"work; {', '.join(done)}; medians (ranges). Versions: {named}. The "
         f"client measured {honest['client_ms']:.1f} ms where an upstream had taken "
         f"{honest['upstream_ms']:.1f} ms by its own clock.\n",
     ]
@@ -110,8 +111,6 @@ def section(facts: dict, missing: list, verdicts: list, cost_of: dict, quality_o
 def _times(summary: dict) -> str:
     """How many samples the rows stand on."""
     counts = [row["samples"] for arms in summary.values() for row in arms.values()]
-    if not counts:
-        return "0 samples"
     low, high = min(counts), max(counts)
     return f"{low} samples" if low == high else f"{low}–{high} samples"
 

@@ -116,7 +116,8 @@ pub async fn run(args: &Args, out: Out<'_>) -> anyhow::Result<()> {
         return hold(args, &bodies, out).await;
     }
     let began = Instant::now();
-    let end = args.seconds.map(|s| began + Duration::from_secs_f64(s));
+    let seconds = args.seconds.map(Duration::try_from_secs_f64).transpose()?;
+    let end = seconds.map(|seconds| began + seconds);
     let mut workers = JoinSet::new();
     for number in 0..args.connections {
         let share = match end {
