@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make test-compare`: `ok NAME` or `not ok NAME why` for the comparison's arithmetic, then for a run
+# `make test-compare`: the comparison's arithmetic by hand, then a run
 # of it over few arms, which says nothing about speed: only that every part works.
 # HEARTH_BINARY=PATH LOADTEST_BINARY=PATH: those instead of ones built now.
 set -euo pipefail
