@@ -1,6 +1,9 @@
-//! The admin listener: pages for probes, Prometheus and people. It reads, and changes nothing.
+//! The admin listener: pages for probes, Prometheus and people, and the few things that people may
+//! change while the gateway runs.
 
+mod actions;
 mod pool_page;
+mod pool_text;
 mod readiness;
 #[cfg(test)]
 mod tests;
@@ -11,13 +14,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::routing::{get, post};
+use axum::{Json, Router, middleware};
 use prometheus::{Registry, TEXT_FORMAT, TextEncoder};
+use router::pool::Pool;
 use router::why::Decisions;
+use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -26,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Loaded;
 use crate::drain::Drain;
-use crate::telemetry::{Readings, scrape};
+use crate::telemetry::{LogLevel, Readings, scrape};
 
 pub use pool_page::PoolPage;
 pub use readiness::Readiness;
@@ -40,9 +45,11 @@ const CONTENTS: &str = "\
 /metrics  for Prometheus
 /healthz  200 while the process runs
 /readyz   200 while requests are served, else 503 with the reasons
-/pool     the pods: health, models, engine, bookings
+/pool     the pods: health, models, engine, bookings; ?format=text: as a table
+          POST /pool/POD/cordon: new requests go elsewhere, running ones end; /uncordon: back
 /why      the last decisions, the latest first; /why/REQUEST-ID: one with all its candidates
 /config   the settings in force and where they were set
+/log-level  the log's level; PUT another one
 ";
 
 /// What the pages show.
@@ -50,6 +57,10 @@ const CONTENTS: &str = "\
 pub struct Pages {
     /// What the router knows.
     pub readings: Readings,
+    /// The pods themselves, to cordon them.
+    pub pool: Pool,
+    /// The level of the log.
+    pub log_level: LogLevel,
     /// Why the last requests went where they went.
     pub decisions: Arc<Decisions>,
     /// The metrics that count as things happen.
@@ -58,6 +69,21 @@ pub struct Pages {
     pub drain: Drain,
     /// The settings in force.
     pub loaded: Arc<Loaded>,
+}
+
+/// What `/pool` is asked for.
+#[derive(Debug, Deserialize)]
+struct PoolQuery {
+    #[serde(default)]
+    format: Format,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    #[default]
+    Json,
+    Text,
 }
 
 /// The running listener. When dropped, it takes no more connections and closes those that it has.
@@ -131,10 +157,14 @@ fn routes(pages: Pages) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/pool", get(pool))
+        .route("/pool/{pod}/cordon", post(actions::cordon))
+        .route("/pool/{pod}/uncordon", post(actions::uncordon))
+        .route("/log-level", get(actions::log_level).put(actions::set_log_level))
         .route("/why", get(why_last))
         .route("/why/{request_id}", get(why))
         .route("/config", get(config))
         .fallback(missing)
+        .layer(middleware::from_fn(actions::not_by_a_page))
         .with_state(pages)
 }
 
@@ -153,8 +183,12 @@ async fn readyz(State(pages): State<Pages>) -> (StatusCode, Json<Readiness>) {
     (status, Json(readiness))
 }
 
-async fn pool(State(pages): State<Pages>) -> Json<PoolPage> {
-    Json(PoolPage::of(&pages.readings.take(), Instant::now()))
+async fn pool(State(pages): State<Pages>, Query(how): Query<PoolQuery>) -> Response {
+    let page = PoolPage::of(&pages.readings.take(), Instant::now());
+    match how.format {
+        Format::Json => Json(page).into_response(),
+        Format::Text => page.to_text().into_response(),
+    }
 }
 
 async fn why_last(State(pages): State<Pages>) -> Json<Vec<WhyRow>> {

@@ -22,7 +22,7 @@ use crate::drain::{Drain, Outcome, Signal};
 use crate::listener::{self, Ledger, Sockets, Traffic};
 use crate::proxy::{BodyBudget, Gateway, Parts};
 use crate::telemetry;
-use crate::telemetry::{AccessLog, AccessLogWriter, Metrics, Readings};
+use crate::telemetry::{AccessLog, AccessLogWriter, LogLevel, Metrics, Readings};
 use crate::tls::Reloader;
 
 /// A gateway that runs.
@@ -90,11 +90,12 @@ pub enum StartError {
 // === impl App ===
 
 impl App {
-    /// Starts everything: when this returns, the listeners accept.
+    /// Starts everything: when this returns, the listeners accept. The admin listener changes the
+    /// level of the log by `log_level`.
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn start(loaded: Loaded) -> Result<Self, StartError> {
+    pub async fn start(loaded: Loaded, log_level: LogLevel) -> Result<Self, StartError> {
         router::tls::install_provider();
         let config = Arc::new(loaded.config.clone());
         let registry = Registry::new();
@@ -136,8 +137,15 @@ impl App {
 
         let loaded = Arc::new(loaded);
         let decisions = Arc::clone(router.decisions());
-        let (drain_seen, settings) = (drain.clone(), Arc::clone(&loaded));
-        let pages = Pages { readings, decisions, registry, drain: drain_seen, loaded: settings };
+        let pages = Pages {
+            readings,
+            pool: router.pool().clone(),
+            log_level,
+            decisions,
+            registry,
+            drain: drain.clone(),
+            loaded: Arc::clone(&loaded),
+        };
         let admin = AdminServer::start(config.admin_listen, pages).await;
         let admin = admin.map_err(taken("admin_listen", config.admin_listen))?;
         let admin_addr = admin.local_addr();

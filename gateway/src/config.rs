@@ -7,6 +7,7 @@
 mod bytes;
 mod error;
 mod keys;
+mod lines;
 mod load;
 mod reference;
 mod sections;

@@ -15,6 +15,7 @@ use router::policy::PolicyName;
 use crate::app::App;
 use crate::config::{Config, Loaded, LogFormat};
 use crate::drain::Signal;
+use crate::telemetry::LogLevel;
 
 /// Pods, as in the job that the numbers are compared with.
 const PODS: u16 = 3;
@@ -43,7 +44,7 @@ pub fn config() -> Config {
 /// code 1.
 pub async fn run(
     once: bool,
-    loaded: Loaded,
+    (loaded, log_level): (Loaded, LogLevel),
     (signals, hangups): (impl Stream<Item = Signal> + Unpin, impl Stream<Item = ()>),
     out: &mut (dyn Write + Send),
 ) -> anyhow::Result<ExitCode> {
@@ -58,10 +59,10 @@ pub async fn run(
     floor.config.listen.set_port(0);
     floor.config.admin_listen.set_port(0);
 
-    let (fleet, app) = start(loaded).await?;
+    let (fleet, app) = start(loaded, log_level).await?;
     let outcome = job(&fleet, &app, out).await?;
     let round_robin = {
-        let (fleet, app) = start(floor).await?;
+        let (fleet, app) = start(floor, LogLevel::default()).await?;
         let outcome = job(&fleet, &app, &mut std::io::sink()).await;
         app.stop().await?;
         fleet.shutdown().await;
@@ -81,10 +82,10 @@ pub async fn run(
 }
 
 /// Fresh pods, and a gateway in front that knows them.
-async fn start(mut loaded: Loaded) -> anyhow::Result<(Fleet, App)> {
+async fn start(mut loaded: Loaded, log_level: LogLevel) -> anyhow::Result<(Fleet, App)> {
     let fleet = Fleet::start(PODS, simulator::Config::default()).await.context("simulated pods")?;
     loaded.config.endpoints = fleet.pods().iter().map(|pod| pod.addr().into()).collect();
-    let app = App::start(loaded).await?;
+    let app = App::start(loaded, log_level).await?;
     let all_ready =
         |snapshot: &router::pool::Snapshot| snapshot.ready().count() == usize::from(PODS);
     app.router.pool().wait_for(all_ready).await;

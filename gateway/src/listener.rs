@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::drain::Drain;
-use crate::porch::{Bounds, House, Incident, Porch};
+use crate::ingress::{Bounds, Incident, Ingress, Shared};
 use crate::proxy::Gateway;
 use crate::proxy::refuse::Refuse;
 use crate::telemetry::{AccessLog, Metrics};
@@ -31,7 +31,7 @@ pub(crate) struct Sockets {
 }
 
 /// The service behind a listener.
-pub(crate) type Traffic = Service<Porch<HttpProxy<Gateway>>>;
+pub(crate) type Traffic = Service<Ingress<HttpProxy<Gateway>>>;
 
 /// Where connections are told of that did not become requests.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ pub(crate) fn traffic(
         0 => Semaphore::MAX_PERMITS,
         limit => limit.min(Semaphore::MAX_PERMITS),
     };
-    let house = Arc::new(House {
+    let shared = Arc::new(Shared {
         app: Arc::new(proxy),
         bounds: Bounds {
             head: config.deadlines.request_head.get(),
@@ -111,8 +111,8 @@ pub(crate) fn traffic(
         on_incident: Box::new(move |incident| ledger.enter(incident)),
     });
     let service = |addr: SocketAddr, tls: Option<TlsSettings>| {
-        let porch = Porch::new(Arc::clone(&house), tls.map(TlsSettings::build));
-        let mut service = Service::new("traffic".to_owned(), porch);
+        let ingress = Ingress::new(Arc::clone(&shared), tls.map(TlsSettings::build));
+        let mut service = Service::new("traffic".to_owned(), ingress);
         let buffer = L4BufferSettings::default().read(READ_BUFFER);
         service.add_listener(ListenerConfig::tcp(addr.to_string()).l4_buffer(buffer));
         service

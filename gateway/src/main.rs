@@ -91,10 +91,10 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
-    telemetry::init_log(&loaded.config.log).context("the log")?;
+    let log_level = telemetry::init_log(&loaded.config.log).context("the log")?;
     runtime(&loaded.config)?.block_on(async {
         let (signals, hangups) = handlers()?;
-        let app = App::start(loaded).await?;
+        let app = App::start(loaded, log_level).await?;
         let outcome = app.run(signals, hangups).await.context("serving")?;
         Ok(if outcome.cut() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
@@ -102,10 +102,10 @@ fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
 
 #[cfg(feature = "demo")]
 fn demo(once: bool, loaded: Loaded) -> anyhow::Result<ExitCode> {
-    telemetry::init_log(&loaded.config.log).context("the log")?;
+    let log_level = telemetry::init_log(&loaded.config.log).context("the log")?;
     runtime(&loaded.config)?.block_on(async {
         let mut out = std::io::stdout();
-        gateway::demo::run(once, loaded, handlers()?, &mut out).await
+        gateway::demo::run(once, (loaded, log_level), handlers()?, &mut out).await
     })
 }
 

@@ -2,9 +2,13 @@
 
 mod answer;
 mod body;
+mod buffer_pool;
 mod commit;
+mod cors;
 mod ctx;
 pub(crate) mod decision;
+mod forwarded;
+pub(crate) mod head;
 mod headers;
 mod lease;
 mod legs;
@@ -15,7 +19,6 @@ pub(crate) mod refuse;
 mod relay;
 mod respond;
 pub(crate) mod route;
-mod spare;
 mod survive;
 mod upstream;
 mod usage;
@@ -23,11 +26,10 @@ mod usage;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use pingora_core::connectors::ConnectorOptions;
 use pingora_core::connectors::http::Connector;
 use pingora_core::modules::http::HttpModules;
@@ -43,6 +45,7 @@ use tower::retry::budget::TpsBudget;
 
 pub(crate) use body::BodyBudget;
 pub(crate) use ctx::Ctx;
+pub(crate) use respond::LINGER;
 
 use crate::config::Config;
 use crate::drain::{Drain, Phase};
@@ -234,7 +237,7 @@ impl ProxyHttp for Gateway {
         match self.serve(session, ctx).await {
             Ok(None) => Ok(false),
             Ok(Some(End::Answered)) => Ok(true),
-            Ok(Some(End::ClientGone | End::Broken | End::Cut)) => Self::abandon(ctx),
+            Ok(Some(End::ClientGone | End::PodFailed | End::DrainCut)) => Self::abandon(ctx),
             Err(refuse) => {
                 self.refuse(session, ctx, &refuse).await;
                 Ok(true)
@@ -257,6 +260,7 @@ impl ProxyHttp for Gateway {
         peer.options.write_timeout = Some(deadlines.client_write.get());
         ctx.attempts += 1;
         ctx.upstream = Some(placement.endpoint.pod.addr);
+        ctx.upstream_sent = Some(Instant::now());
         ctx.tried.push(placement.endpoint.slot);
         ctx.native = Some(placement);
         Ok(Box::new(peer))
@@ -303,9 +307,13 @@ impl ProxyHttp for Gateway {
         head: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        ctx.upstream_head = Some(std::time::Instant::now());
+        ctx.upstream_head = Some(Instant::now());
         self.tell_pool(ctx, Outcome::Answered);
-        self.stamp_response(session, ctx, head);
+        let mut ours = HeaderMap::new();
+        self.stamp(session, ctx, &mut ours);
+        for (name, value) in &ours {
+            head.insert_header(name, value)?;
+        }
         Ok(())
     }
 
@@ -344,17 +352,5 @@ impl ProxyHttp for Gateway {
         if let Some(log) = &self.access_log {
             log.write(ctx.record(session, status));
         }
-    }
-}
-
-/// Sets a field whose name and value are ours and valid.
-fn set(head: &mut ResponseHeader, name: &'static str, value: impl Into<Bytes>) {
-    match http::HeaderValue::from_maybe_shared(value.into()) {
-        Ok(value) => {
-            if head.insert_header(name, value).is_err() {
-                tracing::error!(name, "a field was refused by the head that it was written to");
-            }
-        }
-        Err(_invalid) => tracing::debug!(name, "a value is not fit for a header"),
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod access_log;
 mod kv_metrics;
+pub mod log_level;
 pub mod metrics;
 pub mod reading;
 mod registrar;
@@ -12,14 +13,15 @@ use std::io::{self, IsTerminal as _};
 
 use thiserror::Error;
 use tracing::{Level, Metadata};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::{EnvFilter, reload};
 
 use crate::config::{Log, LogFormat};
 
 pub use access_log::{AccessLog, AccessLogWriter, Record};
+pub use log_level::LogLevel;
 pub use metrics::{Held, Metrics};
 pub use reading::{Reading, Readings};
 pub use scrape::scrape;
@@ -39,21 +41,21 @@ pub enum LogError {
 const OURS: [&str; 5] = ["hearth", "gateway", "router", "kv_index", "loadtest"];
 
 /// Sends the program's log to stderr, that of `log` (Pingora) included. Colours only on a terminal.
+/// Gives the handle by which its level is changed later.
 ///
 /// # Errors
 /// The level cannot be read, or a log was set up before.
-pub fn init_log(log: &Log) -> Result<(), LogError> {
+pub fn init_log(log: &Log) -> Result<LogLevel, LogError> {
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr);
-    let subscriber = tracing_subscriber::registry()
-        .with(EnvFilter::builder().parse(&log.level)?)
-        .with(filter_fn(may_be_logged));
+    let (level, handle) = reload::Layer::new(EnvFilter::builder().parse(&log.level)?);
+    let subscriber = tracing_subscriber::registry().with(level).with(filter_fn(may_be_logged));
     match log.format {
         LogFormat::Json => subscriber.with(lines.json()).try_init()?,
         LogFormat::Text => subscriber.with(lines).try_init()?,
     }
-    Ok(())
+    Ok(LogLevel::of(handle))
 }
 
 /// Whether a line may be written whatever `log.level` says. At debug and trace Pingora and the HTTP

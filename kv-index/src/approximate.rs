@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::{BYTES_PER_ENTRY, Capacity, Milestones, Overlap, Recency, Slot};
+use crate::{BYTES_PER_ENTRY, Capacity, LastUse, Milestones, Overlap, Recency, Slot};
 
 /// Bounds of the [`ApproximateIndex`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ const MAX_SHARE: usize = 64;
 
 impl Default for Settings {
     fn default() -> Self {
-        // 256 MiB: about 3 million milestones, of one block of 16 tokens or more. 30 minutes: vLLM pods at work turn their
+        // 256 MiB: about 4 million milestones, of one block of 16 tokens or more. 30 minutes: vLLM pods at work turn their
         // cache over in minutes; an idle one keeps it, but then nobody asks.
         Self { bytes: 256 << 20, max_age_ms: 30 * 60 * 1000 }
     }
@@ -96,7 +96,7 @@ impl ApproximateIndex {
             };
             let (blocks, touched_ms) = sent.depth(chain, since_ms);
             let eviction_age_ms = sent.oldest_ms().map(|oldest| now_ms.saturating_sub(oldest));
-            overlap.set(slot, blocks, touched_ms, eviction_age_ms);
+            overlap.set(slot, blocks, LastUse::AtMs(touched_ms), eviction_age_ms);
         }
     }
 

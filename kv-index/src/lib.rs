@@ -23,6 +23,6 @@ pub use event::{EngineHash, Event, ExtraKey, Medium, Removed, Stored};
 pub use exact::{Applied, ExactIndex, ExactSettings, MOST_SLOTS};
 pub use hash::{BlockHash, ChainHasher};
 pub use milestones::Milestones;
-pub use overlap::Overlap;
+pub use overlap::{LastUse, Overlap};
 pub use recency::{BYTES_PER_ENTRY, Capacity, Recency};
 pub use slots::{Slot, Slots};

@@ -32,11 +32,28 @@ pub(crate) struct Depths {
     pub(crate) words: Vec<u64>,
 }
 
+/// When a pod last used the deepest block that it holds of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastUse {
+    /// Then, in milliseconds of the caller's clock.
+    AtMs(u64),
+    /// Not yet: the block is on its way there.
+    OnItsWay,
+}
+
 /// When the deepest block was used, and how full the pod is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Recent {
-    touched_ms: u64,
+    last_use: LastUse,
     eviction_age_ms: Option<u64>,
+}
+
+// === impl LastUse ===
+
+impl Default for LastUse {
+    fn default() -> Self {
+        Self::AtMs(0)
+    }
 }
 
 // === impl Overlap ===
@@ -49,19 +66,19 @@ impl Overlap {
         self.roster = None;
     }
 
-    /// Notes that the pod holds the first `blocks` blocks, the last of them used at `touched_ms`,
-    /// and how long ago the block was used that it would evict next.
+    /// Notes that the pod holds the first `blocks` blocks, when it used the last of them, and how
+    /// long ago the block was used that it would evict next.
     pub fn set(
         &mut self,
         slot: Slot,
         blocks: usize,
-        touched_ms: u64,
+        last_use: LastUse,
         eviction_age_ms: Option<u64>,
     ) {
         if self.recency.len() <= slot.index() {
             self.recency.resize(slot.index() + 1, Recent::default());
         }
-        self.recency[slot.index()] = Recent { touched_ms, eviction_age_ms };
+        self.recency[slot.index()] = Recent { last_use, eviction_age_ms };
         self.depths.set(slot.index(), blocks, blocks);
     }
 
@@ -87,8 +104,8 @@ impl Overlap {
 
     /// When the pod last used the deepest block that it holds of this chain.
     #[must_use]
-    pub fn touched_ms(&self, slot: Slot) -> u64 {
-        self.recency.get(slot.index()).map_or(0, |recent| recent.touched_ms)
+    pub fn last_use(&self, slot: Slot) -> LastUse {
+        self.recency.get(slot.index()).map_or_else(LastUse::default, |recent| recent.last_use)
     }
 
     /// Starts a lookup among the pods of `roster`.

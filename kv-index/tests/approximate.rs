@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use kv_index::{
-    ApproximateIndex, BlockHash, Capacity, ChainHasher, Milestones, Overlap, Recency, Settings,
-    Slot, Slots,
+    ApproximateIndex, BYTES_PER_ENTRY, BlockHash, Capacity, ChainHasher, Milestones, Overlap,
+    Recency, Settings, Slot, Slots,
 };
 use proptest::prelude::*;
 
@@ -126,7 +126,8 @@ fn a_pod_that_takes_over_a_slot_inherits_nothing_and_the_dead_one_cannot_speak_f
 
 #[test]
 fn the_byte_budget_holds_and_eviction_age_appears_when_a_pod_is_full() {
-    let index = ApproximateIndex::new(Settings { bytes: 64 * 88 * 8, max_age_ms: u64::MAX });
+    let index =
+        ApproximateIndex::new(Settings { bytes: 64 * BYTES_PER_ENTRY * 8, max_age_ms: u64::MAX });
     let slot = Slots::default().acquire();
     for i in 0..100_u32 {
         index.record(slot, &chain(&[i, i]), None, u64::from(i));

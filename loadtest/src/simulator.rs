@@ -7,7 +7,7 @@
 //! | scheduler | `engine`, `sequence`, `stats` | one step of continuous batching, as a pure function |
 //! | time | `driver` | the one task that lets steps take their time; tickets that abort on drop |
 //! | text | `generation` | ids to text, stop strings |
-//! | wire | `server`, `routes`, `sse`, `body`, `errors`, `metrics` | vLLM's routes and shapes |
+//! | wire | `server`, `routes`, `sse`, `body`, `errors`, `logprobs`, `tools`, `metrics`, `http_metrics` | vLLM's routes and shapes |
 //! | transfer | `transfer`, `leases` | KV from pod to pod: connectors, side channel, blocks kept for others |
 //! | events | `events`, `publisher` | what happened in the cache, as vLLM publishes it |
 //! | trouble | `fault`, `listener`, `recorder` | what can be wrong with a pod, what it received |
@@ -24,9 +24,11 @@ mod errors;
 mod events;
 mod fault;
 mod generation;
+mod http_metrics;
 mod language;
 mod leases;
 mod listener;
+mod logprobs;
 mod metrics;
 mod pod;
 mod publisher;
@@ -36,6 +38,7 @@ mod sequence;
 mod server;
 mod sse;
 mod stats;
+mod tools;
 mod transfer;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -48,6 +51,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     driver::Driver,
     fault::Faults,
+    http_metrics::HttpMetrics,
     listener::{Control, PodListener},
     pod::Pod,
     publisher::Publisher,
@@ -149,6 +153,7 @@ impl Simulator {
             tokenizer: model.tokenizer,
             faults,
             recorder: Recorder::default(),
+            http: HttpMetrics::default(),
             publisher,
             address,
             channel: channel.as_ref().map(SideChannel::address),

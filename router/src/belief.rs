@@ -11,10 +11,9 @@
 //! likely is what the request is placed by. What a pod told is dropped wherever a part of the story
 //! was lost, so it says too little then, never too much.
 
-use kv_index::Overlap;
+use kv_index::{LastUse, Overlap};
 
 use crate::feed::kv_events::Trust;
-use crate::memory::ON_ITS_WAY;
 use crate::pool::Endpoint;
 
 /// What is known of all pods about one prompt.
@@ -54,8 +53,8 @@ impl Beliefs<'_> {
     pub fn of(&self, endpoint: &Endpoint) -> Belief {
         let slot = endpoint.slot;
         let sent = self.sent.blocks(slot);
-        let sent_ms = self.sent.touched_ms(slot);
-        let is_on_its_way = sent_ms == ON_ITS_WAY;
+        let last_use = self.sent.last_use(slot);
+        let is_on_its_way = last_use == LastUse::OnItsWay;
         let trust = endpoint.kv_events.trust();
         let Some(told) = self.told.filter(|_| trust != Trust::Approximate) else {
             let trust = Trust::Approximate;
@@ -63,7 +62,10 @@ impl Beliefs<'_> {
         };
         let told = told.blocks(slot);
         let beyond = sent.saturating_sub(told);
-        let is_untold = is_on_its_way || sent_ms.saturating_add(UNTOLD_MS) >= self.now_ms;
+        let is_untold = match last_use {
+            LastUse::OnItsWay => true,
+            LastUse::AtMs(sent_ms) => sent_ms.saturating_add(UNTOLD_MS) >= self.now_ms,
+        };
         let (likely_blocks, is_sent_counted) = match trust {
             Trust::Exact if is_untold => (told + beyond, beyond > 0),
             Trust::Exact => (told, false),

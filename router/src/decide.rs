@@ -23,50 +23,48 @@ pub struct View<'a> {
     pub tried: &'a [Slot],
 }
 
-/// Whether the pod may take this request at all.
-#[must_use]
-pub fn is_eligible(endpoint: &Endpoint, query: &Query, tried: &[Slot]) -> bool {
-    endpoint.can_answer()
-        && !tried.contains(&endpoint.slot)
-        && query.model.as_deref().is_none_or(|model| endpoint.serves(model))
+/// What a pod is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leg {
+    /// To answer: with a prefill of its own, or with another pod's.
+    Answer,
+    /// To prefill for another.
+    Prefill,
 }
 
-/// Whether the pod may prefill this request for another.
-#[must_use]
-pub fn can_prefill(endpoint: &Endpoint, query: &Query, tried: &[Slot]) -> bool {
-    endpoint.is_ready()
-        && endpoint.pod.role == Role::Prefill
-        && !tried.contains(&endpoint.slot)
-        && query.model.as_deref().is_none_or(|model| endpoint.serves(model))
+// === impl Leg ===
+
+impl Leg {
+    /// Whether the pod may take it for this request at all.
+    #[must_use]
+    pub fn may_take(self, endpoint: &Endpoint, query: &Query, tried: &[Slot]) -> bool {
+        let is_for_it = match self {
+            Self::Answer => endpoint.can_answer(),
+            Self::Prefill => endpoint.is_ready() && endpoint.pod.role == Role::Prefill,
+        };
+        is_for_it
+            && !tried.contains(&endpoint.slot)
+            && query.model.as_deref().is_none_or(|model| endpoint.serves(model))
+    }
 }
 
-/// Fills `candidates` with a row per eligible pod and returns the row that the policy picks.
+/// Fills `candidates` with a row per pod that may take the leg, and returns the row that the policy
+/// picks. Sessions mean nothing to pods that only prefill.
 pub fn decide(
     settings: &policy::Settings,
-    view: &View<'_>,
+    (view, leg): (&View<'_>, Leg),
     ask: Ask,
     load: impl FnMut(Slot) -> Load,
     candidates: &mut Vec<Candidate>,
 ) -> Option<usize> {
-    tabulate(view, is_eligible, load, candidates);
-    policy::pick(settings, ask, candidates)
-}
-
-/// The same for the pods that may prefill. Sessions mean nothing to them.
-pub fn decide_prefill(
-    settings: &policy::Settings,
-    view: &View<'_>,
-    ask: Ask,
-    load: impl FnMut(Slot) -> Load,
-    candidates: &mut Vec<Candidate>,
-) -> Option<usize> {
-    tabulate(view, can_prefill, load, candidates);
-    policy::pick(settings, Ask { has_session: false, ..ask }, candidates)
+    tabulate(view, leg, load, candidates);
+    let has_session = ask.has_session && leg == Leg::Answer;
+    policy::pick(settings, Ask { has_session, ..ask }, candidates)
 }
 
 fn tabulate(
     view: &View<'_>,
-    is_eligible: impl Fn(&Endpoint, &Query, &[Slot]) -> bool,
+    leg: Leg,
     mut load: impl FnMut(Slot) -> Load,
     candidates: &mut Vec<Candidate>,
 ) {
@@ -75,7 +73,7 @@ fn tabulate(
     let prefills = view.query.api.is_some_and(Api::prefills);
     let session = view.query.session.as_ref().map(|key| xxh3_64_with_seed(key.value.as_bytes(), 0));
     for (position, endpoint) in view.snapshot.endpoints.iter().enumerate() {
-        if !is_eligible(endpoint, view.query, view.tried) {
+        if !leg.may_take(endpoint, view.query, view.tried) {
             continue;
         }
         let slot = endpoint.slot;

@@ -5,7 +5,7 @@ pub mod kv_events;
 mod probe;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kv_index::Slot;
@@ -15,8 +15,25 @@ use tokio::task::{AbortHandle, JoinSet};
 pub use engine_metrics::EngineMetricsSettings;
 pub use probe::{ProbeError, ProbeSettings};
 
-use self::kv_events::{KvEventsSettings, KvSink, Lanes, Mode, PodEvents};
-use crate::pool::{Endpoint, EngineHints, Event, Pod, PoolSettings, Shared};
+use self::kv_events::{KvEventsSettings, KvSink, KvStatus, Lanes, Mode, PodEvents};
+use crate::pod::{EngineHints, ModelCard, Pod};
+
+/// What was heard of a pod.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// A probe came back; the next one is due after `next`.
+    Probed { slot: Slot, result: Result<Vec<ModelCard>, ProbeError>, next: Duration },
+    /// A pod's metrics were read.
+    Metrics { slot: Slot, hints: EngineHints },
+}
+
+/// What all feeds count, and what they must know of each other.
+#[derive(Debug, Default)]
+pub(crate) struct FeedCounts {
+    pub(crate) failed_probes: AtomicU64,
+    pub(crate) failed_metric_reads: AtomicU64,
+    pods: AtomicUsize,
+}
 
 /// Starts the feeds of pods.
 #[derive(Debug)]
@@ -27,8 +44,8 @@ pub(crate) struct Feeds {
     probe_client: reqwest::Client,
     metrics_client: reqwest::Client,
     kv_events: Option<KvFeeds>,
-    events: mpsc::Sender<Event>,
-    shared: Arc<Shared>,
+    news: mpsc::Sender<News>,
+    counts: Arc<FeedCounts>,
 }
 
 /// What the feeds of KV events share.
@@ -51,38 +68,45 @@ pub(crate) struct PodFeeds {
 struct Voice {
     pod: Pod,
     slot: Slot,
-    events: mpsc::Sender<Event>,
-    shared: Arc<Shared>,
+    news: mpsc::Sender<News>,
+    counts: Arc<FeedCounts>,
+}
+
+// === impl FeedCounts ===
+
+impl FeedCounts {
+    /// So many pods are heard from now.
+    pub(crate) fn set_pods(&self, pods: usize) {
+        self.pods.store(pods, Ordering::Relaxed);
+    }
+
+    fn pods(&self) -> usize {
+        self.pods.load(Ordering::Relaxed)
+    }
 }
 
 // === impl Feeds ===
 
 impl Feeds {
     pub(crate) fn new(
-        settings: &PoolSettings,
-        events: mpsc::Sender<Event>,
-        shared: Arc<Shared>,
+        (probe, engine_metrics): (&ProbeSettings, &EngineMetricsSettings),
+        news: mpsc::Sender<News>,
+        counts: Arc<FeedCounts>,
     ) -> Result<Self, reqwest::Error> {
         crate::tls::install_provider();
         Ok(Self {
-            probe_client: client(
-                settings.probe.connect_timeout.get(),
-                settings.probe.timeout.get(),
-            )
-            .pool_max_idle_per_host(0)
-            .build()?,
-            metrics_client: client(
-                settings.probe.connect_timeout.get(),
-                settings.engine_metrics.timeout.get(),
-            )
-            // Under vLLM's own 5 s, so that the pod is not the one that closes first.
-            .pool_idle_timeout(Duration::from_secs(3))
-            .build()?,
-            probe: Arc::new(settings.probe.clone()),
-            engine_metrics: Arc::new(settings.engine_metrics.clone()),
+            probe_client: client(probe.connect_timeout.get(), probe.timeout.get())
+                .pool_max_idle_per_host(0)
+                .build()?,
+            metrics_client: client(probe.connect_timeout.get(), engine_metrics.timeout.get())
+                // Under vLLM's own 5 s, so that the pod is not the one that closes first.
+                .pool_idle_timeout(Duration::from_secs(3))
+                .build()?,
+            probe: Arc::new(probe.clone()),
+            engine_metrics: Arc::new(engine_metrics.clone()),
             kv_events: None,
-            events,
-            shared,
+            news,
+            counts,
         })
     }
 
@@ -109,14 +133,15 @@ impl Feeds {
         Ok(self)
     }
 
-    /// Starts the feeds of a pod among `tasks`.
-    pub(crate) fn start(&self, endpoint: &Endpoint, tasks: &mut JoinSet<()>) -> PodFeeds {
-        let voice = Voice {
-            pod: endpoint.pod.clone(),
-            slot: endpoint.slot,
-            events: self.events.clone(),
-            shared: Arc::clone(&self.shared),
-        };
+    /// Starts the feeds of a pod among `tasks`; what it tells of its cache is noted in `status`.
+    pub(crate) fn start(
+        &self,
+        (pod, slot): (&Pod, Slot),
+        status: &Arc<KvStatus>,
+        tasks: &mut JoinSet<()>,
+    ) -> PodFeeds {
+        let (news, counts) = (self.news.clone(), Arc::clone(&self.counts));
+        let voice = Voice { pod: pod.clone(), slot, news, counts };
         let doubt = Arc::new(Notify::new());
         let mut started = vec![tasks.spawn(probe::run(
             voice.clone(),
@@ -131,7 +156,7 @@ impl Feeds {
                 client: self.metrics_client.clone(),
                 settings: Arc::clone(&kv.settings),
                 sink: Arc::clone(&kv.sink),
-                status: Arc::clone(&endpoint.kv_events),
+                status: Arc::clone(status),
                 hints: heard,
                 lanes: Arc::clone(&kv.lanes),
             })));
@@ -186,12 +211,12 @@ impl Voice {
 
     /// Tells the pool's task; waits while its queue is full. An error means that it has ended, and
     /// with it the feed.
-    async fn tell(&self, event: Event) -> Result<(), mpsc::error::SendError<Event>> {
-        self.events.send(event).await
+    async fn tell(&self, news: News) -> Result<(), mpsc::error::SendError<News>> {
+        self.news.send(news).await
     }
 
     fn failed(counter: &AtomicU64) {
-        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 }
 

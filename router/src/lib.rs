@@ -13,6 +13,7 @@ pub mod feed;
 pub mod knowledge;
 mod memory;
 pub mod openai;
+mod pod;
 pub mod policy;
 pub mod pool;
 mod prompt;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use kv_index::{Milestones, Overlap, Slot};
+use kv_index::{LastUse, Milestones, Overlap, Slot};
 use parking_lot::Mutex;
 
 use crate::conversations::{Conversations, End, Home};
@@ -18,9 +18,6 @@ pub(crate) struct Memory {
     pub(crate) conversations: Conversations,
     on_their_way: Mutex<Vec<(Slot, Arc<Milestones>)>>,
 }
-
-/// In an overlap, when the pod last used what has not arrived yet.
-pub(crate) const ON_ITS_WAY: u64 = u64::MAX;
 
 /// A prompt on its way to a pod. Dropped before it was confirmed, nothing is remembered of it.
 #[derive(Debug)]
@@ -71,7 +68,7 @@ impl Memory {
             let blocks = Milestones::position(common(chain, sent));
             if blocks > overlap.blocks(*slot) as usize {
                 let eviction_age_ms = overlap.eviction_age_ms(*slot);
-                overlap.set(*slot, blocks, ON_ITS_WAY, eviction_age_ms);
+                overlap.set(*slot, blocks, LastUse::OnItsWay, eviction_age_ms);
             }
         }
     }

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use crate::belief::Beliefs;
 use crate::bookings::{Booking, Bookings};
 use crate::conversations::Home;
-use crate::decide::{self, View};
+use crate::decide::{Leg, View};
 use crate::knowledge::Knowledge;
 use crate::memory::{Assumption, Memory, Sent};
 use crate::openai::{self, Api, Fields, Prompt};
@@ -33,7 +33,7 @@ use crate::split::transfer::Transfers;
 use crate::text_rate::TextRates;
 use crate::tokenizers::Tokenizers;
 use crate::why::{Decisions, Made, Sequel};
-use names::{absent, adapter, block_tokens, capacity_blocks, resolve, tokenizer};
+use names::{adapter, block_tokens, capacity_blocks, named, resolve, tokenizer};
 
 pub use placement::{Decision, Placement};
 
@@ -130,15 +130,19 @@ impl Router {
         &self.memory.knowledge
     }
 
-    /// Why nothing is known of a model that no ready pod lists: whether it does not exist, or nobody
-    /// can serve it now.
+    /// Why no ready pod lists this model: whether it does not exist, or nobody can serve it now.
     #[must_use]
     pub fn absent(&self, model: &str) -> Refusal {
-        let snapshot = self.pool.snapshot();
-        match snapshot.endpoints.iter().any(|endpoint| endpoint.serves(model)) {
-            true => Refusal::NoReadyPod,
-            false => absent(&snapshot, model),
-        }
+        names::absent(&self.pool.snapshot(), model)
+    }
+
+    /// A request that goes on unread: to any pod, or to any that serves the model it names.
+    ///
+    /// # Errors
+    /// When no pod lists that model.
+    pub fn unread(&self, headers: &HeaderMap, model: Option<&str>) -> Result<Query, Refusal> {
+        let model = model.map(|model| named(&self.pool.snapshot(), model)).transpose()?;
+        Ok(Query { session: session::key(headers), model, ..Query::any() })
     }
 
     /// Reads a request.
@@ -232,8 +236,8 @@ impl Router {
         let rows = &tables.answering;
         trace(settings, view, rows, booked.as_ref().map(|(chosen, ..)| chosen.row));
         let Some((chosen, booking, prefilling)) = booked else {
-            let any =
-                view.snapshot.endpoints.iter().any(|e| decide::is_eligible(e, view.query, &[]));
+            let may = |endpoint: &Arc<Endpoint>| Leg::Answer.may_take(endpoint, view.query, &[]);
+            let any = view.snapshot.endpoints.iter().any(may);
             return Err(if any { Refusal::AllTried } else { Refusal::NoReadyPod });
         };
         let mut placement = self.placement(wanted, &rows[chosen.row], booking);
@@ -273,7 +277,7 @@ impl Router {
             knowledge: Arc::clone(self.knowledge()),
             chain: Arc::clone(&query.prompt.chain),
             block_tokens: query.prompt.block_tokens,
-            held_since_ms: view.beliefs.sent.touched_ms(chosen.slot),
+            last_use: view.beliefs.sent.last_use(chosen.slot),
             placed_ms: view.beliefs.now_ms,
             placed_at: Instant::now(),
             text: self.text_of(query),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kv_index::{EngineHash, Event, Milestones, Overlap, Slots, Stored};
 use router::belief::Beliefs;
 use router::bookings::Load;
-use router::decide::{View, decide};
+use router::decide::{Leg, View, decide};
 use router::feed::kv_events::KvStatus;
 use router::openai::Api;
 use router::policy::{self, Ask, PolicyName};
@@ -30,6 +30,7 @@ fn endpoint(slots: &mut Slots, n: u16) -> Arc<Endpoint> {
         pod: Pod { uid: Arc::clone(&name), name, addr, role: Role::Both, kv_ports: None },
         slot: slots.acquire(),
         health: Health::Ready,
+        is_cordoned: false,
         models: [card].into(),
         engine: EngineHints::default(),
         kv_events: Arc::new(KvStatus::of(if n.is_multiple_of(2) {
@@ -75,7 +76,7 @@ fn overlap_and_choice_allocate_nothing() {
         let beliefs = Beliefs { told: Some(&told), sent: &sent, now_ms: 100_000 };
         let view = View { snapshot: &snapshot, beliefs, query: &query, tried: &[] };
         let ask = Ask { has_session: true, ticket: dice, dice };
-        decide(&settings, &view, ask, |_| Load::default(), &mut candidates)
+        decide(&settings, (&view, Leg::Answer), ask, |_| Load::default(), &mut candidates)
     };
     assert_eq!(round(PolicyName::Warm, 0), Some(63), "the deepest pod; scratch has grown now");
     let policies = [

@@ -46,6 +46,7 @@ impl World {
                 pod: Pod { uid: Arc::clone(&name), name, addr, role: Role::Both, kv_ports: None },
                 slot: slots.acquire(),
                 health: Health::Ready,
+                is_cordoned: false,
                 models: models.into(),
                 engine: EngineHints { block_size, num_blocks, ..EngineHints::default() },
                 record: Record::default(),

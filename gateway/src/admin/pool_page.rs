@@ -45,25 +45,27 @@ pub struct TokenizerRow {
 /// One pod.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PodRow {
-    name: String,
+    pub(super) name: String,
     uid: String,
-    address: SocketAddr,
-    role: &'static str,
-    health: &'static str,
-    record: RecordRow,
+    pub(super) address: SocketAddr,
+    pub(super) role: &'static str,
+    pub(super) health: &'static str,
+    /// Taken out by hand.
+    pub(super) cordoned: bool,
+    pub(super) record: RecordRow,
     blocks_remembered: usize,
     models: Vec<ModelRow>,
-    engine: EngineRow,
-    kv_events: KvRow,
-    booked: BookedRow,
+    pub(super) engine: EngineRow,
+    pub(super) kv_events: KvRow,
+    pub(super) booked: BookedRow,
 }
 
 /// What happened to a pod.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-struct RecordRow {
+pub(super) struct RecordRow {
     /// Since when its health is what it is.
-    since_ms: Option<u64>,
-    last_failure: Option<FailureRow>,
+    pub(super) since_ms: Option<u64>,
+    pub(super) last_failure: Option<FailureRow>,
     failed_requests_in_a_row: u32,
     failed_probes_in_a_row: u32,
     /// Failing, and kept only because `max_ejected_share` of the pods are out.
@@ -75,9 +77,9 @@ struct RecordRow {
 
 /// A pod's last failure.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-struct FailureRow {
-    reason: String,
-    ago_ms: u64,
+pub(super) struct FailureRow {
+    pub(super) reason: String,
+    pub(super) ago_ms: u64,
 }
 
 /// One model that a pod lists.
@@ -90,18 +92,18 @@ struct ModelRow {
 
 /// What the engine's metrics last said.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-struct EngineRow {
+pub(super) struct EngineRow {
     block_size: Option<u32>,
     num_blocks: Option<u64>,
-    running: f64,
-    waiting: f64,
-    kv_usage: f64,
+    pub(super) running: f64,
+    pub(super) waiting: f64,
+    pub(super) kv_usage: f64,
 }
 
 /// What a pod told of its cache, since it appeared.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-struct KvRow {
-    trust: &'static str,
+pub(super) struct KvRow {
+    pub(super) trust: &'static str,
     doubt: Option<&'static str>,
     /// By their words.
     #[serde(flatten)]
@@ -125,9 +127,9 @@ struct PredictionsRow {
 
 /// What is booked on a pod, and what was learned of it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-struct BookedRow {
-    requests: u32,
-    prefill_tokens: u64,
+pub(super) struct BookedRow {
+    pub(super) requests: u32,
+    pub(super) prefill_tokens: u64,
     recent_tokens: f64,
     prefill_ms_per_token: f64,
 }
@@ -184,6 +186,7 @@ impl PodRow {
                 Role::Decode => "decode",
             },
             health: endpoint.health.name(),
+            cordoned: endpoint.is_cordoned,
             record: RecordRow::of(&endpoint.record, now),
             blocks_remembered: 0,
             models: models.collect(),

@@ -87,6 +87,9 @@ fn kv_trouble(snapshot: &Snapshot) -> Vec<String> {
 
 /// What is wrong with a pod, and why.
 fn complaint(endpoint: &Endpoint) -> Option<String> {
+    if endpoint.is_cordoned {
+        return Some(format!("{} is cordoned", endpoint.pod.addr));
+    }
     let what = match endpoint.health {
         Health::Unproven => "is not proven yet",
         Health::Ejected => "is ejected",

@@ -4,6 +4,8 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use router::pool::Snapshot;
+
 use super::*;
 use crate::config::{Config, Setting, keys};
 use crate::telemetry::Metrics;
@@ -17,7 +19,9 @@ fn pages() -> Pages {
     let flag = Setting { key, text: "http://10.0.0.1:8000".to_owned() };
     let loaded = Arc::new(Config::load(None, [], &[flag]).expect("it is fine"));
     let decisions = Arc::new(Decisions::new(4));
-    Pages { readings, decisions, registry, drain: Drain::default(), loaded }
+    let pool = Pool::still(Snapshot::default());
+    let (drain, log_level) = (Drain::default(), LogLevel::default());
+    Pages { readings, pool, log_level, decisions, registry, drain, loaded }
 }
 
 async fn start(pages: Pages) -> AdminServer {
@@ -26,8 +30,13 @@ async fn start(pages: Pages) -> AdminServer {
 
 /// Status, head and body of an answer.
 async fn ask(addr: SocketAddr, path: &str) -> (u16, String, String) {
+    send(addr, &format!("GET {path}"), "").await
+}
+
+/// The same for a method and a path, with one more field.
+async fn send(addr: SocketAddr, what: &str, field: &str) -> (u16, String, String) {
     let mut stream = TcpStream::connect(addr).await.expect("it listens");
-    let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+    let request = format!("{what} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n{field}\r\n");
     stream.write_all(request.as_bytes()).await.expect("it reads");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("it answers");
@@ -59,7 +68,10 @@ async fn every_page_answers() {
     assert_eq!(config["hash"].as_str().map(str::len), Some(16));
     let (status, _, contents) = ask(addr, "/nothing").await;
     assert!(status == 404 && contents.contains("/metrics"), "{contents}");
-    for page in ["/metrics", "/healthz", "/readyz", "/pool", "/why", "/config"] {
+    let (_, head, table) = ask(addr, "/pool?format=text").await;
+    assert!(head.contains("content-type: text/plain") && table.starts_with("POD "), "{table}");
+    assert_eq!(ask(addr, "/pool?format=xml").await.0, 400);
+    for page in ["/metrics", "/healthz", "/readyz", "/pool", "/why", "/config", "/log-level"] {
         assert!(contents.contains(page), "{page} is not in the contents");
     }
     server.shutdown().await;
@@ -78,6 +90,20 @@ async fn readiness_says_why_not() {
             "degraded": ["10.0.0.3:8000 is not proven yet: cannot connect: refused"],
         })
     );
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_changed_is_said_and_pages_of_others_change_nothing() {
+    let server = start(pages()).await;
+    let addr = server.local_addr();
+    let (status, _, body) = send(addr, "POST /pool/nobody/cordon", "").await;
+    assert_eq!((status, body.as_str()), (404, "no such pod\n"));
+    let (status, _, body) = send(addr, "PUT /log-level", "").await;
+    assert_eq!(status, 503, "{body}");
+    let foreign = "origin: https://a.b\r\n";
+    assert_eq!(send(addr, "POST /pool/nobody/cordon", foreign).await.0, 403);
+    assert_eq!(send(addr, "GET /pool", foreign).await.0, 200);
     server.shutdown().await;
 }
 

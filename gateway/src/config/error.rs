@@ -80,7 +80,7 @@ struct Lines<'a>(&'a [Problem]);
 impl ConfigError {
     /// Turns the YAML reader's error into ours. `text` is what the file holds.
     pub(super) fn in_file(file: &Path, text: &str, error: &YamlError) -> Self {
-        let error = bare(error);
+        let error = error.without_snippet();
         let location = error.location();
         let line = location.map_or(String::new(), |at| line_before(text, at.line(), at.column()));
         let message = match error {
@@ -93,7 +93,7 @@ impl ConfigError {
             YamlError::SerdeUnknownVariant { variant, expected, .. } => {
                 format!("`{variant}` is not one of {}", expected.join(", "))
             }
-            other => words::plain(&first_line(other), &line),
+            other => words::plain(other, &line),
         };
         Self::File {
             file: file.to_owned(),
@@ -127,25 +127,6 @@ impl ConfigError {
 fn line_before(text: &str, line: u64, column: u64) -> String {
     let index = |n: u64| usize::try_from(n.saturating_sub(1)).unwrap_or(usize::MAX);
     text.lines().nth(index(line)).unwrap_or_default().chars().take(index(column)).collect()
-}
-
-/// The error without the frames that only add an excerpt of the file.
-fn bare(mut error: &YamlError) -> &YamlError {
-    while let YamlError::WithSnippet { error: inner, .. } = error {
-        error = inner;
-    }
-    error
-}
-
-/// The message without the place, which we print ourselves.
-fn first_line(error: &YamlError) -> String {
-    let text = error.to_string();
-    let line = text.lines().next().unwrap_or_default();
-    let line = line.strip_prefix("error: ").unwrap_or(line);
-    match line.split_once(" at line ") {
-        Some((message, _)) => message.to_owned(),
-        None => line.to_owned(),
-    }
 }
 
 /// The key that was meant: one of the section's own, or one of another section.

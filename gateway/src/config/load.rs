@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::keys::{CONFIG_ENV, ENV_PREFIX};
-use super::{Config, ConfigError, Key, keys, words};
+use super::keys::{CONFIG_ENV, ENV_PREFIX, Kind};
+use super::lines::Lines;
+use super::words::WHOLE_NUMBER;
+use super::{Config, ConfigError, Key, keys};
 
 /// Settings that can be started with.
 #[derive(Clone, Debug)]
@@ -25,8 +27,8 @@ pub struct Loaded {
 /// The layer that set a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The configuration file.
-    File(PathBuf),
+    /// The configuration file, and the line in it, from 1; 0 if unknown.
+    File(PathBuf, u64),
     /// An environment variable.
     Variable(String),
     /// A flag, with its dashes.
@@ -115,8 +117,8 @@ fn is_service_link(name: &str, text: &str) -> bool {
         || port().unwrap_or(false)
 }
 
-fn read_back(json: &Value) -> Result<Config, String> {
-    serde_json::from_value(json.clone()).map_err(|error| words::plain(&error.to_string(), ""))
+fn read_back(json: &Value) -> serde_json::Result<Config> {
+    serde_json::from_value(json.clone())
 }
 
 // === impl Layers ===
@@ -131,12 +133,14 @@ impl Layers {
         if written.is_null() {
             return Ok(());
         }
+        let lines: Lines = serde_saphyr::from_str(&text).map_err(in_file)?;
         let typed = serde_saphyr::from_str::<Config>(&text).map_err(in_file)?.to_json();
         for key in keys() {
             let pointer = key.pointer();
             if written.pointer(&pointer).is_some() {
                 let value = typed.pointer(&pointer).expect("a key is in every configuration");
-                self.set(key, value.clone(), Origin::File(file.to_owned()));
+                let origin = Origin::File(file.to_owned(), lines.of(&key.path));
+                self.set(key, value.clone(), origin);
             }
         }
         Ok(())
@@ -154,7 +158,12 @@ impl Layers {
             (_, _, value) => value,
         };
         self.set(key, value, origin.clone());
-        read_back(&self.json).map(drop).map_err(complain)
+        // Any number is read where fractions may be.
+        let words = |error: serde_json::Error| match key.kind {
+            Kind::Number => WHOLE_NUMBER.to_owned(),
+            _ => error.to_string(),
+        };
+        read_back(&self.json).map(drop).map_err(|error| complain(words(error)))
     }
 
     fn set(&mut self, key: &Key, value: Value, origin: Origin) {
@@ -169,7 +178,8 @@ impl Layers {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(file) => write!(f, "{}", file.display()),
+            Self::File(file, 0) => write!(f, "{}", file.display()),
+            Self::File(file, line) => write!(f, "{}:{line}", file.display()),
             Self::Variable(name) | Self::Flag(name) => f.write_str(name),
         }
     }

@@ -163,7 +163,7 @@ pub struct KvIndex {
     /// Of it, what one pod may need if it shares nothing.
     pub told_bytes_per_pod: ByteSize,
     /// Memory for which pod was sent which prompt, over all pods. A block of 16 tokens on one pod
-    /// takes 88 bytes; of a long prompt not every block is kept.
+    /// takes 68 bytes; of a long prompt not every block is kept.
     pub bytes: ByteSize,
     /// A block that was sent and not used for so long is taken as gone from the pod.
     pub max_age: HumanDuration,

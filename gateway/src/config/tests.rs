@@ -51,7 +51,7 @@ fn a_flag_beats_the_environment_which_beats_the_file() {
     let origin = |key: &str| loaded.origins.get(key).map(ToString::to_string);
     assert_eq!(origin("deadlines.connect").as_deref(), Some("--deadlines-connect"));
     assert_eq!(origin("deadlines.first_byte").as_deref(), Some("HEARTH_DEADLINES_FIRST_BYTE"));
-    assert_eq!(origin("deadlines.h2_idle"), Some(file.path().display().to_string()));
+    assert_eq!(origin("deadlines.h2_idle"), Some(format!("{}:2", file.path().display())));
     assert_eq!(origin("deadlines.keep_alive"), None);
 }
 
@@ -177,7 +177,9 @@ fn settings_that_do_not_go_together_are_all_named() {
     assert_eq!(problems("kubernetes: {enabled: true, selector: ''}"), ["kubernetes.selector"]);
     assert_eq!(problems("endpoints: ['http://a:1', 'a:1']"), ["endpoints"]);
     let file = complaint(&format!("{PODS}retry: {{attempts: 0}}"), &[]);
-    assert!(file.ends_with("(set by FILE)"), "{file}");
+    assert!(file.ends_with("(set by FILE:2)"), "{file}");
+    let zero = complaint(&format!("{PODS}deadlines:\n  connect: 0s\n"), &[]);
+    assert_eq!(zero, "deadlines.connect: zero is no time at all (set by FILE:3)");
     let variable = complaint(PODS, &[("HEARTH_RETRY_ATTEMPTS", "0")]);
     assert!(variable.ends_with("(set by HEARTH_RETRY_ATTEMPTS)"), "{variable}");
     let zero = "pool: {probe: {interval: 0s}, engine_metrics: {interval: 0s}}";

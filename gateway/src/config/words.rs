@@ -1,38 +1,52 @@
-//! What the readers of YAML and of settings say, in words for people who do not know them.
+//! What the reader of YAML says, in words for people who do not know it.
 
-/// The reader's beginning of a complaint, and ours.
-const WORDS: [(&str, &str); 15] = [
-    ("expected sequence start", "must be a list"),
-    ("expected mapping start", "must be a map of keys and values"),
-    ("expected string scalar", "must be one text"),
-    ("invalid boolean", "must be `true` or `false`"),
-    ("invalid floating point", "must be a number"),
-    ("invalid socket address", "must be an address with a port, like `0.0.0.0:8080`"),
-    ("invalid u", "must be a whole number, not below 0"),
-    ("invalid type: sequence", "must not be a list"),
-    ("invalid type: map", "must not be a map"),
-    ("invalid value: integer", "must be a whole number, not below 0"),
-    ("invalid type: floating point", "must be a whole number, not below 0"),
-    ("invalid type: string", "must be of another type"),
-    ("invalid type: integer", "must be of another type"),
-    ("invalid type: boolean", "must be of another type"),
-    ("invalid type: null", "must not be empty"),
-];
+use std::net::SocketAddr;
+
+use serde_saphyr::{Error, MessageFormatter as _, UserMessageFormatter};
 
 /// A complaint about a value in our words. `line` is the line of the file up to the value, from which
 /// the key is told.
-pub(super) fn plain(complaint: &str, line: &str) -> String {
-    if let Some(rest) = complaint.strip_prefix("duplicate mapping key: ") {
-        let key = rest.split(',').next().unwrap_or(rest);
-        return format!("the key `{key}` is written twice");
+pub(super) fn plain(error: &Error, line: &str) -> String {
+    if let Error::DuplicateMappingKey { key, .. } = error {
+        return format!("the key `{}` is written twice", key.as_deref().unwrap_or_default());
     }
-    let Some((_, words)) = WORDS.iter().find(|(theirs, _)| complaint.starts_with(theirs)) else {
-        return complaint.to_owned();
+    let Some(words) = what_it_must_be(error) else {
+        return UserMessageFormatter.format_message(error).into_owned();
     };
     match key_before(line) {
         Some(key) => format!("`{key}` {words}"),
-        None => (*words).to_owned(),
+        None => words,
     }
+}
+
+/// Of a value that is of the wrong kind; none of another error, which says itself what is wrong.
+fn what_it_must_be(error: &Error) -> Option<String> {
+    let words = match error {
+        Error::Unexpected { expected: "sequence start", .. } => "must be a list",
+        Error::Unexpected { expected: "mapping start", .. } => "must be a map of keys and values",
+        Error::Unexpected { expected: "string scalar", .. } => "must be one text",
+        Error::InvalidScalar { ty: "boolean", .. } => "must be `true` or `false`",
+        Error::InvalidScalar { ty: "floating point", .. } => "must be a number",
+        Error::InvalidScalar { ty, .. } if ty.starts_with('u') => WHOLE_NUMBER,
+        Error::NullIntoString { .. } => "must not be empty",
+        Error::SerdeInvalidType { unexpected, expected, .. }
+        | Error::SerdeInvalidValue { unexpected, expected, .. } => {
+            return Some(format!("must be {expected}, not {unexpected}"));
+        }
+        Error::Message { msg, .. } if is_of_address(msg) => {
+            "must be an address with a port, like `0.0.0.0:8080`"
+        }
+        _ => return None,
+    };
+    Some(words.to_owned())
+}
+
+/// What a number in the settings must be that is none with a fraction.
+pub(super) const WHOLE_NUMBER: &str = "must be a whole number, not below 0";
+
+/// Whether the standard library says this of what is no address and port.
+fn is_of_address(message: &str) -> bool {
+    "".parse::<SocketAddr>().is_err_and(|error| message == error.to_string())
 }
 
 /// The key whose value begins at the end of this text: the word before the last colon.
@@ -45,23 +59,45 @@ fn key_before(line: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use serde_saphyr::Location;
+
     use super::*;
 
     #[test]
     fn complaints_name_the_key_and_what_it_takes() {
-        for (complaint, line, ours) in [
-            ("expected sequence start", "endpoints: ", "`endpoints` must be a list"),
-            ("invalid u64", "  connections: ", "`connections` must be a whole number, not below 0"),
-            ("invalid boolean", "log: {access: ", "`access` must be `true` or `false`"),
-            ("expected mapping start", "- ", "must be a map of keys and values"),
+        let location = Location::UNKNOWN;
+        let message = |text: &str| Error::Message { msg: text.to_owned(), location };
+        let twice = Error::DuplicateMappingKey { key: Some("threads".to_owned()), location };
+        for (error, line, ours) in [
             (
-                "duplicate mapping key: threads, set DuplicateKeyPolicy in Options if acceptable",
-                "",
-                "the key `threads` is written twice",
+                Error::Unexpected { expected: "sequence start", location },
+                "endpoints: ",
+                "`endpoints` must be a list",
             ),
-            ("`1x` is no duration", "connect: ", "`1x` is no duration"),
+            (
+                Error::InvalidScalar { ty: "u64", location },
+                "  connections: ",
+                "`connections` must be a whole number, not below 0",
+            ),
+            (
+                Error::InvalidScalar { ty: "boolean", location },
+                "log: {access: ",
+                "`access` must be `true` or `false`",
+            ),
+            (
+                Error::Unexpected { expected: "mapping start", location },
+                "- ",
+                "must be a map of keys and values",
+            ),
+            (twice, "", "the key `threads` is written twice"),
+            (
+                message("invalid socket address syntax"),
+                "listen: ",
+                "`listen` must be an address with a port, like `0.0.0.0:8080`",
+            ),
+            (message("`1x` is no duration"), "connect: ", "`1x` is no duration"),
         ] {
-            assert_eq!(plain(complaint, line), ours);
+            assert_eq!(plain(&error, line), ours);
         }
     }
 }

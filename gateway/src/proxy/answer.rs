@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use http::{StatusCode, Version, header};
+use http::{HeaderValue, StatusCode, Version, header, response};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use router::Placement;
@@ -18,7 +18,7 @@ use super::Gateway;
 use super::ctx::Ctx;
 use super::legs::Request;
 use super::observe::Observer;
-use super::refuse::{ERROR_EVENT, POD_ERROR, Refuse};
+use super::refuse::{CLIENT_GONE, ERROR_EVENT, POD_ERROR, Refuse};
 use super::relay::{End, gone};
 use super::survive::Onward;
 use super::upstream::{Answer, Connection, Failure};
@@ -112,11 +112,13 @@ impl Gateway {
         // Where the next request is here already, the connection ends after this answer, and the
         // head has to say so.
         if gone(session).now_or_never().is_some() {
+            placement.failed(CLIENT_GONE);
             connection.close().await;
             return Ok(End::ClientGone);
         }
         let head = self.response_head(session, ctx, head);
         if session.write_response_header(Box::new(head), false).await.is_err() {
+            placement.failed(CLIENT_GONE);
             connection.close().await;
             return Ok(End::ClientGone);
         }
@@ -142,11 +144,17 @@ impl Gateway {
             placement.usage(ctx.seen.prompt_tokens, ctx.seen.cached_tokens);
         }
         match end {
-            End::Broken | End::Cut => {
-                let refuse = if matches!(end, End::Cut) { Refuse::Ended } else { Refuse::Cut };
+            End::PodFailed | End::DrainCut => {
+                // What its pod failed at, the placement knows already.
+                let refuse = if let End::DrainCut = end {
+                    placement.failed(Refuse::DrainCut.reason());
+                    Refuse::DrainCut
+                } else {
+                    Refuse::PodFailed
+                };
                 session.set_keepalive(None);
                 let pods_own = passage.stream.as_ref().and_then(|stream| stream.error_event());
-                let pods_own = pods_own.filter(|_| matches!(end, End::Broken));
+                let pods_own = pods_own.filter(|_| matches!(end, End::PodFailed));
                 ctx.error = Some(pods_own.map_or(refuse.reason(), |_| ERROR_EVENT));
                 if is_stream {
                     let event = match pods_own {
@@ -158,7 +166,8 @@ impl Gateway {
             }
             End::Answered if passage.observer.seen.has_error => ctx.error = Some(ERROR_EVENT),
             End::Answered if is_pod_error => ctx.error = Some(POD_ERROR),
-            End::Answered | End::ClientGone => {}
+            End::ClientGone => placement.failed(CLIENT_GONE),
+            End::Answered => {}
         }
         Ok(end)
     }
@@ -174,10 +183,10 @@ impl Gateway {
         let mut is_first = true;
         loop {
             let end = self.stream(session, source, passage, (placement, is_first)).await;
-            if !matches!(end, End::Broken) {
+            if !matches!(end, End::PodFailed) {
                 return end;
             }
-            self.blame_for_cut(ctx, placement, passage.stream.as_deref());
+            self.report_cut(ctx, placement, passage.stream.as_deref());
             let Some(stream) = &mut passage.stream else { return end };
             // Boxed: it is rare, and kilobytes that every request would carry.
             match Box::pin(self.go_on(session, ctx, (stream, placement), request)).await {
@@ -191,7 +200,7 @@ impl Gateway {
                 }
                 Onward::Nobody => return end,
                 Onward::ClientGone => return End::ClientGone,
-                Onward::Cutting => return End::Cut,
+                Onward::DrainCut => return End::DrainCut,
             }
         }
     }
@@ -220,13 +229,13 @@ impl Gateway {
             let (bytes, after) = match next {
                 Ok(Some(bytes)) if is_ready => (bytes, None),
                 Ok(Some(bytes)) => joined(&mut connection, bytes),
-                Ok(None) if passage.is_unfinished() => return End::Broken,
+                Ok(None) if passage.is_unfinished() => return End::PodFailed,
                 Ok(None) => break,
                 Err(_failed) if is_done => {
                     connection.close().await;
                     return self.finish(session).await;
                 }
-                Err(_failed) => return End::Broken,
+                Err(_failed) => return End::PodFailed,
             };
             let bytes = if std::mem::take(&mut is_ready) { bytes } else { passage.pass(bytes) };
             passage.look(&bytes, placement);
@@ -239,7 +248,7 @@ impl Gateway {
             }
             if passage.state() == Some(Writing::Failed) {
                 connection.close().await;
-                return End::Broken;
+                return End::PodFailed;
             }
             if passage.stream.as_ref().is_some_and(|stream| stream.is_ended_by_us()) {
                 connection.close().await;
@@ -256,7 +265,7 @@ impl Gateway {
                     }
                     () = &mut cutting => {
                         connection.close().await;
-                        return End::Cut;
+                        return End::DrainCut;
                     }
                 },
             };
@@ -292,12 +301,11 @@ impl Gateway {
         &self,
         session: &Session,
         ctx: &Ctx,
-        mut head: ResponseHeader,
+        mut head: response::Parts,
     ) -> ResponseHeader {
-        super::headers::clean_response(&mut head);
         if ctx.reused_tokens().is_some() {
             // Its length changes with a number in it.
-            head.remove_header(&header::CONTENT_LENGTH);
+            head.headers.remove(header::CONTENT_LENGTH);
         }
         let version = session.req_header().version;
         let has_body = ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
@@ -305,10 +313,10 @@ impl Gateway {
             && has_body
             && !head.headers.contains_key(header::CONTENT_LENGTH)
         {
-            super::set(&mut head, "transfer-encoding", "chunked");
+            head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        self.stamp_response(session, ctx, &mut head);
-        head
+        self.stamp(session, ctx, &mut head.headers);
+        ResponseHeader::from(head)
     }
 }
 

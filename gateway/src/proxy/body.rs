@@ -9,8 +9,8 @@ use pingora_proxy::Session;
 use prometheus::IntGauge;
 use tokio::time::timeout;
 
+use super::buffer_pool::BufferPool;
 use super::refuse::Refuse;
-use super::spare::Spare;
 
 /// Bytes that all requests together may hold. The gauge is the budget's own count, so that what is
 /// refused by and what is shown are one number.
@@ -18,7 +18,7 @@ use super::spare::Spare;
 pub(crate) struct BodyBudget {
     limit: i64,
     held: IntGauge,
-    spare: Spare,
+    buffers: BufferPool,
 }
 
 /// Bytes taken from the budget, given back on drop.
@@ -58,7 +58,7 @@ impl BodyBudget {
     #[must_use]
     pub(crate) fn new(bytes: usize, held: IntGauge) -> Self {
         let limit = i64::try_from(bytes).unwrap_or(i64::MAX);
-        Self { limit, held, spare: Spare::default() }
+        Self { limit, held, buffers: BufferPool::default() }
     }
 
     fn share(&self) -> Share {
@@ -136,7 +136,7 @@ impl Body {
             }
             if bytes.capacity() == 0 {
                 let room = declared.unwrap_or(FIRST_GUESS).min(FIRST_CLAIM);
-                bytes = share.budget.spare.take(room);
+                bytes = share.budget.buffers.take(room);
             }
             bytes.extend_from_slice(&piece);
         }
@@ -149,7 +149,7 @@ impl Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        self.share.budget.spare.give(std::mem::take(&mut self.bytes));
+        self.share.budget.buffers.give(std::mem::take(&mut self.bytes));
     }
 }
 

@@ -1,7 +1,7 @@
 //! What one request carries through Pingora's phases: facts for the log, and guards.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::{StatusCode, header};
@@ -35,10 +35,14 @@ pub(crate) struct Ctx {
     pub session: Option<SessionKey>,
     /// Why the pod that answers was chosen.
     pub decision: Option<Decision>,
+    /// The same as the client was told it, and as the log tells it.
+    decision_header: OnceLock<String>,
     /// Time that choosing took, all attempts together.
     pub deciding: Duration,
     /// The pod of the last attempt.
     pub upstream: Option<SocketAddr>,
+    /// When the last attempt began.
+    pub upstream_sent: Option<Instant>,
     /// When the pod's head came.
     pub upstream_head: Option<Instant>,
     /// Attempts made.
@@ -100,8 +104,10 @@ impl Ctx {
             model: None,
             session: None,
             decision: None,
+            decision_header: OnceLock::new(),
             deciding: Duration::ZERO,
             upstream: None,
+            upstream_sent: None,
             upstream_head: None,
             attempts: 0,
             moves: 0,
@@ -119,14 +125,14 @@ impl Ctx {
         }
     }
 
-    /// `x-hearth-decision` of the answer.
+    /// `x-hearth-decision` of the answer, made when it is asked for first.
     #[must_use]
-    pub(crate) fn decision_header(&self) -> String {
-        match (&self.decision, self.error) {
+    pub(crate) fn decision_header(&self) -> &str {
+        self.decision_header.get_or_init(|| match (&self.decision, self.error) {
             (Some(decision), _) => super::decision::header(decision),
             (None, Some(error)) => super::decision::refused(error),
             (None, None) => super::decision::NONE.to_owned(),
-        }
+        })
     }
 
     /// Notes an attempt that failed.
@@ -158,6 +164,14 @@ impl Ctx {
     /// Cached prompt tokens that the client is to be told instead of the pod's own count.
     pub(super) fn reused_tokens(&self) -> Option<u32> {
         self.split.cached_tokens.filter(|_| self.is_split())
+    }
+
+    /// From sending the request to the pod that answers, to its head. What went before, the client's
+    /// body and attempts that failed, is not that pod's time.
+    fn service_time(&self) -> Option<Duration> {
+        let decode_sent = self.split.sent.filter(|_| self.is_split());
+        let sent = decode_sent.or(self.upstream_sent)?;
+        Some(self.upstream_head?.saturating_duration_since(sent))
     }
 
     /// From sending the decode leg to its first token.
@@ -216,9 +230,7 @@ impl Ctx {
             protocol: protocol(head.version),
             response_code: status.as_u16(),
             duration: millis(total),
-            upstream_service_time: self
-                .upstream_head
-                .map(|at| millis(at.duration_since(self.started))),
+            upstream_service_time: self.service_time().map(millis),
             upstream_host: self.upstream,
             route_name: self.route,
             authority: head
@@ -248,7 +260,7 @@ impl Ctx {
             attempts_failed: self.failed.clone(),
             moves: self.moves,
             error: self.error,
-            decision: Some(self.decision_header()),
+            decision: Some(self.decision_header().to_owned()),
         }
     }
 }
@@ -278,5 +290,20 @@ fn protocol(version: http::Version) -> &'static str {
         http::Version::HTTP_10 => "HTTP/1.0",
         http::Version::HTTP_2 => "HTTP/2",
         _ => "HTTP/1.1",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pods_service_time_begins_when_its_attempt_was_sent() {
+        let mut ctx = Ctx::new();
+        let at = |s| ctx.started + Duration::from_secs(s);
+        let (sent, head) = (at(5), at(7));
+        assert_eq!(ctx.service_time(), None);
+        (ctx.upstream_sent, ctx.upstream_head) = (Some(sent), Some(head));
+        assert_eq!(ctx.service_time(), Some(Duration::from_secs(2)));
     }
 }

@@ -2,10 +2,10 @@
 
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::RequestHeader;
 
+use super::head::{Fault, MAX_FIELDS};
 use super::refuse::Refuse;
-use crate::porch::head::{Fault, MAX_FIELDS};
 
 /// Fields between two neighbours only (RFC 9110 §7.6.1), and the old or dangerous ones around them.
 const HOP: [&str; 9] = [
@@ -62,19 +62,17 @@ fn travels(name: &HeaderName, named: &[HeaderName]) -> bool {
     !is_hop(name) && !is_steering(name) && !named.contains(name)
 }
 
-/// Removes the hop fields of a pod's answer, and of ours whatever the pod thinks they are.
-pub(super) fn clean_response(head: &mut ResponseHeader) {
-    let named = connection_nominated(&head.headers);
-    let ours = |name: &HeaderName| name.as_str().starts_with("x-hearth-");
-    let doomed: Vec<HeaderName> = head
-        .headers
-        .keys()
-        .filter(|name| is_hop(name) || named.contains(name) || ours(name))
-        .cloned()
-        .collect();
-    for name in doomed {
-        head.remove_header(&name);
+/// What of a pod's fields passes to a client, and room for a few more: not what is between
+/// neighbours, nor what is ours to say, whatever the pod thinks of it.
+pub(super) fn for_client(pod: &HeaderMap) -> HeaderMap {
+    let named = connection_nominated(pod);
+    let mut fields = HeaderMap::with_capacity(pod.len() + 8);
+    for (name, value) in pod {
+        if !is_hop(name) && !named.contains(name) && !name.as_str().starts_with("x-hearth-") {
+            fields.append(name.clone(), value.clone());
+        }
     }
+    fields
 }
 
 /// A request id: the client's own if it is short and plain, so that vLLM's ids carry it too.
@@ -100,7 +98,7 @@ pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
-/// Refuses in HTTP/2 what the porch, which reads the heads of HTTP/1 only, refuses there: a length
+/// Refuses in HTTP/2 what the ingress, which reads the heads of HTTP/1 only, refuses there: a length
 /// that is said twice (libraries let it pass where both are the same), and too much of anything.
 ///
 /// # Errors

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use super::Gateway;
 use super::ctx::{Ctx, SplitSeen};
 use super::lease::Lease;
-use super::upstream::{Answer, Call, Failure, blame, with_length};
+use super::upstream::{Answer, Call, Failure, report, with_length};
 
 pub(super) use bootstrap::Engines;
 pub(super) use handed::Handed;
@@ -126,7 +126,7 @@ impl Gateway {
             Ok(answer) => answer.complaint(),
             Err(failure) => Some(*failure),
         };
-        blame(self.router.pool(), placement.endpoint.slot, failure);
+        report(self.router.pool(), placement.endpoint.slot, failure);
         match failure {
             Some(failure) => {
                 Err(Missed { by: By::Answering, failure, answer: answer.ok().map(Box::new) })
@@ -149,9 +149,9 @@ impl Gateway {
     fn prefill_missed(&self, from: &Placement, failure: Failure) -> Missed {
         if failure == Failure::TURNED_DOWN {
             // The request is at fault, and the pod that answers will say what is wrong with it.
-            blame(self.router.pool(), from.endpoint.slot, None);
+            report(self.router.pool(), from.endpoint.slot, None);
         } else {
-            blame(self.router.pool(), from.endpoint.slot, Some(failure));
+            report(self.router.pool(), from.endpoint.slot, Some(failure));
         }
         self.metrics.splits.failed("prefill", failure.reason);
         Missed::new(By::Prefilling, failure)
@@ -270,7 +270,7 @@ impl Legs<'_> {
             Err(failure) => (By::Answering, Some(*failure)),
         };
         if by == By::Answering || failure.is_none() {
-            blame(gateway.router.pool(), endpoint.slot, failure);
+            report(gateway.router.pool(), endpoint.slot, failure);
         }
         let Some(failure) = failure else {
             return answer.map_err(|failure| Missed::new(By::Answering, failure));

@@ -7,8 +7,6 @@ use http::header;
 use multer::Multipart;
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
-use router::Refusal;
-use router::query::Query;
 use tower::retry::budget::Budget;
 
 use super::refuse::Refuse;
@@ -26,7 +24,7 @@ impl Gateway {
     pub(super) async fn pass(&self, session: &mut Session, ctx: &mut Ctx) -> Result<End, Refuse> {
         let body = self.read_body(session).await?;
         let model = model_of_form(session.req_header(), &body.bytes).await;
-        let query = self.unread(session.req_header(), model)?;
+        let query = self.router.unread(&session.req_header().headers, model.as_deref())?;
         ctx.model.clone_from(&query.model);
         ctx.session.clone_from(&query.session);
         self.relay(session, ctx, &query, &body.bytes).await
@@ -35,27 +33,12 @@ impl Gateway {
     /// Prepares a WebSocket, which Pingora carries: its model is in the query (`?model=`).
     pub(super) fn open_websocket(&self, session: &Session, ctx: &mut Ctx) -> Result<(), Refuse> {
         let head = session.req_header();
-        let query = self.unread(head, model_of_query(head))?;
+        let query = self.router.unread(&head.headers, model_of_query(head).as_deref())?;
         ctx.model.clone_from(&query.model);
         ctx.session.clone_from(&query.session);
         ctx.websocket = Some(query);
         self.retries.deposit();
         Ok(())
-    }
-
-    /// A request for any pod that serves `model`.
-    fn unread(&self, head: &RequestHeader, model: Option<String>) -> Result<Query, Refuse> {
-        let session = router::session::key(&head.headers);
-        let Some(model) = model else { return Ok(Query { session, ..Query::any() }) };
-        let snapshot = self.router.pool().snapshot();
-        let mut cards = snapshot.endpoints.iter().flat_map(|pod| pod.models.iter()).peekable();
-        if cards.peek().is_none() {
-            return Err(Refusal::NoReadyPod.into());
-        }
-        match cards.find(|card| *card.id == *model) {
-            Some(card) => Ok(Query { session, model: Some(card.id.clone()), ..Query::any() }),
-            None => Err(Refusal::NoSuchModel { model }.into()),
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use router::Refusal;
 use router::openai::BadBody;
 use serde_json::json;
 
-use crate::porch::head::Fault;
+use super::head::Fault;
 
 /// Why Hearth answers instead of a pod.
 #[derive(Debug, thiserror::Error)]
@@ -65,13 +65,13 @@ pub enum Refuse {
     FirstByteTooLate,
     /// The pod failed when part of its answer had gone out.
     #[error("The pod failed while answering.")]
-    Cut,
+    PodFailed,
     /// The gateway is shutting down.
     #[error("The gateway is shutting down.")]
     Draining,
     /// The gateway ended when part of the answer had gone out.
     #[error("The gateway was shut down while answering.")]
-    Ended,
+    DrainCut,
     /// A fault of our own.
     #[error("Internal error.")]
     Internal,
@@ -136,9 +136,9 @@ impl Refuse {
             Self::NoSuchPath { .. } => row(S::NOT_FOUND, "unknown_url", BAD),
             Self::AttemptsFailed { .. } => row(S::BAD_GATEWAY, "attempts_failed", "server_error"),
             Self::FirstByteTooLate => row(S::GATEWAY_TIMEOUT, "first_byte_too_late", "server_error"),
-            Self::Cut => row(S::BAD_GATEWAY, "upstream_cut", "server_error"),
+            Self::PodFailed => row(S::BAD_GATEWAY, "upstream_cut", "server_error"),
             Self::Draining => row(S::SERVICE_UNAVAILABLE, "draining", BUSY),
-            Self::Ended => row(S::SERVICE_UNAVAILABLE, "drain_cut", BUSY),
+            Self::DrainCut => row(S::SERVICE_UNAVAILABLE, "drain_cut", BUSY),
             Self::Internal => row(S::INTERNAL_SERVER_ERROR, "internal", "server_error"),
         }
     }

@@ -31,16 +31,16 @@ pub(super) enum End {
     /// The client hung up.
     ClientGone,
     /// The pod failed when part of the answer had gone out, and nothing in what went out says so.
-    Broken,
+    PodFailed,
     /// We ended it, since the gateway is at its end.
-    Cut,
+    DrainCut,
 }
 
 /// What came first.
 enum Raced {
     Attempt(Box<Result<Answer, Missed>>),
     ClientGone,
-    Cutting,
+    DrainCut,
 }
 
 /// The pods that a request cannot go to any more.
@@ -70,6 +70,7 @@ impl Gateway {
         let mut placement = self.place(ctx, query, &tried.slots)?;
         loop {
             ctx.upstream = Some(placement.endpoint.pod.addr);
+            ctx.upstream_sent = Some(Instant::now());
             ctx.decision = query.api.map(|_read| placement.decision);
             let prefilling = placement.prefill.as_ref().map(|it| Arc::clone(&it.endpoint));
             let mut handed = None;
@@ -80,7 +81,7 @@ impl Gateway {
                     biased;
                     attempt = &mut attempt => Raced::Attempt(Box::new(attempt)),
                     () = gone(session) => Raced::ClientGone,
-                    () = self.drain.reached(Phase::Cutting) => Raced::Cutting,
+                    () = self.drain.reached(Phase::Cutting) => Raced::DrainCut,
                 }
             };
             let missed = match raced {
@@ -94,7 +95,10 @@ impl Gateway {
                     self.forsake(handed, &placement.endpoint.pod).await;
                     return Ok(End::ClientGone);
                 }
-                Raced::Cutting => return Err(Refuse::Draining),
+                Raced::DrainCut => {
+                    placement.failed(Refuse::DrainCut.reason());
+                    return Err(Refuse::Draining);
+                }
             };
             placement.failed(missed.failure.reason);
             self.remember(ctx, &mut tried, &missed, (&placement.endpoint, prefilling));

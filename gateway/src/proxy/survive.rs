@@ -13,7 +13,7 @@ use super::Gateway;
 use super::ctx::Ctx;
 use super::legs::Request;
 use super::relay::gone;
-use super::upstream::{Answer, Connection, Failure, blame, request_head};
+use super::upstream::{Answer, Connection, Failure, report, request_head};
 use crate::drain::Phase;
 
 /// How a stream goes on.
@@ -25,7 +25,7 @@ pub(super) enum Onward {
     /// Nobody can go on.
     Nobody,
     ClientGone,
-    Cutting,
+    DrainCut,
 }
 
 impl Gateway {
@@ -64,7 +64,7 @@ impl Gateway {
                 }
             }
         };
-        if !matches!(onward, Onward::ClientGone | Onward::Cutting) {
+        if !matches!(onward, Onward::ClientGone | Onward::DrainCut) {
             self.metrics.migration(outcome);
         }
         onward
@@ -91,7 +91,7 @@ impl Gateway {
                 biased;
                 attempt = attempt => attempt,
                 () = gone(session) => return Onward::ClientGone,
-                () = self.drain.reached(Phase::Cutting) => return Onward::Cutting,
+                () = self.drain.reached(Phase::Cutting) => return Onward::DrainCut,
             };
             let failure = match &attempt {
                 Ok(answer) if answer.head.status != StatusCode::OK => {
@@ -101,7 +101,7 @@ impl Gateway {
                 Err(failure) => Some(*failure),
             };
             if failure != Some(Failure::REFUSED) {
-                blame(self.router.pool(), next.endpoint.slot, failure);
+                report(self.router.pool(), next.endpoint.slot, failure);
             }
             if let (None, Ok(answer)) = (failure, attempt) {
                 *placement = next;
@@ -126,8 +126,8 @@ impl Gateway {
         Some(head)
     }
 
-    /// What the pod is blamed for when its stream ends early.
-    pub(super) fn blame_for_cut(
+    /// Tells the pool of a pod whose stream ended early.
+    pub(super) fn report_cut(
         &self,
         ctx: &mut Ctx,
         placement: &mut Placement,
@@ -139,7 +139,7 @@ impl Gateway {
         }
         let is_error = stream.is_some_and(|stream| stream.state() == Writing::Failed);
         let failure = if is_error { Failure::ERROR_EVENT } else { Failure::CUT };
-        blame(self.router.pool(), placement.endpoint.slot, Some(failure));
+        report(self.router.pool(), placement.endpoint.slot, Some(failure));
         ctx.attempt_failed(placement.endpoint.pod.addr, failure.reason);
         placement.failed(failure.reason);
     }

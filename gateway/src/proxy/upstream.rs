@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header, response};
 use kv_index::Slot;
 use pingora_core::connectors::http::Connector;
 use pingora_core::protocols::http::client::HttpSession;
@@ -16,8 +16,8 @@ use router::continuation::Stream;
 use router::pool::Pod;
 use tokio::time::{Instant, timeout};
 
+use super::forwarded::Field;
 use super::lease::{Lease, looked_for};
-use super::respond::Field;
 use crate::config::Deadlines;
 
 /// A request to a pod.
@@ -38,7 +38,8 @@ pub(super) struct Call<'a> {
 
 /// A pod's answer whose first bytes are here and whose head has not gone to the client yet.
 pub(super) struct Answer {
-    pub(super) head: ResponseHeader,
+    /// Without the fields that do not pass.
+    pub(super) head: response::Parts,
     /// None: the answer has no body, or it is complete.
     pub(super) first: Option<Bytes>,
     pub(super) connection: Connection,
@@ -166,7 +167,8 @@ impl Answer {
         deadlines: &Deadlines,
         absent_at: Instant,
     ) -> Result<Self, Failure> {
-        let head = connection.0.session.response_header().cloned().ok_or(Failure::MALFORMED)?;
+        let head = connection.0.session.response_header().ok_or(Failure::MALFORMED)?;
+        let head = answer_head(head);
         let first = loop {
             match connection.read().await? {
                 Some(bytes) if bytes.is_empty() => {}
@@ -297,6 +299,14 @@ pub(super) fn request_head(
     Ok(head)
 }
 
+/// A pod's head as the client gets it but for our own fields, built anew like [`request_head`].
+fn answer_head(pod: &ResponseHeader) -> response::Parts {
+    let (mut head, ()) = http::Response::new(()).into_parts();
+    (head.status, head.version) = (pod.status, pod.version);
+    head.headers = super::headers::for_client(&pod.headers);
+    head
+}
+
 /// A field's value, if the text is fit for one.
 pub(super) fn value(name: &HeaderName, text: Bytes) -> Option<HeaderValue> {
     let value = HeaderValue::from_maybe_shared(text);
@@ -349,8 +359,8 @@ fn group_key(pod: &Pod) -> u64 {
     hasher.finish()
 }
 
-/// What to tell the pool about a failed attempt.
-pub(super) fn blame(pool: &router::pool::Pool, slot: Slot, failure: Option<Failure>) {
+/// Tells the pool what came of an attempt: no failure is an answer.
+pub(super) fn report(pool: &router::pool::Pool, slot: Slot, failure: Option<Failure>) {
     use router::pool::Outcome;
     let outcome = match failure {
         None => Outcome::Answered,

@@ -119,6 +119,7 @@ pub(crate) mod tests {
                 },
                 slot: slots.acquire(),
                 health,
+                is_cordoned: false,
                 models: Arc::new([card]),
                 engine: EngineHints { waiting, kv_usage, ..EngineHints::default() },
                 kv_events: Arc::default(),

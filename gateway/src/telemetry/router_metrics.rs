@@ -95,8 +95,14 @@ fn pods(of: &Registrar<'_>, snapshot: &Snapshot) -> Result<(), Error> {
             health.with_label_values(&[pod, &addr, state.name()]).set(is_so);
         }
     }
+    let cordoned = of.gauges(
+        "hearth_pod_cordoned",
+        "1 for each pod that was taken out by hand.",
+        &[pod, addr],
+    )?;
     for endpoint in &snapshot.endpoints {
         let (pod, addr) = (&*endpoint.pod.name, endpoint.pod.addr.to_string());
+        cordoned.with_label_values(&[pod, &addr]).set(i64::from(endpoint.is_cordoned));
         for (outcome, count) in endpoint.record.tally.counts() {
             requests.with_label_values(&[pod, &addr, outcome]).inc_by(count);
         }

@@ -1,6 +1,7 @@
 //! A client that goes away, or does not read, holds no pod.
 
 use gateway::config::ByteSize;
+use http::Method;
 use http_body_util::BodyExt;
 use loadtest::simulator::Simulator;
 use serde_json::json;
@@ -18,7 +19,7 @@ const PLAIN: &str = r#"{"model":"tiny","prompt":"a"}"#;
 async fn until_load(house: &House, pod: &Simulator, load: usize) {
     let reached = async {
         while pod.in_flight() != load {
-            house.client.send(pod.addr(), http::Method::GET, "/load", "").await;
+            house.client.send(pod.addr(), Method::GET, "/load", "").await;
         }
     };
     within("the pod's load", reached).await;
@@ -73,6 +74,8 @@ async fn a_hangup_in_the_middle_closes_the_pods_socket() {
         drop(answer);
         assert_eq!(pod.sees().await, Seen::Closed);
         house.at_rest().await;
+        let why = house.client.send(house.app.admin_addr, Method::GET, "/why", "").await.json();
+        assert_eq!(why[0]["came"]["outcome"], "client_gone", "though its status was 200");
     }
     house.end().await;
 }

@@ -5,6 +5,7 @@
 mod budget;
 mod cancel;
 mod chaos;
+mod cordon;
 mod drain;
 mod faults;
 mod hostile;

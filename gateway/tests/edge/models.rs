@@ -1,10 +1,13 @@
 //! What the fleet as a whole says: models, health, browsers on other origins, unknown paths.
 
+use std::net::SocketAddr;
+
 use http::header::{HeaderName, HeaderValue};
-use http::{Method, StatusCode};
+use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::client::{post, whole};
+use crate::native::form;
+use crate::support::client::{Body, post, whole};
 use crate::support::{House, config, fast_pod, simulate, within};
 
 #[tokio::test]
@@ -105,6 +108,12 @@ async fn without_a_ready_pod_the_answer_is_503_with_retry_after() {
     house.end().await;
 }
 
+/// What names a model in a body that we read, and in one that goes on unread.
+fn asks(addr: SocketAddr, model: &str) -> [Request<Body>; 2] {
+    let read = json!({"model": model, "messages": [{"role": "user", "content": "a"}]});
+    [post(addr, "/v1/chat/completions", whole(read.to_string())), form(addr, model)]
+}
+
 #[tokio::test]
 async fn a_model_that_nobody_can_serve_now_is_503_and_not_unknown() {
     let (gone, other) = (simulate(fast_pod()).await, {
@@ -123,17 +132,23 @@ async fn a_model_that_nobody_can_serve_now_is_503_and_not_unknown() {
     let reply = house.post("/v1/completions", r#"{"model":"tiny","prompt":"a"}"#).await;
     assert_eq!(reply.refusal(), (503, "no_ready_pod".to_owned()));
     assert_eq!(house.get("/v1/models/tiny").await.refusal(), (503, "no_ready_pod".to_owned()));
-    let unknown = house.post("/v1/completions", r#"{"model":"gpt-9","prompt":"a"}"#).await;
-    assert_eq!(unknown.refusal(), (404, "model_not_found".to_owned()), "all pods have listed");
+    for request in asks(house.addr, "gpt-9") {
+        let (path, unknown) = (request.uri().clone(), house.client.request(request).await);
+        let wanted = (404, "model_not_found".to_owned());
+        assert_eq!(unknown.refusal(), wanted, "{path}: all pods have listed");
+    }
     house.end().await;
 
     let nobody = "127.0.0.1:1".parse().expect("an address");
     let house = House::start_unready(config(&[nobody, other.addr()])).await;
     let one = house.app.router.pool().wait_for(|snapshot| snapshot.ready().count() == 1);
     within("one pod is ready", one).await.expect("the pool lives");
-    let reply = house.post("/v1/completions", r#"{"model":"tiny","prompt":"a"}"#).await;
-    assert_eq!(reply.refusal(), (503, "no_ready_pod".to_owned()), "the other may serve it");
-    assert_eq!(reply.header("retry-after"), "1");
+    for request in asks(house.addr, "tiny") {
+        let (path, reply) = (request.uri().clone(), house.client.request(request).await);
+        let wanted = (503, "no_ready_pod".to_owned());
+        assert_eq!(reply.refusal(), wanted, "{path}: the other may serve it");
+        assert_eq!(reply.header("retry-after"), "1");
+    }
     house.end().await;
 }
 

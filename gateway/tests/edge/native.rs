@@ -80,7 +80,10 @@ async fn a_websocket_passes_and_a_hangup_closes_it_at_the_pod() {
 }
 
 /// A form with a file and then its model.
-fn form(addr: std::net::SocketAddr, model: &str) -> http::Request<crate::support::client::Body> {
+pub(crate) fn form(
+    addr: std::net::SocketAddr,
+    model: &str,
+) -> http::Request<crate::support::client::Body> {
     let body = format!(
         "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\nRIFF\r\n\
          --b\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\n{model}\r\n--b--\r\n"

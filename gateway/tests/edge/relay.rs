@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::support::client::{Client, pieces, post, whole};
 use crate::support::echo::Echo;
+use crate::support::frames::{END_HEADERS, Frames, HEADERS, block, request};
 use crate::support::raw_pod::{RawPod, Reply};
 use crate::support::wire::Wire;
 use crate::support::{House, config, fast_pod, simulate};
@@ -81,6 +82,39 @@ async fn a_client_that_waits_is_told_to_continue_and_its_body_arrives() {
         assert_eq!((answer.status, answer.body == sent), (200, true), "{size} bytes");
         assert!(!echo.last_head().headers.contains_key("expect"));
     }
+    house.end().await;
+}
+
+/// HTTP/2 has no interim answer here (Pingora sends none): a client that expects one sends its body
+/// when its patience ends, as curl does after a second. All the same the body arrives as it is, and
+/// one that is too long is refused on its head alone.
+#[tokio::test]
+async fn an_http2_client_that_waits_is_served_and_its_body_arrives() {
+    let echo = Echo::start().await;
+    let house = House::over(&[echo.addr]).await;
+    let http2 = Client::http2();
+    let waiting = |body| {
+        let mut request = post(house.addr, "/v1/completions", body);
+        let expect = "100-continue".parse().expect("a value");
+        request.headers_mut().insert("expect", expect);
+        request
+    };
+    for size in [64, 65_537, 1 << 20] {
+        for sent in [whole(body(size)), pieces(&body(size), 1000)] {
+            let reply = http2.request(waiting(sent)).await;
+            assert_eq!(reply.status, StatusCode::OK);
+            assert!(reply.body == body(size), "{size} bytes: {} came back", reply.body.len());
+            assert!(!echo.last_head().headers.contains_key("expect"));
+        }
+    }
+    let before = echo.requests();
+    let mut frames = Frames::connect(house.addr).await;
+    let fields = [("expect", "100-continue"), ("content-length", "200000000")];
+    let head = block(&request("POST", "/v1/completions", &fields));
+    frames.send(HEADERS, END_HEADERS, 1, &head).await;
+    let outcome = frames.outcome(1).await;
+    assert_eq!(outcome.and_then(|frame| frame.status()), Some(413), "before any of its body");
+    assert_eq!(echo.requests(), before);
     house.end().await;
 }
 

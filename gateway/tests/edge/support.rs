@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use gateway::app::App;
 use gateway::config::{Config, Loaded, Log};
+use gateway::telemetry::LogLevel;
 use http::Method;
 use loadtest::simulator;
 use router::units::HumanDuration;
@@ -119,7 +120,7 @@ impl House {
     /// A gateway; its pods may never be ready.
     pub(crate) async fn start_unready(config: Config) -> Self {
         let loaded = Loaded { hash: config.hash(), config, origins: BTreeMap::new() };
-        let app = App::start(loaded).await.expect("the settings are good");
+        let app = App::start(loaded, LogLevel::default()).await.expect("the settings are good");
         Self { addr: app.addr, app, client: Client::default() }
     }
 

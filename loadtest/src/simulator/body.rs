@@ -23,6 +23,8 @@ pub(super) struct Sampling {
     pub(super) return_token_ids: bool,
     pub(super) stop: Vec<String>,
     pub(super) include_stop: bool,
+    /// Log probabilities are told, with so many likeliest tokens for each.
+    pub(super) logprobs: Option<usize>,
     /// Everything the engine needs but the tokens.
     pub(super) prompt: Prompt,
 }
@@ -114,6 +116,7 @@ impl Body {
             return_token_ids: self.flag("return_token_ids")?,
             stop: self.stops(),
             include_stop: self.flag("include_stop_str_in_output")?,
+            logprobs: self.logprobs()?,
             prompt: Prompt {
                 min_tokens: self.count("min_tokens")?.unwrap_or(0),
                 ignore_eos: self.flag("ignore_eos")?,
@@ -123,6 +126,15 @@ impl Body {
                 ..Prompt::default()
             },
         })
+    }
+
+    /// A flag and `top_logprobs` in chats, a number in completions.
+    fn logprobs(&self) -> Result<Option<usize>, ApiError> {
+        match self.get("logprobs") {
+            Some(Value::Bool(true)) => Ok(Some(self.count("top_logprobs")?.unwrap_or(0))),
+            Some(Value::Number(_)) => self.count("logprobs"),
+            _ => Ok(None),
+        }
     }
 
     fn stops(&self) -> Vec<String> {

@@ -339,7 +339,8 @@ fn sample(
         (None, Some(Finish::Length))
     } else {
         let context = sequence.context.tainted(sequence.taint);
-        let token = language.next(context, sequence.prompt.noise, sequence.may_end());
+        let free = || language.next(context, sequence.prompt.noise, sequence.may_end());
+        let token = sequence.scripted(language.end()).unwrap_or_else(free);
         sequence.context = sequence.context.then(token);
         sequence.tokens.push(token);
         stats.generation_tokens += 1;

@@ -16,6 +16,7 @@ use super::{
     driver::Driver,
     errors::ApiError,
     fault::{Faults, KvFault},
+    http_metrics::HttpMetrics,
     publisher::Publisher,
     recorder::Recorder,
     transfer::Peers,
@@ -29,6 +30,7 @@ pub(super) struct Pod {
     pub(super) tokenizer: Arc<Tokenizer>,
     pub(super) faults: Faults,
     pub(super) recorder: Recorder,
+    pub(super) http: HttpMetrics,
     /// None: it publishes no KV events.
     pub(super) publisher: Option<Publisher>,
     /// Where it listens.

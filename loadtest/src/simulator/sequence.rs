@@ -1,6 +1,6 @@
 //! One request inside the engine.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{cache::Chain, language::Context, leases::Hold};
 
@@ -19,6 +19,8 @@ pub struct Prompt {
     pub stop_token_ids: Vec<u32>,
     /// What must not share cache with others: LoRA name and `cache_salt`.
     pub cache_salt: String,
+    /// What it must say, as by a grammar; empty: what it likes.
+    pub script: Arc<[u32]>,
     /// 0 for greedy decoding, else the seed.
     pub noise: u64,
     /// Its blocks are kept for another pod when it is done.
@@ -112,6 +114,12 @@ impl Sequence {
     /// Whether the next computed token is a decode step rather than prefill.
     pub(super) fn is_decoding(&self) -> bool {
         self.generated() > 0 && self.uncomputed() == 1
+    }
+
+    /// The next token of its script, then the end token.
+    pub(super) fn scripted(&self, end: Option<u32>) -> Option<u32> {
+        let script = &self.prompt.script;
+        script.get(self.generated()).copied().or(end.filter(|_| !script.is_empty()))
     }
 
     /// Whether an end token may come now.

@@ -1,11 +1,11 @@
 //! The route table, and what every request meets on its way to it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Json, Router,
     body::{Body, to_bytes},
-    extract::{ConnectInfo, DefaultBodyLimit, Request, State},
+    extract::{ConnectInfo, DefaultBodyLimit, MatchedPath, Request, State},
     http::{
         HeaderValue, Method, StatusCode,
         header::{SERVER, VARY},
@@ -14,10 +14,12 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use super::{
     errors::ApiError,
+    http_metrics::{NOT_COUNTED, Timed},
     listener::Control,
     pod::Pod,
     recorder::Recorded,
@@ -84,7 +86,26 @@ async fn intake(
     response
 }
 
-async fn serve(pod: &Pod, request: Request, next: Next) -> Response {
+async fn serve(pod: &Arc<Pod>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let handler = request.extensions().get::<MatchedPath>().cloned();
+    let (method, asked) = (request.method().clone(), request.headers().clone());
+    let is_counted = !NOT_COUNTED.contains(&request.uri().path());
+    let response = answer(pod, request, next).await;
+    if !is_counted {
+        return response;
+    }
+    let what = (handler.as_ref().map(MatchedPath::as_str), method);
+    let timed = Timed::new(pod, what, (&asked, response.headers()), response.status(), began);
+    response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _until_the_last = &timed;
+            frame
+        }))
+    })
+}
+
+async fn answer(pod: &Pod, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let Ok(bytes) = to_bytes(body, MAX_BODY_BYTES).await else {
         return ApiError::bad("There was an error parsing the body").into_response();

@@ -89,7 +89,7 @@ const ITERATION_TOKENS: &[f64] =
 // === impl Histogram ===
 
 impl Histogram {
-    fn new(bounds: &'static [f64]) -> Self {
+    pub(super) fn new(bounds: &'static [f64]) -> Self {
         Self { bounds, counts: vec![0; bounds.len() + 1], sum: 0.0 }
     }
 

@@ -22,14 +22,24 @@ const NEEDED: &[&str] = &[
     "vllm:inter_token_latency_seconds_bucket",
     "vllm:e2e_request_latency_seconds_bucket",
     "vllm:request_queue_time_seconds_bucket",
+    "http_requests_total",
+    "http_request_size_bytes_sum",
+    "http_response_size_bytes_sum",
+    "http_request_duration_highr_seconds_bucket",
+    "http_request_duration_seconds_bucket",
 ];
 
 /// Sample name to its label names.
 fn samples(page: &str) -> BTreeMap<String, BTreeSet<String>> {
-    let lines = page.lines().filter(|line| line.starts_with("vllm:"));
+    let is_theirs = |line: &&str| line.starts_with("vllm:") || line.starts_with("http_");
+    let lines = page.lines().filter(is_theirs);
     let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for line in lines {
-        let (name, rest) = line.split_once('{').expect("every vLLM sample has labels");
+        let Some((name, rest)) = line.split_once('{') else {
+            let name = line.split(' ').next().expect("a sample has a name");
+            all.entry(name.to_owned()).or_default();
+            continue;
+        };
         let (labels, _) = rest.rsplit_once('}').expect("labels end");
         let names =
             labels.split("\",").filter_map(|label| Some(label.split_once('=')?.0.to_owned()));
@@ -53,6 +63,7 @@ fn value(page: &str, start: &str) -> f64 {
 #[tokio::test]
 async fn names_and_labels_are_the_real_ones() {
     let pod = start(fast()).await;
+    get(&pod, "/v1/models").await;
     let page = get(&pod, "/metrics").await;
     assert_eq!(page.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
     let (ours, real) = (samples(&page.body), fixture_text("metrics.txt"));
@@ -71,6 +82,10 @@ async fn names_and_labels_are_the_real_ones() {
         let name = format!("vllm:{name}_seconds_bucket");
         assert_eq!(bounds(&page.body, &name), bounds(&real, &name), "{name}");
     }
+    let name = "http_request_duration_highr_seconds_bucket";
+    assert_eq!(bounds(&page.body, name), bounds(&real, name));
+    let name = "http_request_duration_seconds_bucket{handler=\"/v1/models\"";
+    assert_eq!(bounds(&page.body, name), bounds(&real, name));
 }
 
 #[tokio::test]
@@ -98,6 +113,13 @@ async fn numbers_are_what_happened() {
         assert!((of(name) - expected).abs() < 1e-9, "{name}: {}", of(name));
     }
     assert!(page.contains("block_size=\"16\"") && page.contains("num_gpu_blocks=\"8192\""));
+    let requests = r#"http_requests_total{handler="/v1/completions",method="POST",status="2xx"}"#;
+    assert!(
+        (value(&page, requests) - 2.0).abs() < 1e-9,
+        "what is asked for metrics is not counted"
+    );
+    let read = r#"http_request_size_bytes_sum{handler="/v1/completions"}"#;
+    assert!((value(&page, read) - 2.0 * body.to_string().len() as f64).abs() < 1e-9);
     let length = "vllm:request_success_total{engine=\"0\",finished_reason=\"length\"";
     assert!((value(&page, length) - 2.0).abs() < 1e-9);
 }

@@ -72,6 +72,68 @@ async fn a_chat_is_rendered_to_the_ids_of_tokenize_where_that_is_allowed() {
 }
 
 #[tokio::test]
+async fn log_probabilities_have_vllms_fields() {
+    let body = chat(json!({"logprobs": true, "top_logprobs": 1, "max_tokens": 2}));
+    let path = "/v1/chat/completions";
+    let ours = assert_like(path, &body, "chat_logprobs.txt").await;
+    let listed = ours["choices"][0]["logprobs"]["content"].as_array().expect("a list");
+    let text: String = listed.iter().filter_map(|it| it["token"].as_str()).collect();
+    assert_eq!(ours["choices"][0]["message"]["content"], text, "one for each token");
+    let streamed = chat(json!({"logprobs": true, "max_tokens": 2, "stream": true}));
+    for event in &answer(path, &streamed).await.events()[1..] {
+        let choice = &event["choices"][0];
+        assert_eq!(choice["logprobs"]["content"][0]["token"], choice["delta"]["content"]);
+    }
+
+    let body = json!({"prompt": "Hello", "max_tokens": 3, "logprobs": 2, "ignore_eos": true});
+    let choice = &answer("/v1/completions", &body).await.json()["choices"][0];
+    let keys: Vec<&String> = choice["logprobs"].as_object().expect("an object").keys().collect();
+    assert_eq!(keys, ["text_offset", "token_logprobs", "tokens", "top_logprobs"]);
+    let tokens = choice["logprobs"]["tokens"].as_array().expect("a list");
+    let text: String = tokens.iter().filter_map(Value::as_str).collect();
+    assert_eq!((&choice["text"], tokens.len()), (&text.into(), 3));
+    assert_eq!(choice["logprobs"]["text_offset"][0], 0);
+}
+
+#[tokio::test]
+async fn a_tool_that_is_forced_is_called_with_arguments_of_its_schema() {
+    let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}});
+    let tools = json!([{"type": "function", "function": {"name": "look", "parameters": schema}}]);
+    let named = json!({"type": "function", "function": {"name": "look"}});
+    let path = "/v1/chat/completions";
+    for (choice, reason) in [(json!("required"), "tool_calls"), (named, "stop")] {
+        let body = |stream| {
+            json!({
+                "messages": [{"role": "user", "content": "Hi"}], "tools": tools,
+                "tool_choice": choice, "stream": stream,
+            })
+        };
+        let whole = answer(path, &body(false)).await.json();
+        let said = &whole["choices"][0];
+        assert_eq!(
+            (&said["finish_reason"], &said["message"]["content"]),
+            (&reason.into(), &"".into())
+        );
+        let call = &said["message"]["tool_calls"][0];
+        assert_eq!(
+            (&call["type"], &call["function"]["name"]),
+            (&"function".into(), &"look".into())
+        );
+        assert_eq!(call["function"]["arguments"], r#"{"city":"word"}"#);
+
+        let events = answer(path, &body(true)).await.events();
+        let calls = events.iter().map(|event| &event["choices"][0]["delta"]["tool_calls"][0]);
+        let calls: Vec<&Value> = calls.filter(|call| !call.is_null()).collect();
+        assert_eq!(calls[0]["function"]["name"], "look");
+        let parts = calls.iter().filter_map(|call| call["function"]["arguments"].as_str());
+        assert_eq!(parts.collect::<String>(), r#"{"city":"word"}"#);
+        assert_eq!(events.last().expect("events")["choices"][0]["finish_reason"], reason);
+    }
+    let body = chat(json!({"tool_choice": "required"}));
+    assert_eq!(answer(path, &body).await.status, 400, "there is no tool");
+}
+
+#[tokio::test]
 async fn n_choices_are_listed_by_index() {
     let body = chat(json!({"n": 2, "max_tokens": 2}));
     let ours = assert_like("/v1/chat/completions", &body, "n2.txt").await;

@@ -12,16 +12,16 @@ fn endpoint(slot: Slot, trust: Trust) -> Endpoint {
     let pod = Pod { uid: name.clone(), name, addr: ([10, 0, 0, 1], 8000).into(), role, kv_ports };
     let (health, models, engine) = (Health::Ready, Arc::default(), EngineHints::default());
     let kv_events = Arc::new(KvStatus::of(trust));
-    let record = Record::default();
-    Endpoint { pod, slot, health, models, engine, kv_events, record }
+    let (record, is_cordoned) = (Record::default(), false);
+    Endpoint { pod, slot, health, is_cordoned, models, engine, kv_events, record }
 }
 
 /// What is believed of a pod that told of 10 blocks and was sent `sent` of them `age_ms` ago.
 fn belief(trust: Trust, sent: usize, age_ms: u64) -> (u32, u32) {
     let slot = Slots::default().acquire();
     let (mut told, mut overlap) = (Overlap::default(), Overlap::default());
-    told.set(slot, 10, 0, None);
-    overlap.set(slot, sent, 100_000 - age_ms, None);
+    told.set(slot, 10, LastUse::AtMs(0), None);
+    overlap.set(slot, sent, LastUse::AtMs(100_000 - age_ms), None);
     let beliefs = Beliefs { told: Some(&told), sent: &overlap, now_ms: 100_000 };
     let belief = beliefs.of(&endpoint(slot, trust));
     assert_eq!(belief.trust, trust);
@@ -50,7 +50,7 @@ fn the_table() {
 fn without_blocks_to_look_up_a_pod_is_known_by_what_it_was_sent() {
     let slot = Slots::default().acquire();
     let mut sent = Overlap::default();
-    sent.set(slot, 7, ON_ITS_WAY, None);
+    sent.set(slot, 7, LastUse::OnItsWay, None);
     let beliefs = Beliefs { told: None, sent: &sent, now_ms: 1 };
     let want = Belief {
         known_blocks: 7,

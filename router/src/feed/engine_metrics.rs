@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Voice, read_body};
-use crate::pool::{EngineHints, Event};
+use super::{News, Voice, read_body};
+use crate::pod::EngineHints;
 use crate::units::HumanDuration;
 
 /// How the engines' `/metrics` are polled.
@@ -100,16 +100,16 @@ pub(super) async fn run(
             Ok(mut hints) => {
                 hints.read_at = Some(Instant::now());
                 latest.send_replace(hints);
-                if voice.tell(Event::Metrics { slot: voice.slot, hints }).await.is_err() {
+                if voice.tell(News::Metrics { slot: voice.slot, hints }).await.is_err() {
                     return;
                 }
             }
             Err(error) => {
-                Voice::failed(&voice.shared.failed_metric_reads);
+                Voice::failed(&voice.counts.failed_metric_reads);
                 tracing::debug!(pod = %voice.pod.name, addr = %voice.pod.addr, %error, "metrics not read");
             }
         }
-        sleep_until(began + period(settings.interval.get(), voice.shared.pods())).await;
+        sleep_until(began + period(settings.interval.get(), voice.counts.pods())).await;
     }
 }
 

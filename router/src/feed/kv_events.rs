@@ -36,16 +36,16 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+pub use crate::pod::{KvPorts, PortsError};
 pub(super) use bind::{Lanes, run as listen};
 pub use calibration::Predictions;
 pub use counts::{KvCount, KvCounts};
-pub use sources::{KvPorts, PortsError};
 pub use status::{KvReport, KvStatus, Verdict};
 pub use trust::{Doubt, Trust};
 
 use self::sources::SourcesError;
 use super::Voice;
-use crate::pool::EngineHints;
+use crate::pod::EngineHints;
 use crate::units::HumanDuration;
 
 /// Who is told what pods hold: the index.

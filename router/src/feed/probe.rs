@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{Voice, read_body};
-use crate::pool::{Event, ModelCard};
+use super::{News, Voice, read_body};
+use crate::pod::ModelCard;
 use crate::story::causes;
 use crate::units::HumanDuration;
 
@@ -163,7 +163,7 @@ pub(super) async fn run(
         match &result {
             Ok(_) => (failures, was_good) = (0, true),
             Err(error) => {
-                Voice::failed(&voice.shared.failed_probes);
+                Voice::failed(&voice.counts.failed_probes);
                 failures += 1;
                 let text = error.in_full();
                 if failures == 1 || text != last_error {
@@ -173,7 +173,7 @@ pub(super) async fn run(
             }
         }
         let next = settings.wait(failures, was_good).max(MIN_GAP);
-        if voice.tell(Event::Probed { slot: voice.slot, result, next }).await.is_err() {
+        if voice.tell(News::Probed { slot: voice.slot, result, next }).await.is_err() {
             return;
         }
         tokio::select! {

@@ -8,7 +8,19 @@ use kv_index::Slot;
 use tokio::sync::{mpsc, watch};
 
 use super::registry::Event;
-use super::{Outcome, Snapshot};
+use super::{Endpoint, Outcome, Snapshot};
+use crate::feed::FeedCounts;
+
+/// Why a pod was not cordoned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CordonError {
+    /// No pod has this name, uid or address.
+    #[error("no such pod")]
+    NoSuchPod,
+    /// The pool's task has ended.
+    #[error("the pool has ended")]
+    Ended,
+}
 
 /// What went wrong in hearing from pods, counted since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,15 +41,14 @@ pub struct Pool {
 }
 
 /// What the handle and the pool's tasks have in common.
-pub(crate) struct Shared {
+pub(super) struct Shared {
     current: ArcSwap<Snapshot>,
     generation: watch::Sender<u64>,
     /// Pods with a failure that no answer has cleared yet. While there are none, answers are not
     /// reported at all: at thousands per second each would wake the pool's task to learn nothing.
     pub(super) suspects: AtomicUsize,
     dropped_reports: AtomicU64,
-    pub(crate) failed_probes: AtomicU64,
-    pub(crate) failed_metric_reads: AtomicU64,
+    pub(super) feeds: Arc<FeedCounts>,
 }
 
 // === impl Pool ===
@@ -100,14 +111,40 @@ impl Pool {
         }
     }
 
+    /// Takes a pod out by hand, or puts it back: by its name (all its ports), its uid or its
+    /// `ip:port`. Returns when everyone routes by that; what runs there runs on. It lasts as long as
+    /// this process knows the pod.
+    ///
+    /// # Errors
+    /// See [`CordonError`].
+    pub async fn cordon(&self, pod: &str, is_cordoned: bool) -> Result<Arc<Snapshot>, CordonError> {
+        let is_meant = |it: &&Arc<Endpoint>| {
+            [&*it.pod.name, &*it.pod.uid].contains(&pod) || it.pod.addr.to_string() == pod
+        };
+        let meant: Vec<_> =
+            self.snapshot().endpoints.iter().filter(is_meant).map(|it| it.slot).collect();
+        if meant.is_empty() {
+            return Err(CordonError::NoSuchPod);
+        }
+        for &slot in &meant {
+            let event = Event::Cordon { slot, is_cordoned };
+            self.events.send(event).await.map_err(|_ended| CordonError::Ended)?;
+        }
+        let is_done = |snapshot: &Snapshot| {
+            let mut pods = snapshot.endpoints.iter().filter(|it| meant.contains(&it.slot));
+            pods.all(|it| it.is_cordoned == is_cordoned)
+        };
+        self.wait_for(is_done).await.ok_or(CordonError::Ended)
+    }
+
     /// What went wrong in hearing from pods so far.
     #[must_use]
     pub fn failures(&self) -> Failures {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Failures {
             dropped_reports: read(&self.shared.dropped_reports),
-            failed_probes: read(&self.shared.failed_probes),
-            failed_metric_reads: read(&self.shared.failed_metric_reads),
+            failed_probes: read(&self.shared.feeds.failed_probes),
+            failed_metric_reads: read(&self.shared.feeds.failed_metric_reads),
         }
     }
 }
@@ -121,18 +158,13 @@ impl Shared {
             current: ArcSwap::from_pointee(snapshot),
             suspects: AtomicUsize::new(0),
             dropped_reports: AtomicU64::new(0),
-            failed_probes: AtomicU64::new(0),
-            failed_metric_reads: AtomicU64::new(0),
+            feeds: Arc::default(),
         }
-    }
-
-    /// How many pods there are.
-    pub(crate) fn pods(&self) -> usize {
-        self.current.load().endpoints.len()
     }
 
     pub(super) fn publish(&self, snapshot: Snapshot) {
         let generation = snapshot.generation;
+        self.feeds.set_pods(snapshot.endpoints.len());
         self.current.store(Arc::new(snapshot));
         self.generation.send_replace(generation);
     }

@@ -5,7 +5,6 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use kv_index::{Slot, Slots};
 use tokio::time::Instant;
@@ -17,7 +16,7 @@ use super::{
     Record, Snapshot,
 };
 use crate::discovery::{Desired, Sighting, Source};
-use crate::feed::ProbeError;
+use crate::feed::{News, ProbeError};
 
 /// Something that the pool's task learns.
 #[derive(Debug)]
@@ -28,12 +27,12 @@ pub(crate) enum Event {
     Alive { source: Source },
     /// The source cannot say.
     Lost { source: Source, error: Arc<str> },
-    /// A probe came back; the next one is due after `next`.
-    Probed { slot: Slot, result: Result<Vec<ModelCard>, ProbeError>, next: Duration },
-    /// A pod's metrics were read.
-    Metrics { slot: Slot, hints: EngineHints },
+    /// A pod was heard.
+    Heard(News),
     /// A request saw something of a pod; `reason` says what, if that was a failure.
     Outcome { slot: Slot, outcome: Outcome, reason: &'static str },
+    /// Somebody takes a pod out by hand, or puts it back.
+    Cordon { slot: Slot, is_cordoned: bool },
     /// Nothing but time has passed.
     Tick,
 }
@@ -88,6 +87,7 @@ impl Known {
                 pod: sighting.pod.clone(),
                 slot,
                 health: Health::Unproven,
+                is_cordoned: false,
                 models: Arc::default(),
                 engine: EngineHints::default(),
                 kv_events: Arc::default(),
@@ -160,7 +160,7 @@ impl Registry {
             Event::Lost { source, error } => {
                 effects.changed |= self.sources.troubled(source, Some(error));
             }
-            Event::Probed { slot, result, next } => {
+            Event::Heard(News::Probed { slot, result, next }) => {
                 self.probed(slot, result, now, effects);
                 if let Some(known) = self.pods.get_mut(&slot) {
                     let record = &mut Arc::make_mut(&mut known.endpoint).record;
@@ -168,7 +168,7 @@ impl Registry {
                     effects.changed = true;
                 }
             }
-            Event::Metrics { slot, hints } => {
+            Event::Heard(News::Metrics { slot, hints }) => {
                 if let Some(known) = self.pods.get_mut(&slot) {
                     if hints.has_restarted_since(&known.endpoint.engine) {
                         effects.lost.push(slot);
@@ -179,6 +179,14 @@ impl Registry {
             }
             Event::Outcome { slot, outcome, reason } => {
                 self.saw(slot, (outcome, reason), now, effects);
+            }
+            Event::Cordon { slot, is_cordoned } => {
+                if let Some(known) = self.pods.get_mut(&slot) {
+                    let endpoint = Arc::make_mut(&mut known.endpoint);
+                    tracing::info!(pod = %endpoint.pod.name, addr = %endpoint.pod.addr, is_cordoned, "pod cordon");
+                    endpoint.is_cordoned = is_cordoned;
+                    effects.changed = true;
+                }
             }
             Event::Tick => {}
         }

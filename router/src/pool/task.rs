@@ -14,7 +14,7 @@ use super::registry::{Effects, Event, Registry};
 use super::{Hooks, Pool, PoolSettings, Shared, Snapshot};
 use crate::discovery::{self, DiscoverySettings};
 use crate::feed::kv_events::{KvEventsSettings, KvSink};
-use crate::feed::{Feeds, PodFeeds};
+use crate::feed::{Feeds, News, PodFeeds};
 
 /// Why the pool did not start.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,7 @@ struct Task {
     hooks: Hooks,
     registry: Registry,
     events: mpsc::Receiver<Event>,
+    news: mpsc::Receiver<News>,
     feeds: Feeds,
     running: HashMap<Slot, PodFeeds>,
     tasks: JoinSet<()>,
@@ -92,7 +93,9 @@ fn start_feeding(
     let (sender, events) = mpsc::channel(QUEUE);
     let shared = Arc::new(Shared::new(Snapshot::default()));
     let mut tasks = JoinSet::new();
-    let mut feeds = Feeds::new(&settings, sender.clone(), Arc::clone(&shared))?;
+    let (heard, news) = mpsc::channel(QUEUE);
+    let of_feeds = (&settings.probe, &settings.engine_metrics);
+    let mut feeds = Feeds::new(of_feeds, heard, Arc::clone(&shared.feeds))?;
     if let Some((settings, sink)) = kv_events {
         let bind = settings.bind;
         feeds = feeds.with_kv_events(settings, sink, &mut tasks).map_err(|source| {
@@ -108,6 +111,7 @@ fn start_feeding(
         hooks,
         registry,
         events,
+        news,
         feeds,
         running: HashMap::new(),
         tasks,
@@ -155,6 +159,11 @@ impl Task {
                 () = self.stop.cancelled() => break,
                 Some(ended) = self.tasks.join_next() => log_end(ended),
                 () = due => batch.push(Event::Tick),
+                Some(news) = self.news.recv() => {
+                    batch.push(Event::Heard(news));
+                    let more = std::iter::from_fn(|| self.news.try_recv().ok());
+                    batch.extend(more.take(BATCH - 1).map(Event::Heard));
+                }
                 _ = self.events.recv_many(&mut batch, BATCH) => {}
             }
             self.take_in(&mut batch);
@@ -179,7 +188,8 @@ impl Task {
         for endpoint in effects.added.drain(..) {
             // A pod may come and go within one batch.
             if !effects.removed.contains(&endpoint.slot) {
-                let feeds = self.feeds.start(&endpoint, &mut self.tasks);
+                let pod = (&endpoint.pod, endpoint.slot);
+                let feeds = self.feeds.start(pod, &endpoint.kv_events, &mut self.tasks);
                 self.running.insert(endpoint.slot, feeds);
             }
         }

@@ -16,14 +16,23 @@ fn card<'a>(snapshot: &'a Snapshot, model: &str) -> Option<&'a ModelCard> {
     cards(snapshot).find(|card| &*card.id == model)
 }
 
-/// The model as a pod lists it.
+/// The model that is asked for, or that all pods agree on, as a pod lists it.
 pub(super) fn resolve(snapshot: &Snapshot, model: Option<&str>) -> Result<Arc<str>, Refusal> {
+    match model {
+        Some(model) => named(snapshot, model),
+        None => unnamed(snapshot),
+    }
+}
+
+/// The model of this name as a pod lists it.
+pub(super) fn named(snapshot: &Snapshot, model: &str) -> Result<Arc<str>, Refusal> {
+    let name = card(snapshot, model).map(|card| Arc::clone(&card.id));
+    name.ok_or_else(|| absent(snapshot, model))
+}
+
+fn unnamed(snapshot: &Snapshot) -> Result<Arc<str>, Refusal> {
     if cards(snapshot).next().is_none() {
         return Err(Refusal::NoReadyPod);
-    }
-    if let Some(model) = model {
-        let name = card(snapshot, model).map(|card| Arc::clone(&card.id));
-        return name.ok_or_else(|| absent(snapshot, model));
     }
     if let Some(name) = base(snapshot) {
         return Ok(Arc::clone(name));
@@ -34,13 +43,14 @@ pub(super) fn resolve(snapshot: &Snapshot, model: Option<&str>) -> Result<Arc<st
     Err(Refusal::ModelMissing { names: names.iter().map(|name| name.to_string()).collect() })
 }
 
-/// Why no pod lists this model: a pod that has never listed any may serve it, and is waited for.
+/// Why no ready pod lists this model. Where a pod lists it and is not ready, or has never listed
+/// any and so may serve it, it is waited for.
 pub(super) fn absent(snapshot: &Snapshot, model: &str) -> Refusal {
-    let is_silent = |endpoint: &Arc<Endpoint>| endpoint.models.is_empty();
-    if snapshot.endpoints.iter().all(|endpoint| !is_silent(endpoint)) {
-        return Refusal::NoSuchModel { model: model.to_owned() };
+    let may_serve = |pod: &Arc<Endpoint>| pod.models.is_empty() || pod.serves(model);
+    if snapshot.endpoints.is_empty() || snapshot.endpoints.iter().any(may_serve) {
+        return Refusal::NoReadyPod;
     }
-    Refusal::NoReadyPod
+    Refusal::NoSuchModel { model: model.to_owned() }
 }
 
 /// The model of a request that names none, where all pods agree on it. vLLM takes the first name

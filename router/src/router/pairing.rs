@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::bookings::{Claim, Desk};
-use crate::decide::{self, View};
+use crate::decide::{Leg, View, decide};
 use crate::policy::{self, Ask, Candidate, PolicyName};
 use crate::pool::Role;
 use crate::split::{self, Pair, Split, Verdict};
@@ -52,7 +52,7 @@ impl Router {
         let has_session = view.query.session.is_some();
         let ask = Ask { has_session, ticket: desk.ticket(), dice: rand::random() };
         let answering = &mut tables.answering;
-        let alone = decide::decide(settings, view, ask, |slot| desk.admit(slot), answering)?;
+        let alone = decide(settings, (view, Leg::Answer), ask, |slot| desk.admit(slot), answering)?;
         let mut chosen = Chosen { row: alone, prefill: None, split: None };
         if view.snapshot.endpoints.iter().any(|endpoint| endpoint.pod.role == Role::Prefill) {
             let split = self.weigh(wanted, (now, ask, alone), desk, tables);
@@ -91,7 +91,7 @@ impl Router {
             return Err("indivisible");
         }
         let Tables { answering, prefilling } = tables;
-        decide::decide_prefill(settings, view, ask, |slot| desk.admit(slot), prefilling)
+        decide(settings, (view, Leg::Prefill), ask, |slot| desk.admit(slot), prefilling)
             .ok_or("no-prefill-pod")?;
         let role = |row: &Candidate| view.snapshot.endpoints[row.position].pod.role;
         let has_costs = settings.policy == PolicyName::Warm;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use kv_index::BlockHash;
+use kv_index::{BlockHash, LastUse};
 use parking_lot::Mutex;
 
 use crate::bookings::Booking;
@@ -38,7 +38,8 @@ pub struct Placement {
     pub(super) block_tokens: u32,
     /// Batches that the pod had told when it was chosen.
     pub(super) told_batches: u64,
-    pub(super) held_since_ms: u64,
+    /// Of what it was sent of the prompt before, when it was chosen.
+    pub(super) last_use: LastUse,
     pub(super) placed_ms: u64,
     pub(super) placed_at: Instant,
     pub(super) text: Option<(Arc<TextRates>, Arc<str>, u32)>,
@@ -164,10 +165,11 @@ impl Placement {
     /// Much fewer cached than we believed: blocks of that age are gone from the pod, and so is
     /// everything older.
     fn correct_what_was_sent(&self, cached_tokens: u32) {
+        let LastUse::AtMs(used_ms) = self.last_use else { return };
         let believed = self.decision.matched_tokens;
-        let settled = self.held_since_ms.saturating_add(SETTLED_MS) <= self.placed_ms;
+        let settled = used_ms.saturating_add(SETTLED_MS) <= self.placed_ms;
         if settled && cached_tokens.saturating_mul(BELIEF_SHARE) < believed {
-            self.knowledge.sent.forget_until(self.booking.slot(), self.held_since_ms);
+            self.knowledge.sent.forget_until(self.booking.slot(), used_ms);
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::Legs;
 use crate::proxy::lease::Lease;
-use crate::proxy::upstream::{Answer, Call, Connection, Failure, blame, with_length};
+use crate::proxy::upstream::{Answer, Call, Connection, Failure, report, with_length};
 
 /// A prefill that is done.
 pub(in crate::proxy) struct Prefilled {
@@ -92,7 +92,7 @@ impl Legs<'_> {
         let body = whole(&mut connection, first).await?;
         let idle = gateway.config.deadlines.upstream_idle.get();
         connection.release(&gateway.connector, idle).await;
-        blame(gateway.router.pool(), from.endpoint.slot, None);
+        report(gateway.router.pool(), from.endpoint.slot, None);
         let usage = serde_json::from_slice::<Counts>(&body).ok().and_then(|counts| counts.usage);
         let usage = usage.map_or((None, None), Usage::counts);
         from.usage(usage.0, usage.1);

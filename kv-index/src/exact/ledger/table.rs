@@ -8,6 +8,10 @@
 //!
 //! Buckets lie in pages that stay where they are: growing adds some and moves entries up, from the
 //! last to the first.
+//!
+//! By hand, since no library's table is like that: `hashbrown` would take 9 bytes for the same entry
+//! (8 aligned, and its own one), is 44 to 87 % full, and holds the old table and the new one while it
+//! doubles, which is just what a budget in bytes cannot grant.
 
 /// Bits of the hash that an entry keeps.
 pub(super) const TAG_BITS: u32 = 24;

@@ -16,8 +16,10 @@ use crate::simulator::{
     body::{self, Body, Sampling},
     errors::ApiError,
     generation::{End, Event, Generation},
+    logprobs::Logprobs,
     pod::{FINGERPRINT, Pod, Usage, request_id, unix_s},
     sse::{self, Wire},
+    tools::ToolCall,
     transfer::Leg,
 };
 
@@ -30,6 +32,15 @@ struct ChatStream {
     prompt_ids: Option<Arc<[u32]>>,
     usage: Usage,
     begun: bool,
+    extras: Extras,
+    /// Choices whose call of a tool has been named.
+    called: Vec<bool>,
+}
+
+/// What a choice has beside its text, or instead of it.
+struct Extras {
+    logprobs: Option<Logprobs>,
+    tool: Option<ToolCall>,
 }
 
 pub(crate) async fn create(
@@ -45,6 +56,11 @@ pub(crate) async fn create(
     let max_tokens = body::limit(wish, tokens.len(), pod.config.context_tokens())
         .map_err(|error| pod.refused(&body, error))?;
     sampling.prompt.cache_salt = pod.salt(&model, &sampling.prompt.cache_salt);
+    let extras =
+        Extras { logprobs: Logprobs::of(&pod, sampling.logprobs), tool: ToolCall::of(&body)? };
+    if let Some(tool) = &extras.tool {
+        sampling.prompt.script = pod.tokenizer.encode(&tool.arguments)?.into();
+    }
     let id = request_id("chatcmpl-", &headers);
     let leg = pod.leg(&body, &id)?;
     let generation = Generation::start(&pod, &sampling, &leg, vec![(tokens, max_tokens)])?;
@@ -52,16 +68,18 @@ pub(crate) async fn create(
         let prompt_ids = sampling.return_token_ids.then(|| generation.prompts[0].clone());
         let usage = Usage { prompt_tokens: generation.prompt_tokens, ..Usage::default() };
         let created = unix_s();
-        let wire = ChatStream { id, created, model, sampling, prompt_ids, usage, begun: false };
+        let (begun, called) = (false, vec![false; sampling.n]);
+        let wire =
+            ChatStream { id, created, model, sampling, prompt_ids, usage, begun, extras, called };
         return Ok(sse::response(generation.events, wire));
     }
-    whole(&pod, (id, &model), &sampling, &leg, generation).await
+    whole(&pod, (id, &model), (&sampling, &extras), &leg, generation).await
 }
 
 async fn whole(
     pod: &Pod,
     (id, model): (String, &str),
-    sampling: &Sampling,
+    (sampling, extras): (&Sampling, &Extras),
     leg: &Leg,
     mut generation: Generation,
 ) -> Result<Response, ApiError> {
@@ -81,12 +99,9 @@ async fn whole(
         let end = End::good(end)?;
         listed.push(json!({
             "index": index,
-            "message": {
-                "role": "assistant", "content": text, "refusal": null, "annotations": null,
-                "audio": null, "function_call": null, "reasoning": null,
-            },
-            "logprobs": null,
-            "finish_reason": end.reason(),
+            "message": extras.message(&text),
+            "logprobs": extras.logprobs.as_ref().map(|it| it.chat(&ids)),
+            "finish_reason": extras.reason(&end),
             "stop_reason": end.stop_reason(),
             "token_ids": sampling.return_token_ids.then_some(ids),
             "routed_experts": null,
@@ -102,6 +117,33 @@ async fn whole(
         "kv_transfer_params": params, "ec_transfer_params": null, "metrics": null,
     });
     Ok(Json(response).into_response())
+}
+
+// === impl Extras ===
+
+impl Extras {
+    /// The message of a whole answer: its text, or a call with that as its arguments.
+    fn message(&self, text: &str) -> Value {
+        let content = if self.tool.is_some() { "" } else { text };
+        let mut message = json!({
+            "role": "assistant", "content": content, "refusal": null, "annotations": null,
+            "audio": null, "function_call": null,
+        });
+        if let Some(tool) = &self.tool {
+            message["tool_calls"] = tool.whole(text);
+        }
+        message["reasoning"] = Value::Null;
+        message
+    }
+
+    fn delta(&self, text: &str, is_first: bool) -> Value {
+        let said = || json!({"content": text});
+        self.tool.as_ref().map_or_else(said, |tool| tool.delta(text, is_first))
+    }
+
+    fn reason(&self, end: &End) -> &'static str {
+        self.tool.as_ref().map_or_else(|| end.reason(), |tool| tool.reason(end))
+    }
 }
 
 // === impl ChatStream ===
@@ -143,9 +185,12 @@ impl Wire for ChatStream {
             self.begin(out);
         }
         self.usage.completion_tokens += event.token_ids.len();
+        let is_first = !std::mem::replace(&mut self.called[event.choice], true);
+        let logprobs = self.extras.logprobs.as_ref().map(|it| it.chat(&event.token_ids));
         let mut choice = json!({
-            "index": event.choice, "delta": {"content": event.text}, "logprobs": null,
-            "finish_reason": event.end.as_ref().map(End::reason),
+            "index": event.choice, "delta": self.extras.delta(&event.text, is_first),
+            "logprobs": logprobs,
+            "finish_reason": event.end.as_ref().map(|end| self.extras.reason(end)),
         });
         if let Some(end) = &event.end {
             choice["stop_reason"] = end.stop_reason();

@@ -16,6 +16,7 @@ use crate::simulator::{
     body::{self, Body, Sampling},
     errors::ApiError,
     generation::{End, Event, Generation},
+    logprobs::Logprobs,
     pod::{FINGERPRINT, Pod, Usage, request_id, unix_s},
     sse::{self, Wire},
     transfer::Leg,
@@ -34,6 +35,9 @@ struct CompletionStream {
     usage: Usage,
     /// Choices that have shown their prompt ids.
     begun: Vec<bool>,
+    logprobs: Option<Logprobs>,
+    /// How long each choice's text is, in characters.
+    offsets: Vec<usize>,
 }
 
 pub(crate) async fn create(
@@ -52,18 +56,27 @@ pub(crate) async fn create(
         prompts.push((tokens, max_tokens));
     }
     sampling.prompt.cache_salt = pod.salt(&model, &sampling.prompt.cache_salt);
+    let logprobs = Logprobs::of(&pod, sampling.logprobs);
     let id = request_id("cmpl-", &headers);
     let leg = pod.leg(&body, &id)?;
     let generation = Generation::start(&pod, &sampling, &leg, prompts)?;
     if sampling.stream {
         let usage = Usage { prompt_tokens: generation.prompt_tokens, ..Usage::default() };
-        let begun = vec![false; generation.prompts.len() * sampling.n];
-        let prompts = generation.prompts;
-        let created = unix_s();
-        let wire = CompletionStream { id, created, model, sampling, prompts, usage, begun };
+        let choices = generation.prompts.len() * sampling.n;
+        let wire = CompletionStream {
+            id,
+            created: unix_s(),
+            model,
+            sampling,
+            prompts: generation.prompts,
+            usage,
+            begun: vec![false; choices],
+            logprobs,
+            offsets: vec![0; choices],
+        };
         return Ok(sse::response(generation.events, wire));
     }
-    whole(&pod, (id, &model), &sampling, &leg, generation).await
+    whole(&pod, (id, &model), (&sampling, logprobs.as_ref()), &leg, generation).await
 }
 
 /// A string, a list of strings, a list of ids, or a list of lists of ids.
@@ -99,7 +112,7 @@ fn prompt_tokens(pod: &Pod, body: &Body) -> Result<Vec<Vec<u32>>, ApiError> {
 async fn whole(
     pod: &Pod,
     (id, model): (String, &str),
-    sampling: &Sampling,
+    (sampling, logprobs): (&Sampling, Option<&Logprobs>),
     leg: &Leg,
     mut generation: Generation,
 ) -> Result<Response, ApiError> {
@@ -120,7 +133,8 @@ async fn whole(
         let end = End::good(end)?;
         let prompt = generation.prompts[index / generation.n].to_vec();
         listed.push(json!({
-            "index": index, "text": text, "logprobs": null,
+            "index": index, "text": text,
+            "logprobs": logprobs.map(|it| it.completion(&ids, &mut 0)),
             "finish_reason": end.reason(), "stop_reason": end.stop_reason(),
             "token_ids": sampling.return_token_ids.then_some(ids), "prompt_logprobs": null,
             "prompt_token_ids": sampling.return_token_ids.then_some(prompt),
@@ -155,8 +169,10 @@ impl Wire for CompletionStream {
         let ids = self.sampling.return_token_ids;
         let first = !std::mem::replace(&mut self.begun[event.choice], true);
         let prompt = &self.prompts[event.choice / self.sampling.n];
+        let offset = &mut self.offsets[event.choice];
+        let logprobs = self.logprobs.as_ref().map(|it| it.completion(&event.token_ids, offset));
         let mut chunk = self.chunk(json!([{
-            "index": event.choice, "text": event.text, "logprobs": null,
+            "index": event.choice, "text": event.text, "logprobs": logprobs,
             "finish_reason": event.end.as_ref().map(End::reason),
             "stop_reason": event.end.as_ref().map_or(Value::Null, End::stop_reason),
             "prompt_token_ids": (ids && first).then(|| prompt.to_vec()),

@@ -67,5 +67,5 @@ pub(crate) async fn metrics(State(pod): State<Arc<Pod>>) -> Response {
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
     let reading = pod.driver.reading();
     let page = pod.driver.with_engine(|engine| metrics::page(engine, &pod.config, reading));
-    ([(CONTENT_TYPE, content_type)], page).into_response()
+    ([(CONTENT_TYPE, content_type)], page + &pod.http.page()).into_response()
 }

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::discovery::Sighting;
-use crate::feed::kv_events::KvPorts;
+use crate::pod::KvPorts;
 use crate::pool::{self, Role};
 
 /// What a pod's role label means.

@@ -19,7 +19,7 @@ use super::replay::HELD_BYTES;
 use super::status::KvStatus;
 use super::stream::{Lane, News};
 use super::zmtp::{Connection, Role, ZmtpError};
-use crate::pool::Pod;
+use crate::pod::Pod;
 
 /// The pods that may dial us, and the way to their tasks.
 #[derive(Debug, Default)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::pool::{DEFAULT_BLOCK_TOKENS, EngineHints};
+use crate::pod::{DEFAULT_BLOCK_TOKENS, EngineHints};
 
 /// What the engine has done since its publisher was last heard.
 #[derive(Debug, Default)]

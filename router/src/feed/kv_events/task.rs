@@ -17,7 +17,7 @@ use super::stream::{Lane, Stream, StreamError};
 use super::trust::{Fate, Input, Machine, Orders, Trust};
 use super::{KvEventsSettings, KvHolder, KvSink};
 use crate::feed::Voice;
-use crate::pool::EngineHints;
+use crate::pod::EngineHints;
 
 /// What one rank's task works with.
 #[derive(Debug)]

@@ -63,7 +63,7 @@ impl World {
 
     fn probed(&mut self, uid: &str, result: Result<Vec<ModelCard>, ProbeError>) -> Effects {
         let slot = self.slot(uid);
-        self.apply(Event::Probed { slot, result, next: NEXT })
+        self.apply(Event::Heard(News::Probed { slot, result, next: NEXT }))
     }
 
     fn failed(&mut self, uid: &str, times: usize) {
@@ -120,7 +120,7 @@ fn news_of_a_pod_that_is_gone_is_not_taken_for_its_successors() {
     world.registry.recycle(gone);
     world.desired(vec![sighting("b", 8000), sighting("c", 8000)]);
     assert_eq!(world.slot("c").index(), gone.index());
-    world.apply(Event::Probed { slot: gone, result: Ok(cards("old")), next: NEXT });
+    world.apply(Event::Heard(News::Probed { slot: gone, result: Ok(cards("old")), next: NEXT }));
     assert_eq!(world.ready(), ["b"]);
 }
 
@@ -179,9 +179,11 @@ fn a_process_that_is_gone_or_new_has_lost_its_cache_and_a_sick_one_has_not() {
     assert_eq!(world.apply(saw(Outcome::Failed)).lost, []);
     assert_eq!(world.probed("a", Err(dead())).lost, []);
     assert_eq!(world.apply(saw(Outcome::Refused)).lost, [slot]);
-    let metrics = |prompt_tokens| Event::Metrics {
-        slot,
-        hints: EngineHints { prompt_tokens: Some(prompt_tokens), ..EngineHints::default() },
+    let metrics = |prompt_tokens| {
+        Event::Heard(News::Metrics {
+            slot,
+            hints: EngineHints { prompt_tokens: Some(prompt_tokens), ..EngineHints::default() },
+        })
     };
     assert_eq!(world.apply(metrics(100.0)).lost, []);
     assert_eq!(world.apply(metrics(7.0)).lost, [slot], "it began anew");
@@ -314,4 +316,21 @@ proptest! {
             prop_assert_eq!(&live, &snapshot.endpoints.iter().map(|e| e.slot).collect::<HashSet<_>>());
         }
     }
+}
+
+#[test]
+fn a_cordoned_pod_gets_no_requests_however_well_it_is() {
+    let mut world = World::of(&["a", "b"]);
+    let slot = world.slot("a");
+    assert!(world.apply(Event::Cordon { slot, is_cordoned: true }).changed);
+    assert_eq!(world.endpoint("a").health, Health::Ready);
+    assert!(!world.endpoint("a").is_ready() && world.endpoint("b").is_ready());
+    world.probed("a", Ok(cards("m")));
+    world.desired(vec![sighting("a", 8000), sighting("b", 8000)]);
+    assert!(!world.endpoint("a").is_ready(), "neither a probe nor a list puts it back");
+    world.apply(Event::Cordon { slot, is_cordoned: false });
+    assert!(world.endpoint("a").is_ready());
+    world.desired(vec![sighting("b", 8000)]);
+    world.desired(vec![sighting("a", 8000), sighting("b", 8000)]);
+    assert!(!world.endpoint("a").is_cordoned, "one that comes back is another");
 }

@@ -1,7 +1,7 @@
 use kv_index::Slots;
 
 use super::*;
-use crate::pool::Role;
+use crate::pod::Role;
 
 type Registration = (Registered, Vec<Lane>);
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::pod::{KvPorts, PortsError};
 
 const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7));
 
@@ -11,7 +12,7 @@ fn pod(kv_ports: Option<KvPorts>) -> Pod {
         uid: "u".into(),
         name: "p".into(),
         addr: SocketAddr::new(IP, 8000),
-        role: crate::pool::Role::Both,
+        role: crate::pod::Role::Both,
         kv_ports,
     }
 }

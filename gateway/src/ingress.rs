@@ -2,11 +2,10 @@
 //!
 //! Pingora waits for each read of a head (60 s), not for the head, peeks 24 bytes for HTTP/2 with
 //! no limit at all, and forgives much that a strict server refuses. So a connection's head is read
-//! under one deadline and one cap, checked ([`head::check`]), and handed on as bytes that were
+//! under one deadline and one cap, checked ([`crate::proxy::head::check`]), and handed on as bytes that were
 //! read already.
 
 mod arrival;
-pub(crate) mod head;
 mod refused;
 
 use std::sync::Arc;
@@ -40,7 +39,7 @@ pub(crate) struct Bounds {
 }
 
 /// What all listeners share.
-pub(crate) struct House<A> {
+pub(crate) struct Shared<A> {
     /// What serves the requests.
     pub app: Arc<A>,
     /// See [`Bounds`].
@@ -65,39 +64,35 @@ pub(crate) enum Incident<'a> {
 }
 
 /// Wraps the HTTP application behind the strict reading of heads: one for each listener.
-pub(crate) struct Porch<A> {
-    house: Arc<House<A>>,
+pub(crate) struct Ingress<A> {
+    shared: Arc<Shared<A>>,
     tls: Option<Acceptor>,
 }
 
-/// How long a refused connection may go on sending before it is closed: closing at once would
-/// reset the connection under the answer.
-pub(crate) const LINGER: Duration = Duration::from_secs(2);
+// === impl Ingress ===
 
-// === impl Porch ===
-
-impl<A> Porch<A> {
-    /// One of the doors of `house`; with `tls`, one under TLS.
-    pub(crate) fn new(house: Arc<House<A>>, tls: Option<Acceptor>) -> Self {
-        Self { house, tls }
+impl<A> Ingress<A> {
+    /// One of the doors of `shared`; with `tls`, one under TLS.
+    pub(crate) fn new(shared: Arc<Shared<A>>, tls: Option<Acceptor>) -> Self {
+        Self { shared, tls }
     }
 }
 
-impl<A> std::fmt::Debug for Porch<A> {
+impl<A> std::fmt::Debug for Ingress<A> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Porch").field("bounds", &self.house.bounds).finish_non_exhaustive()
+        f.debug_struct("Ingress").field("bounds", &self.shared.bounds).finish_non_exhaustive()
     }
 }
 
 #[async_trait]
-impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Porch<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Ingress<A> {
     async fn process_new(
         self: &Arc<Self>,
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        let Ok(_place) = self.house.places.try_acquire() else {
-            (self.house.on_incident)(Incident::TooMany);
+        let Ok(_place) = self.shared.places.try_acquire() else {
+            (self.shared.on_incident)(Incident::TooMany);
             return None;
         };
         // Whatever may finish has finished when the service is told to stop.
@@ -111,25 +106,25 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Porch<A> {
     }
 
     async fn cleanup(&self) {
-        self.house.app.http_cleanup().await;
+        self.shared.app.http_cleanup().await;
     }
 }
 
-impl<A: HttpServerApp + Send + Sync + 'static> Porch<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> Ingress<A> {
     async fn enter(&self, stream: Stream, shutdown: &ShutdownWatch) {
         match &self.tls {
-            None => self.house.connection(stream, shutdown).await,
-            Some(acceptor) => match self.house.handshake(acceptor, stream).await {
-                Some(stream) => self.house.connection(stream, shutdown).await,
-                None => (self.house.on_incident)(Incident::Handshake),
+            None => self.shared.connection(stream, shutdown).await,
+            Some(acceptor) => match self.shared.handshake(acceptor, stream).await {
+                Some(stream) => self.shared.connection(stream, shutdown).await,
+                None => (self.shared.on_incident)(Incident::Handshake),
             },
         }
     }
 }
 
-// === impl House ===
+// === impl Shared ===
 
-impl<A: HttpServerApp + Send + Sync + 'static> House<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> Shared<A> {
     /// The TLS handshake. Pingora's own listeners would wait 60 s for it.
     async fn handshake(&self, acceptor: &Acceptor, stream: Stream) -> Option<Stream> {
         let socket = stream.into_any().downcast::<L4Stream>().ok()?;

@@ -7,7 +7,8 @@ use pingora_core::protocols::Stream;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
-use super::{Bounds, head};
+use super::Bounds;
+use crate::proxy::head;
 use crate::proxy::refuse::Refuse;
 
 /// What came first on a connection.

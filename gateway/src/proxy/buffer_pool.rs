@@ -11,19 +11,19 @@ use parking_lot::Mutex;
 
 /// Buffers that nobody uses now.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Spare(Arc<Mutex<Vec<BytesMut>>>);
+pub(super) struct BufferPool(Arc<Mutex<Vec<BytesMut>>>);
 
 /// So many are kept, of so many bytes: 16 MiB at the most.
 const BUFFERS: usize = 16;
 const BYTES: RangeInclusive<usize> = (64 << 10)..=(1 << 20);
 
-// === impl Spare ===
+// === impl BufferPool ===
 
-impl Spare {
+impl BufferPool {
     /// An empty buffer with room for so many bytes.
     pub(super) fn take(&self, bytes: usize) -> BytesMut {
-        let spare = BYTES.contains(&bytes).then(|| self.0.lock().pop()).flatten();
-        let mut buffer = spare.unwrap_or_default();
+        let kept = BYTES.contains(&bytes).then(|| self.0.lock().pop()).flatten();
+        let mut buffer = kept.unwrap_or_default();
         buffer.reserve(bytes);
         buffer
     }
@@ -31,10 +31,10 @@ impl Spare {
     /// Keeps a buffer, if nobody reads it any more and there is room.
     pub(super) fn give(&self, bytes: Bytes) {
         let Ok(mut buffer) = bytes.try_into_mut() else { return };
-        let mut spare = self.0.lock();
-        if BYTES.contains(&buffer.capacity()) && spare.len() < BUFFERS {
+        let mut kept = self.0.lock();
+        if BYTES.contains(&buffer.capacity()) && kept.len() < BUFFERS {
             buffer.clear();
-            spare.push(buffer);
+            kept.push(buffer);
         }
     }
 }
@@ -45,25 +45,25 @@ mod tests {
 
     #[test]
     fn a_buffer_is_used_again_once_nobody_reads_it_and_only_so_many_are_kept() {
-        let spare = Spare::default();
+        let pool = BufferPool::default();
         let body = |fill: u8| {
-            let mut buffer = spare.take(100_000);
+            let mut buffer = pool.take(100_000);
             buffer.resize(100_000, fill);
             buffer.freeze()
         };
         let (first, reader) = (body(1), body(2));
         let address = first.as_ptr();
-        spare.give(first);
-        spare.give(reader.clone());
-        assert_eq!(spare.0.lock().len(), 1, "one is still read");
+        pool.give(first);
+        pool.give(reader.clone());
+        assert_eq!(pool.0.lock().len(), 1, "one is still read");
         let again = body(3);
         assert_eq!((again.as_ptr(), again[0], again.len()), (address, 3, 100_000));
         assert_eq!(reader[99_999], 2);
         for buffer in (0..40).map(body).collect::<Vec<_>>() {
-            spare.give(buffer);
+            pool.give(buffer);
         }
-        assert_eq!(spare.0.lock().len(), BUFFERS);
-        spare.give(Bytes::from(vec![0; 10 << 20]));
-        assert!(spare.0.lock().iter().all(|buffer| BYTES.contains(&buffer.capacity())));
+        assert_eq!(pool.0.lock().len(), BUFFERS);
+        pool.give(Bytes::from(vec![0; 10 << 20]));
+        assert!(pool.0.lock().iter().all(|buffer| BYTES.contains(&buffer.capacity())));
     }
 }

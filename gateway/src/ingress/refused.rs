@@ -10,10 +10,8 @@ use pingora_core::protocols::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::{LINGER, head};
-use crate::proxy::decision;
 use crate::proxy::refuse::Refuse;
-use crate::proxy::route;
+use crate::proxy::{LINGER, decision, head, route};
 use crate::telemetry::access_log::Record;
 
 /// A head that was refused.

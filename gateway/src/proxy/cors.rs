@@ -1,0 +1,43 @@
+//! Browsers on pages of other origins: what they are told, where that is switched on.
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use pingora_proxy::Session;
+
+use super::refuse::Refuse;
+use super::relay::End;
+use super::respond::set;
+use super::{Ctx, Gateway};
+
+/// Fields that a page's script may read.
+const EXPOSED: &str = "x-request-id, x-upstream-host, x-hearth-decision";
+
+impl Gateway {
+    /// Lets the page's script read the answer.
+    pub(super) fn allow_origin(&self, session: &Session, head: &mut HeaderMap) {
+        let cors = &self.config.cors;
+        let Some(origin) = session.req_header().headers.get(header::ORIGIN) else { return };
+        let Ok(origin) = origin.to_str() else { return };
+        let any = cors.allow_origins.iter().any(|allowed| allowed == "*");
+        if cors.enabled && (any || cors.allow_origins.iter().any(|allowed| allowed == origin)) {
+            let allowed = if any { "*" } else { origin }.to_owned();
+            set(head, header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+            set(head, header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+            set(head, header::VARY, "origin");
+        }
+    }
+
+    /// Answers a browser that asks what it may do.
+    pub(super) async fn preflight(&self, session: &mut Session, ctx: &Ctx) -> Result<End, Refuse> {
+        let fields = [
+            ("access-control-allow-methods", "GET, POST, OPTIONS"),
+            ("access-control-allow-headers", "*, authorization"),
+            ("access-control-max-age", "86400"),
+        ];
+        let status = StatusCode::NO_CONTENT;
+        match self.write(session, ctx, status, "", &fields, Bytes::new()).await {
+            Ok(()) => Ok(End::Answered),
+            Err(_gone) => Ok(End::ClientGone),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What the bookings' lock guards: who has how much booked, and what is known of each pod's rate.
+
+use kv_index::Slot;
+
+use super::rate::Rates;
+use super::{Claim, Load, Totals};
+
+/// What the lock guards: loads by slot index.
+#[derive(Debug, Default)]
+pub struct Desk {
+    loads: Vec<(Option<Slot>, Load)>,
+    rates: Rates,
+    tickets: u64,
+}
+
+/// Placements over which `recent_tokens` fades to 1/e, per pod of the fleet. Long, so that even a
+/// 16-token suffix after a 1,000-token shared prefix adds up to a reason to use another pod.
+const RECENT_PLACEMENTS_PER_POD: f64 = 1024.0;
+
+// === impl Desk ===
+
+impl Desk {
+    /// What is booked on a pod; a pod seen for the first time is admitted.
+    pub fn admit(&mut self, slot: Slot) -> Load {
+        let load = self.load(slot);
+        if self.loads.len() <= slot.index() {
+            self.loads.resize(slot.index() + 1, (None, Load::default()));
+        }
+        let owner = &mut self.loads[slot.index()];
+        // An old snapshot may still name the predecessor, which must not undo the successor.
+        let is_newer = owner.0.is_none_or(|known| known.generation() < slot.generation());
+        if is_newer {
+            *owner = (Some(slot), load);
+            self.rates.unlearn(slot);
+        }
+        load
+    }
+
+    /// What is booked on a pod, or what a newcomer would start with.
+    pub(super) fn load(&self, slot: Slot) -> Load {
+        match self.loads.get(slot.index()) {
+            Some((Some(owner), load)) if *owner == slot => {
+                let rate = self.rates.ms_per_token(slot);
+                let prefill_ms_per_token = rate.unwrap_or(load.prefill_ms_per_token);
+                Load { prefill_ms_per_token, ..*load }
+            }
+            _ => self.newcomer(),
+        }
+    }
+
+    /// A number that counts decisions.
+    pub fn ticket(&mut self) -> u64 {
+        self.tickets = self.tickets.wrapping_add(1);
+        self.tickets - 1
+    }
+
+    /// A pod that just joined stands where the average pod stands: with no recent tokens it would
+    /// draw every cold prompt until it had caught up with years of history.
+    fn newcomer(&self) -> Load {
+        let (mut known, mut load) = (0.0_f64, Load::default());
+        for (_, other) in self.loads.iter().filter(|(owner, _)| owner.is_some()) {
+            known += 1.0;
+            load.recent_tokens += other.recent_tokens;
+        }
+        if known > 0.0 {
+            load.recent_tokens /= known;
+        }
+        load.prefill_ms_per_token = self.rates.mean().unwrap_or(load.prefill_ms_per_token);
+        load
+    }
+
+    /// The pod is gone.
+    pub(super) fn forget(&mut self, slot: Slot) {
+        if let Some((owner, load)) = self.loads.get_mut(slot.index())
+            && *owner == Some(slot)
+        {
+            (*owner, *load) = (None, Load::default());
+            self.rates.unlearn(slot);
+        }
+    }
+
+    /// So many tokens of the pod's prefill took so long.
+    pub(super) fn learn(&mut self, slot: Slot, ms: f64, tokens: f64) {
+        if self.loads.get(slot.index()).is_some_and(|(owner, _)| *owner == Some(slot)) {
+            self.rates.learn(slot, ms, tokens);
+        }
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        self.loads.iter().fold(Totals::default(), |sum, (_, load)| Totals {
+            prefill_tokens: sum.prefill_tokens + load.prefill_tokens,
+            requests: sum.requests + u64::from(load.requests),
+        })
+    }
+
+    pub(super) fn enter(&mut self, claim: Claim) -> u64 {
+        let Claim { slot, cold_tokens, new_tokens } = claim;
+        self.admit(slot);
+        let pods = self.loads.iter().filter(|(owner, _)| owner.is_some()).count();
+        let pods = u32::try_from(pods.max(1)).unwrap_or(u32::MAX);
+        let fade = 1.0 - 1.0 / (RECENT_PLACEMENTS_PER_POD * f64::from(pods));
+        for (_, load) in &mut self.loads {
+            load.recent_tokens *= fade;
+        }
+        let mut queued_before = 0;
+        self.change(slot, |load| {
+            queued_before = load.prefill_tokens;
+            load.prefill_tokens += u64::from(cold_tokens);
+            load.requests += 1;
+            load.recent_tokens += f64::from(new_tokens);
+        });
+        queued_before
+    }
+
+    pub(super) fn change(&mut self, slot: Slot, change: impl FnOnce(&mut Load)) {
+        if let Some((Some(owner), load)) = self.loads.get_mut(slot.index())
+            && *owner == slot
+        {
+            change(load);
+        }
+    }
+}
