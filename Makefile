@@ -7,7 +7,7 @@ ONLY ?=
 NS ?= llm-d
 OVERLAY ?= .
 
-.PHONY: help demo test test-real test-kube bench check fmt clippy doc deny deploy undeploy doctor
+.PHONY: help demo test test-real test-kube test-compare bench compare check fmt clippy doc deny deploy undeploy doctor
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -36,6 +36,12 @@ undeploy: ## kubectl delete them, and whatever else bears our label in NS; says 
 
 bench: ## Every speed and memory bar, beside Envoy
 	loadtest/bench/run.sh $(ONLY)
+
+compare: ## Every router beside each other: cost, hits, balance, a report: an hour (QUICK=1: minutes; EPP_BIN=, AGW_BIN=)
+	loadtest/compare/run.sh
+
+test-compare: ## The comparison's arithmetic, its honest client, and a small run of it
+	loadtest/compare/test.sh
 
 check: fmt clippy doc ## Format, lints and docs, warnings denied
 

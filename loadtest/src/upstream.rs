@@ -95,6 +95,10 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Body>, hyper::Err
             _ => not_found(),
         });
     }
+    // What a stock vLLM refuses (`/render`) is no answer, or a router would take it for one.
+    if !matches!(path.as_str(), "/v1/chat/completions" | "/v1/completions") {
+        return Ok(not_found());
+    }
     if streamed(request.into_body()).await? {
         let mut response = Response::new(Either::Right(events(pace)));
         let kind = HeaderValue::from_static("text/event-stream; charset=utf-8");

@@ -79,6 +79,11 @@ struct TextPrompt<'a> {
 // === impl Message ===
 
 impl Message {
+    /// What stands before a conversation.
+    pub fn system(content: impl Into<String>) -> Self {
+        Self { role: "system", content: content.into() }
+    }
+
     /// A user's message.
     pub fn user(content: impl Into<String>) -> Self {
         Self { role: "user", content: content.into() }

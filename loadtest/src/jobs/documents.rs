@@ -5,6 +5,7 @@
 //! another and printed side by side; give each its own fresh pods.
 
 mod options;
+mod record;
 mod session;
 
 pub use options::{NamedTarget, Options};
@@ -70,6 +71,7 @@ pub async fn run(options: &Options, out: Out<'_>) -> Result<Outcome, JobError> {
 /// As [`run`].
 pub async fn run_at(options: &Options, epoch_s: u64, out: Out<'_>) -> Result<Outcome, JobError> {
     options.check()?;
+    let mut records = options.records.as_deref().map(record::create).transpose()?;
     let mut targets = Vec::new();
     for (index, target) in (0u64..).zip(options.named_targets()) {
         writeln!(
@@ -82,7 +84,8 @@ pub async fn run_at(options: &Options, epoch_s: u64, out: Out<'_>) -> Result<Out
             options.concurrency,
             target.url
         )?;
-        let sums = session::play(options, &target, mix([options.seed, epoch_s, index])).await?;
+        let run = mix([options.seed, epoch_s, index]);
+        let sums = session::play(options, &target, run, &mut records).await?;
         targets.push(sums.finish(target.name, options.pods.unwrap_or(0)));
     }
     let shortfalls = targets.first().map(|first| judge(options, first)).unwrap_or_default();

@@ -33,6 +33,9 @@ pub struct Args {
     /// Prompt plus output tokens of one request.
     #[arg(long, default_value_t = Config::default().max_model_len)]
     pub max_model_len: usize,
+    /// Render prompts to token ids for others (`/v1/chat/completions/render`).
+    #[arg(long)]
+    pub enable_scale_out: bool,
     /// Tokens per KV block.
     #[arg(long, default_value_t = EngineConfig::default().block_size)]
     pub block_size: usize,
@@ -115,6 +118,7 @@ impl Args {
             loras: self.lora.clone(),
             tokenizer_dir: self.tokenizer.clone(),
             max_model_len: self.max_model_len,
+            scale_out: self.enable_scale_out,
             kv_events: KvEventsConfig {
                 port: self.kv_events_port,
                 replay_port: self.kv_events_replay_port,

@@ -15,6 +15,8 @@ pub struct Config {
     pub tokenizer_dir: Option<PathBuf>,
     /// Prompt plus output tokens of one request. Never more than the cache holds.
     pub max_model_len: usize,
+    /// Whether prompts are rendered for others (vLLM's `--enable-scale-out`).
+    pub scale_out: bool,
     /// Where KV events are published, if the engine records them.
     pub kv_events: KvEventsConfig,
     /// How it gives KV to other pods and takes it from them.
@@ -109,6 +111,7 @@ impl Default for Config {
             loras: Vec::new(),
             tokenizer_dir: None,
             max_model_len: 32_768,
+            scale_out: false,
             kv_events: KvEventsConfig::default(),
             transfer: TransferConfig::default(),
             engine: EngineConfig::default(),

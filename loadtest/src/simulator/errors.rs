@@ -79,6 +79,16 @@ impl ApiError {
         Self::validation(message.to_owned(), None)
     }
 
+    /// A route that the server was not started with.
+    pub(super) fn forbidden(message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::FORBIDDEN,
+            kind: "PermissionDeniedError",
+            message: message.into(),
+            param: None,
+        }
+    }
+
     /// A model that this pod does not serve.
     pub(super) fn no_model(name: &str, served: &[String]) -> Self {
         Self {

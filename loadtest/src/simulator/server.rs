@@ -35,6 +35,7 @@ const NOT_RECORDED: &[&str] = &["/metrics", "/health", "/ping", "/load", "/kv_ev
 pub(super) fn router(pod: Arc<Pod>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat::create))
+        .route("/v1/chat/completions/render", post(tokens::render_chat))
         .route("/v1/completions", post(completions::create))
         .route("/v1/responses", post(responses::create))
         .route("/v1/messages", post(messages::create))

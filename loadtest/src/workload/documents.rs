@@ -5,16 +5,23 @@
 //! sessions, makes every pod see every document and evict it before it comes again.
 
 use rand::SeedableRng;
+use rand::distr::Distribution;
+use rand::distr::weighted::WeightedIndex;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
+use super::mix;
+
 /// How much of everything.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DocumentsShape {
     /// Documents.
     pub documents: u32,
-    /// Sessions per document, of two turns each.
+    /// Sessions per document, of two turns each: so many exactly, or on average.
     pub sessions_per_document: u32,
+    /// None: every document is asked about equally often. Else the exponent of Zipf's law, by which
+    /// the n-th document is drawn for a session n^exponent times more rarely than the first.
+    pub zipf: Option<f64>,
 }
 
 /// Which question of a session.
@@ -50,13 +57,27 @@ impl DocumentsShape {
         let mut order: Vec<u32> =
             (0..self.sessions()).flat_map(|session| [session, session]).collect();
         order.shuffle(&mut StdRng::seed_from_u64(seed));
+        let subjects = self.subjects(seed);
         let mut has_begun = std::collections::BTreeSet::new();
         let steps = order.into_iter().map(|session| Step {
             session,
-            document: session % self.documents,
+            document: subjects[session as usize],
             turn: if has_begun.insert(session) { Turn::First } else { Turn::Second },
         });
         steps.collect()
+    }
+
+    /// The document of every session.
+    fn subjects(self, seed: u64) -> Vec<u32> {
+        let evenly = || (0..self.sessions()).map(|session| session % self.documents).collect();
+        let Some(exponent) = self.zipf else { return evenly() };
+        let weights = (1..=self.documents).map(|rank| f64::from(rank).powf(-exponent));
+        // Only no documents at all, or an exponent that is no number, have no weights.
+        let Ok(ranks) = WeightedIndex::new(weights) else { return evenly() };
+        // Not the order's own numbers: two uses of one stream would be correlated.
+        let random = StdRng::seed_from_u64(mix([seed, 1]));
+        let ranks = ranks.sample_iter(random).take(self.sessions() as usize);
+        ranks.filter_map(|rank| u32::try_from(rank).ok()).collect()
     }
 }
 

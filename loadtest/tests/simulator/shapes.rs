@@ -1,6 +1,7 @@
 //! Keys, their order, and types: field by field as the real one.
 
 use http::Method;
+use loadtest::simulator::Config;
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -54,6 +55,20 @@ async fn chat_completions_have_vllms_fields() {
     let ours = assert_like("/v1/chat/completions", &chat(json!({})), "no_model.txt").await;
     assert_eq!(ours["usage"]["completion_tokens"], 3);
     assert_eq!(ours["choices"][0]["finish_reason"], "length");
+}
+
+#[tokio::test]
+async fn a_chat_is_rendered_to_the_ids_of_tokenize_where_that_is_allowed() {
+    let refused = answer("/v1/chat/completions/render", &chat(json!({}))).await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.json()["error"]["code"].clone()),
+        (403, 403.into())
+    );
+    let pod = start(Config { scale_out: true, ..fast() }).await;
+    let rendered = post(&pod, "/v1/chat/completions/render", &chat(json!({}))).await.json();
+    let counted = post(&pod, "/tokenize", &chat(json!({}))).await.json();
+    assert_eq!(rendered["token_ids"], counted["tokens"]);
+    assert_eq!(rendered["model"], "tiny");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Options of `loadtest documents`.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::super::{JobError, TargetOptions};
@@ -24,6 +25,14 @@ pub struct Options {
     #[arg(long, value_name = "TOKENS", default_value_t = Self::default().document_tokens)]
     pub document_tokens: u32,
 
+    /// Tokens of a system prompt that all requests share, about.
+    #[arg(long, value_name = "TOKENS", default_value_t = Self::default().shared_tokens)]
+    pub shared_tokens: u32,
+
+    /// Draw the document of each session by Zipf's law with this exponent, instead of evenly.
+    #[arg(long, value_name = "EXPONENT")]
+    pub zipf: Option<f64>,
+
     /// Sessions about each document, of two turns each.
     #[arg(long, value_name = "N", default_value_t = Self::default().sessions)]
     pub sessions: u32,
@@ -43,6 +52,10 @@ pub struct Options {
     /// Pods behind the gateway, so that idle ones count. Default: those that answered.
     #[arg(long, value_name = "N")]
     pub pods: Option<u32>,
+
+    /// Write one JSON line for every request to this file.
+    #[arg(long, value_name = "FILE")]
+    pub records: Option<PathBuf>,
 
     /// Exit 1 below this hit rate, in percent of prompt tokens.
     #[arg(long, value_name = "PERCENT")]
@@ -86,11 +99,14 @@ impl Default for Options {
             targets: Vec::new(),
             documents: 30,
             document_tokens: 2048,
+            shared_tokens: 0,
+            zipf: None,
             sessions: 10,
             concurrency: 4,
             output_tokens: 16,
             seed: 1,
             pods: None,
+            records: None,
             min_hit_rate: None,
             max_load_ratio: None,
         }
@@ -106,6 +122,9 @@ impl Options {
         if self.documents.checked_mul(self.sessions).is_none_or(|sessions| sessions > 100_000) {
             return wrong("--documents times --sessions must be at most 100000");
         }
+        if self.zipf.is_some_and(|exponent| !(0.0..=10.0).contains(&exponent)) {
+            return wrong("--zipf must be between 0 and 10");
+        }
         Ok(())
     }
 
@@ -117,6 +136,10 @@ impl Options {
     }
 
     pub(super) fn shape(&self) -> DocumentsShape {
-        DocumentsShape { documents: self.documents, sessions_per_document: self.sessions }
+        DocumentsShape {
+            documents: self.documents,
+            sessions_per_document: self.sessions,
+            zipf: self.zipf,
+        }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::oneshot;
 
 use super::super::JobError;
+use super::record::{self, Records};
 use super::{NamedTarget, Options, Sums};
 use crate::client::{Answer, Call, CallOptions, Client, Message};
 use crate::workload::{Step, TokenRatio, Turn, mix, prose};
@@ -25,6 +26,7 @@ enum Link {
 struct Player<'a> {
     options: &'a Options,
     client: Client,
+    system: Option<Message>,
     documents: Vec<String>,
     name: String,
 }
@@ -35,23 +37,33 @@ pub(super) async fn play(
     options: &Options,
     target: &NamedTarget,
     run: u64,
+    records: &mut Option<Records>,
 ) -> Result<Sums, JobError> {
     let client = options.target.client_for(&target.url)?;
     let ratio = TokenRatio::measure(&client, &options.target.model_id).await;
     let words = ratio.words(options.document_tokens);
     let documents =
         (0..u64::from(options.documents)).map(|document| prose(mix([run, document]), words));
-    let player =
-        Player { options, client, documents: documents.collect(), name: target.name.clone() };
+    let system = (options.shared_tokens > 0)
+        .then(|| Message::system(prose(mix([run, u64::MAX]), ratio.words(options.shared_tokens))));
+    let documents = documents.collect();
+    let player = Player { options, client, system, documents, name: target.name.clone() };
     // Tasks start in order, so a second turn that waits has its first turn in flight or done.
     let width = usize::try_from(options.concurrency).unwrap_or(usize::MAX);
-    let answers =
-        stream::iter(tasks(options)).map(|task| player.play(task)).buffer_unordered(width);
-    let sums = answers.fold(Sums::default(), |mut sums, answer| async move {
+    let mut answers = stream::iter(tasks(options))
+        .map(|task| {
+            let step = task.step;
+            player.play(task).map(move |answer| (step, answer))
+        })
+        .buffer_unordered(width);
+    let mut sums = Sums::default();
+    while let Some((step, answer)) = answers.next().await {
         sums.count(&answer);
-        sums
-    });
-    Ok(sums.await)
+        if let Some(records) = records.as_mut() {
+            record::write(records, &target.name, step, &answer)?;
+        }
+    }
+    Ok(sums)
 }
 
 fn tasks(options: &Options) -> Vec<Task> {
@@ -98,6 +110,7 @@ impl Player<'_> {
     }
 
     async fn send(&self, step: Step, messages: &[Message]) -> Answer {
+        let messages: Vec<Message> = self.system.iter().chain(messages).cloned().collect();
         let sampling = CallOptions {
             max_tokens: self.options.output_tokens,
             temperature: Some(0.0),
@@ -105,7 +118,7 @@ impl Player<'_> {
             ..CallOptions::default()
         };
         let session = format!("documents-{}-{}", self.name, step.session);
-        let call = Call::chat(&self.options.target.model_id, messages, &sampling)
+        let call = Call::chat(&self.options.target.model_id, &messages, &sampling)
             .with_header("x-session-id", &session);
         self.client.send(&call, self.options.target.deadline()).await
     }

@@ -18,6 +18,31 @@ async fn outcome(options: &Options) -> (Outcome, String) {
     (outcome, String::from_utf8(out).expect("UTF-8"))
 }
 
+#[tokio::test]
+async fn every_request_is_recorded_and_begins_with_the_shared_system_prompt() {
+    let fake = Fake::start(ONE_POD).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let records = Some(folder.path().join("records.jsonl"));
+    let options = Options { shared_tokens: 50, records: records.clone(), ..options(&fake) };
+    outcome(&options).await;
+    let text = std::fs::read_to_string(records.expect("named above")).expect("written");
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines.len(), 24);
+    assert!(lines.iter().all(|line| line["prompt_tokens"].is_u64() && line["failure"].is_null()));
+    assert_eq!(lines.iter().filter(|line| line["turn"] == 2).count(), 12);
+    let system: std::collections::BTreeSet<_> = fake
+        .requests()
+        .into_iter()
+        .filter_map(|(_headers, body)| {
+            let first = body.pointer("/messages/0")?;
+            Some((first["role"].to_string(), first["content"].to_string()))
+        })
+        .collect();
+    assert_eq!(system.len(), 1, "one system prompt: {system:?}");
+    assert!(system.iter().all(|(role, _text)| role == "\"system\""));
+}
+
 const ONE_POD: Placement = |_number, _headers| 0;
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! `POST /tokenize` and `/detokenize`.
+//! `POST /tokenize`, `/detokenize`, and what renders a chat for others.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::simulator::{
     body::{self, Body},
     errors::ApiError,
-    pod::Pod,
+    pod::{Pod, request_id},
 };
 
 pub(crate) async fn tokenize(
@@ -36,6 +36,27 @@ pub(crate) async fn tokenize(
     Ok(Json(json!({
         "count": tokens.len(), "max_model_len": pod.config.context_tokens(), "tokens": tokens,
         "token_strs": strings,
+    }))
+    .into_response())
+}
+
+/// `/v1/chat/completions/render`: the ids with which the engine would be asked.
+pub(crate) async fn render_chat(
+    State(pod): State<Arc<Pod>>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Result<Response, ApiError> {
+    if !pod.config.scale_out {
+        let how = "Restart vllm serve with --enable-scale-out to enable them.";
+        return Err(ApiError::forbidden(format!("Scale-out endpoints are disabled. {how}")));
+    }
+    let body = Body::parse(&headers, &bytes)?;
+    let model = pod.model(&body)?;
+    let tokens = pod.chat_tokens(&body)?;
+    Ok(Json(json!({
+        "request_id": request_id("chatcmpl-", &headers), "token_ids": tokens, "features": null,
+        "sampling_params": {}, "model": model, "stream": false, "cache_salt": null, "priority": 0,
+        "kv_transfer_params": null,
     }))
     .into_response())
 }

@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-const SHAPE: DocumentsShape = DocumentsShape { documents: 30, sessions_per_document: 10 };
+const SHAPE: DocumentsShape =
+    DocumentsShape { documents: 30, sessions_per_document: 10, zipf: None };
 
 #[test]
 fn every_session_asks_twice_in_order_about_one_document() {
@@ -17,6 +18,20 @@ fn every_session_asks_twice_in_order_about_one_document() {
     let mut sessions = BTreeMap::<u32, u32>::new();
     documents.values().for_each(|document| *sessions.entry(*document).or_default() += 1);
     assert!(sessions.len() == 30 && sessions.values().all(|count| *count == 10));
+}
+
+#[test]
+fn by_zipfs_law_the_first_document_is_asked_about_most_and_nothing_is_lost() {
+    let shape = DocumentsShape { documents: 60, sessions_per_document: 10, zipf: Some(1.1) };
+    let steps = shape.steps(1);
+    assert_eq!(steps.len(), 1200);
+    let mut requests = [0_u32; 60];
+    steps.iter().for_each(|step| requests[step.document as usize] += 1);
+    // The first of 60 has 1 / sum(n^-1.1) = 26 % of the sessions, the second 12 %.
+    let share = |document: usize| f64::from(requests[document]) / 1200.0;
+    assert!((share(0) - 0.26).abs() < 0.06, "{requests:?}");
+    assert!((share(1) - 0.12).abs() < 0.05, "{requests:?}");
+    assert_ne!(steps, shape.steps(2));
 }
 
 #[test]

@@ -1,0 +1,1 @@
+"""What stands between a client and pods: programs that benches start, measure and end."""
