@@ -24,6 +24,10 @@ EXPERIMENTS = {"warmth": warmth.warmth, "truth": truth.truth, "cost": cost.cost,
                "split-kill": split.split_kill, "survive": survive.survive}
 
 
+def names(text: str) -> list[str]:
+    return text.split(",")
+
+
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for records, logs and figures")
@@ -36,8 +40,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--vllm", type=shlex.split, default=fleet.vllm_command(), help="vLLM's command")
     parser.add_argument("--simulated", action="store_true", help="simulated pods, no GPU")
     parser.add_argument("--limit", type=float, default=3600, help="seconds; what would not fit is left out")
-    parser.add_argument("--rounds", type=int, default=4, help="of warmth, 1 to 4")
-    parser.add_argument("--arms", type=lambda text: text.split(","), default=[],
+    parser.add_argument("--rounds", type=names, default=list(warmth.ROUNDS),
+                        help=f"of warmth, NAME,NAME: {', '.join(warmth.ROUNDS)}")
+    parser.add_argument("--arms", type=names, default=[],
                         help="of warmth and cost, only the proxies so named: NAME,NAME")
     parser.add_argument("--keep", action="store_true", help="leave the servers running for a later call")
     parser.add_argument("--state", type=Path, help="where running servers are noted; in --out if not given")

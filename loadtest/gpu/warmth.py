@@ -14,6 +14,9 @@ AT_ONCE = 16
 THINK_S = 1.0
 # New conversations a second, each of five requests.
 OPEN_RATE = 2.0
+# Kind of loop, seed, tokens of each start that are shared, different shared starts.
+ROUNDS = {"own": ("closed", 1, 0, 1), "own-again": ("closed", 2, 0, 1), "shared": ("closed", 3, SHARED, 4),
+          "open": ("open", 4, SHARED, 4)}
 
 
 async def _closed(load: Load, talks: list[Conversation]) -> None:
@@ -76,12 +79,10 @@ async def _one(lab: Lab, arm: proxies.Arm, kind: str, seed: int, shared: int, gr
 async def warmth(lab: Lab) -> None:
     lab.fleet.start(QUAD)
     arms = lab.arms(proxies.ARMS)
-    # Own prefixes twice, the other way round the second time; then two thirds own, one third shared by
-    # eight conversations; then arrivals at one rate for all.
-    plan = [("closed", 1, 0, 1), ("closed", 2, 0, 1), ("closed", 3, SHARED, 4), ("open", 4, SHARED, 4)]
-    for kind, seed, shared, groups in plan[:lab.options.rounds]:
+    for name in lab.options.rounds:
+        kind, seed, shared, groups = ROUNDS[name]
         for arm in arms if seed % 2 else reversed(arms):
-            lab.needs(30, f"warmth {arm.name}")
+            lab.needs(30, f"warmth {name} {arm.name}")
             with lab.surviving(f"warmth {arm.name}"):
                 await _one(lab, arm, kind, seed, shared, groups)
     lab.dump("warmth", QUAD)
