@@ -17,7 +17,8 @@ RATES, SECONDS = (1.0, 3.0, 5.0), 14.0
 
 OWN = proxies.hearth("own")
 ALWAYS = proxies.hearth("always", split={"stall": 1000, "min_uncached_tokens": 64})
-NEVER = proxies.hearth("never", split={"connector": "off"})
+# Hearth refuses to start with prefill pods and no connector; a prompt this long does not exist.
+NEVER = proxies.hearth("never", split={"min_uncached_tokens": 1_000_000})
 AGGREGATED = proxies.hearth("aggregated", split={"connector": "off"})
 
 
