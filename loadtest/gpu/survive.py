@@ -10,7 +10,8 @@ from lab import Lab, ms
 from load import Load, Record, loading
 from workload import Conversation, conversations
 
-SESSIONS, OWN, ANSWER, THINK_S = 24, 3000, 128, 1.0
+# Some five streams are under way on each server when harm comes.
+SESSIONS, OWN, ANSWER, THINK_S = 32, 2000, 256, 0.5
 SECONDS = 75.0
 KILL_AT, TERM_AT, STOP_AT, STOP_S = 12.0, 26.0, 40.0, 5.0
 # Streams that moved, asked again without a cut.
