@@ -1,0 +1,174 @@
+"""What stands before the servers: Hearth under several settings, its peers, or nothing."""
+
+import json
+import shutil
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleet import MODEL, Shape
+from processes import Program, get, wait_until
+
+sys.path.append(str(Path(__file__).parents[1] / "bench"))
+import arms  # noqa: E402  (plain Envoy, as `make bench` sets it up)
+
+EPP = Path(__file__).with_name("epp.yaml")
+EXT_PROC = Path(__file__).with_name("envoy-ext-proc.yaml")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One proxy under one configuration. `session`: clients send x-session-id."""
+
+    name: str
+    kind: str = "hearth"
+    settings: tuple[tuple[str, object], ...] = ()
+    session: bool = False
+
+
+def hearth(name: str, session: bool = False, **settings) -> Arm:
+    return Arm(name, "hearth", tuple(settings.items()), session)
+
+
+WARM = hearth("hearth-warm")
+ARMS = [
+    WARM,
+    Arm("envoy", "envoy"),
+    hearth("hearth-round-robin", routing={"policy": "round-robin"}),
+    hearth("hearth-least-request", routing={"policy": "least-request"}),
+    hearth("hearth-session", session=True, routing={"policy": "session"}),
+    Arm("vllm-router", "vllm-router"),
+    hearth("hearth-warm-untold", kv_events={"mode": "off"}, tokenizers={}),
+    Arm("envoy-epp", "envoy-epp"),
+]
+
+
+class Running:
+    """A proxy that listens; its programs are gone afterwards."""
+
+    def __init__(self, arm: Arm, url: str, programs: list, admin: str = "", log: Path | None = None):
+        self.arm, self.url, self.programs, self.admin, self.log = arm, url, programs, admin, log
+
+    def cpu_s(self) -> float:
+        return sum(program.cpu_s() for program in self.programs)
+
+    def access(self) -> list[dict]:
+        """Hearth's access log so far."""
+        if not self.log:
+            return []
+        lines = self.log.read_text(errors="replace").splitlines()
+        return [json.loads(line) for line in lines if line.startswith('{"start_time"')]
+
+    def save(self, folder: Path) -> None:
+        """What a proxy says of itself, and its log."""
+        for page in ("metrics", "why", "pool", "config"):
+            text = self.admin and get(f"{self.admin}/{page}", 10)
+            if text:
+                (folder / page).write_text(text)
+        if self.log:
+            shutil.copy(self.log, folder / "access.jsonl")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for program in self.programs:
+            program.__exit__()
+
+
+def available(arm: Arm, options) -> bool:
+    needed = {"hearth": options.hearth, "envoy": options.envoy, "vllm-router": options.vllm_router,
+              "envoy-epp": options.envoy and options.epp, "direct": True}
+    return bool(needed[arm.kind])
+
+
+def start(arm: Arm, shapes: list[Shape], folder: Path, options, roles: dict[str, str] | None = None) -> Running:
+    """Starts it before `shapes`; `roles` are for Hearth alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if arm.kind == "direct":
+        return Running(arm, shapes[0].url, [])
+    if arm.kind == "hearth":
+        return _hearth(arm, shapes, folder, options, roles or {})
+    if arm.kind == "envoy":
+        envoy = arms.envoy(options.envoy, [one.address for one in shapes], folder)
+        return Running(arm, f"http://{envoy.address}", [envoy])
+    if arm.kind == "vllm-router":
+        return _vllm_router(arm, shapes, folder, options)
+    return _envoy_epp(arm, shapes, folder, options)
+
+
+def _hearth(arm: Arm, shapes: list[Shape], folder: Path, options, roles: dict[str, str]) -> Running:
+    endpoints = [{"url": one.url, "role": roles.get(one.name, "both")} for one in shapes]
+    tokenizers = {MODEL: str(options.tokenizer)} if options.tokenizer else {}
+    settings = {"listen": "127.0.0.1:0", "admin_listen": "127.0.0.1:0", "endpoints": endpoints,
+                "tokenizers": tokenizers, "drain": {"linger": "0s"}, **dict(arm.settings)}
+    settings["routing"] = {"decisions_kept": 4096} | dict(settings.get("routing", {}))
+    file, access = folder / "hearth.yaml", folder / "hearth.access"
+    file.write_text(json.dumps(settings, indent=1))
+    access.unlink(missing_ok=True)
+    program = Program(arm.name, [str(options.hearth), "serve", "--config", str(file)],
+                      folder / "hearth.log", stdout=access)
+
+    def bound():
+        if not program.alive():
+            raise RuntimeError(f"{arm.name} ended:\n{program.tail()}")
+        for line in program.log.read_text(errors="replace").splitlines():
+            if '"admin_addr"' in line:
+                record = json.loads(line)
+                record |= record.get("fields", {})
+                return record["addr"], record["admin_addr"]
+        return None
+
+    listen, admin = wait_until(bound, 30, f"{arm.name} listens")
+    running = Running(arm, f"http://{listen}", [program], f"http://{admin}", access)
+    wait_until(lambda: get(f"{running.admin}/readyz", 2) is not None, 20, f"{arm.name} ready")
+    wait_until(lambda: _pods_ready(running.admin, len(shapes)), 20, f"{arm.name} sees every pod")
+    return running
+
+
+def _pods_ready(admin: str, count: int) -> bool:
+    page = json.loads(get(f"{admin}/pool") or "{}")
+    pods = page.get("pods", [])
+    heard = [one for one in pods if (one.get("kv_events") or {}).get("trust") != "uncertain"]
+    return len(pods) == count and len(heard) == count
+
+
+def _vllm_router(arm: Arm, shapes: list[Shape], folder: Path, options) -> Running:
+    port, metrics = free_port(), free_port()
+    command = [*options.vllm_router, "--host", "127.0.0.1", "--port", str(port),
+               "--prometheus-host", "127.0.0.1", "--prometheus-port", str(metrics),
+               "--policy", "cache_aware", "--max-payload-size", str(16 << 20),
+               "--worker-urls", *(one.url for one in shapes)]
+    program = Program(arm.name, command, folder / "vllm-router.log")
+    running = Running(arm, f"http://127.0.0.1:{port}", [program], f"http://127.0.0.1:{metrics}")
+    wait_until(lambda: get(f"{running.url}/health", 2) is not None, 40, "vllm-router ready")
+    return running
+
+
+def _envoy_epp(arm: Arm, shapes: list[Shape], folder: Path, options) -> Running:
+    """The picker's ports are its own defaults: 9002, 9003, 9090."""
+    endpoints = folder / "endpoints.yaml"
+    rows = [{"name": one.name, "address": "127.0.0.1", "port": str(one.port)} for one in shapes]
+    endpoints.write_text(json.dumps({"endpoints": rows}))
+    picker = folder / "epp.yaml"
+    picker.write_text(EPP.read_text().replace("ENDPOINTS_FILE", str(endpoints)))
+    epp = Program("epp", [str(options.epp), "--pool-name", "lab", "--pool-namespace", "lab",
+                          "--config-file", str(picker), "--tracing=false",
+                          "--metrics-endpoint-auth=false"], folder / "epp.log")
+    port = free_port()
+    config = folder / "envoy.yaml"
+    config.write_text(EXT_PROC.read_text().replace("LISTEN_PORT", str(port)))
+    envoy = Program("envoy", [str(options.envoy), "-c", str(config), "--use-dynamic-base-id",
+                              "--log-level", "warn", "--service-node", "lab",
+                              "--service-cluster", "lab"], folder / "envoy.log")
+    running = Running(arm, f"http://127.0.0.1:{port}", [envoy, epp])
+    wait_until(lambda: get(f"{running.url}/v1/models", 2) is not None, 40, "Envoy with its picker")
+    return running
+
+
+def free_port() -> int:
+    """A port nobody listens on now; who takes it cannot be told 0."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
