@@ -9,6 +9,7 @@ use crate::openai::Api;
 use crate::policy::{self, Ask, Candidate};
 use crate::pool::{Endpoint, Role, Snapshot};
 use crate::query::Query;
+use crate::router::Rule;
 
 /// What deciding looks at, apart from the bookings.
 #[derive(Debug)]
@@ -50,6 +51,18 @@ pub fn decide(
 ) -> Option<usize> {
     tabulate(view, is_eligible, load, candidates);
     policy::pick(settings, ask, candidates)
+}
+
+/// The same by another rule than a policy of ours.
+pub fn decide_by(
+    rule: &Rule<'_>,
+    view: &View<'_>,
+    ask: Ask,
+    load: impl FnMut(Slot) -> Load,
+    candidates: &mut Vec<Candidate>,
+) -> Option<usize> {
+    tabulate(view, is_eligible, load, candidates);
+    rule(ask, candidates)
 }
 
 /// The same for the pods that may prefill. Sessions mean nothing to them.
