@@ -171,6 +171,7 @@ fn endpoint(fleet: &Fleet, number: usize, slot: Slot) -> Arc<Endpoint> {
         },
         slot,
         health: Health::Ready,
+        is_cordoned: false,
         models: Arc::new([]),
         engine,
         record: Record::default(),

@@ -102,13 +102,13 @@ fn three_pods() -> Fleet {
 }
 
 fn documents(documents: u32, popularity: Popularity) -> Documents {
-    let shape = DocumentsShape { documents, sessions_per_document: 10 };
+    let shape = DocumentsShape { documents, sessions_per_document: 10, zipf: None };
     Documents { shape, popularity, shared_tokens: 0, document_tokens: 2_032, at_once: 4 }
 }
 
 /// 150 conversations of two turns, one at a time, under a system prompt of 600 tokens.
 fn paced() -> Documents {
-    let shape = DocumentsShape { documents: 150, sessions_per_document: 1 };
+    let shape = DocumentsShape { documents: 150, sessions_per_document: 1, zipf: None };
     let popularity = Popularity::Even;
     Documents { shape, popularity, shared_tokens: 592, document_tokens: 64, at_once: 1 }
 }
