@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::fleet::{Fleet, Rates, Slo};
 use super::traffic::{
-    Documents, Popularity, Questions, TraceError, Traffic, agentic, conversation, read_trace,
+    Documents, Questions, TraceError, Traffic, agentic, conversation, read_trace,
 };
 use crate::simulator::EngineConfig;
 use crate::workload::DocumentsShape;
@@ -40,11 +40,9 @@ const ALL: [(&str, Make); 17] = [
     ("conversation", |it| Ok((it.conversation()?, Fleet::default()))),
     ("conversation-large-caches", |it| Ok((it.conversation()?, with_blocks(8_000)))),
     ("conversation-twice-as-fast", |it| Ok((it.conversation()?.faster(2.0), Fleet::default()))),
-    ("documents-30", |it| Ok((documents(30, Popularity::Even).traffic(it.seed), three_pods()))),
-    ("documents-60", |it| Ok((documents(60, Popularity::Even).traffic(it.seed), three_pods()))),
-    ("documents-60-zipf", |it| {
-        Ok((documents(60, Popularity::Zipf(1.1)).traffic(it.seed), three_pods()))
-    }),
+    ("documents-30", |it| Ok((documents(30, None).traffic(it.seed), three_pods()))),
+    ("documents-60", |it| Ok((documents(60, None).traffic(it.seed), three_pods()))),
+    ("documents-60-zipf", |it| Ok((documents(60, Some(1.1)).traffic(it.seed), three_pods()))),
     ("paced", |it| Ok((paced().traffic(it.seed), three_pods()))),
     ("agentic", |it| Ok((it.agents(), with_blocks_of(128, 6_000)))),
     ("hot-prefix", |it| Ok((it.questions(4_096, 0.8, 600.0, 40.0), with_blocks_of(64, 8_000)))),
@@ -101,16 +99,15 @@ fn three_pods() -> Fleet {
     Fleet { pods: 3, engine, slo, ..Fleet::default() }
 }
 
-fn documents(documents: u32, popularity: Popularity) -> Documents {
-    let shape = DocumentsShape { documents, sessions_per_document: 10, zipf: None };
-    Documents { shape, popularity, shared_tokens: 0, document_tokens: 2_032, at_once: 4 }
+fn documents(documents: u32, zipf: Option<f64>) -> Documents {
+    let shape = DocumentsShape { documents, sessions_per_document: 10, zipf };
+    Documents { shape, shared_tokens: 0, document_tokens: 2_032, at_once: 4 }
 }
 
 /// 150 conversations of two turns, one at a time, under a system prompt of 600 tokens.
 fn paced() -> Documents {
     let shape = DocumentsShape { documents: 150, sessions_per_document: 1, zipf: None };
-    let popularity = Popularity::Even;
-    Documents { shape, popularity, shared_tokens: 592, document_tokens: 64, at_once: 1 }
+    Documents { shape, shared_tokens: 592, document_tokens: 64, at_once: 1 }
 }
 
 // === impl Source ===

@@ -20,7 +20,7 @@ pub use trace::TraceError;
 
 pub(super) use agentic::agentic;
 pub(super) use conversation::conversation;
-pub(super) use documents::{Documents, Popularity};
+pub(super) use documents::Documents;
 pub(super) use questions::Questions;
 pub(super) use trace::read as read_trace;
 

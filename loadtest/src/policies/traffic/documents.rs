@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Due, Request, Traffic, dice, name, zipf};
+use super::{Due, Request, Traffic, name};
 use crate::workload::{DocumentsShape, Step, Turn, mix};
 
 /// Tokens per block.
@@ -15,8 +15,6 @@ const TURN_TOKENS: usize = 16;
 pub(crate) struct Documents {
     /// How many of each.
     pub(crate) shape: DocumentsShape,
-    /// Which are asked about.
-    pub(crate) popularity: Popularity,
     /// Tokens that all documents begin with.
     pub(crate) shared_tokens: usize,
     /// Tokens of each document behind them.
@@ -25,40 +23,23 @@ pub(crate) struct Documents {
     pub(crate) at_once: usize,
 }
 
-/// Which documents sessions are about.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Popularity {
-    /// All alike.
-    Even,
-    /// By Zipf's law with this exponent.
-    Zipf(f64),
-}
-
 // === impl Documents ===
 
 impl Documents {
     /// All requests, shuffled by `seed`; a session's second turn waits for its first.
     pub(crate) fn traffic(self, seed: u64) -> Traffic {
         let mut begun: HashMap<u32, usize> = HashMap::new();
-        let mut draws = dice(seed, 1);
-        let mut drawn: Vec<u64> =
-            (0..self.shape.sessions()).map(|n| u64::from(n % self.shape.documents)).collect();
-        if let Popularity::Zipf(exponent) = self.popularity {
-            let count = usize::try_from(self.shape.documents).unwrap_or_default();
-            drawn.fill_with(|| zipf(&mut draws, count, exponent) as u64);
-        }
         let steps = self.shape.steps(seed).into_iter().enumerate();
         let requests = steps.map(|(number, step)| {
             let first = begun.get(&step.session).copied();
             begun.entry(step.session).or_insert(number);
-            let session = usize::try_from(step.session).unwrap_or_default();
-            self.request(seed, step, drawn[session], first)
+            self.request(seed, step, first)
         });
         Traffic { requests: requests.collect(), block_tokens: BLOCK_TOKENS, at_once: self.at_once }
     }
 
     /// The first question is the same for all, as in the job; so are the answers, of a greedy model.
-    fn request(self, seed: u64, step: Step, document: u64, first: Option<usize>) -> Request {
+    fn request(self, seed: u64, step: Step, first: Option<usize>) -> Request {
         let turns = match step.turn {
             Turn::First => 1,
             Turn::Second => 3,
@@ -67,7 +48,7 @@ impl Documents {
         let prompt_tokens = self.shared_tokens + self.document_tokens + turns * TURN_TOKENS;
         let of = |number: usize| match number < shared {
             true => name(seed, number),
-            false => name(mix([seed, document + 1]), number),
+            false => name(mix([seed, u64::from(step.document) + 1]), number),
         };
         Request {
             session: step.session.into(),
