@@ -21,4 +21,4 @@ pub use features::{Carry, FEATURES};
 pub use leg::{Cannot, Leg, Next, Terms};
 pub use seam::Model;
 pub use splice::{asking_for_ids, shows_text};
-pub use stream::{Ask, Stream, Writing};
+pub use stream::{Ask, Stream, Writing, says_aborted};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use router::continuation::{Ask, Stream, Writing};
+use router::continuation::{Ask, Stream, Writing, says_aborted};
 use tokio::time::{Instant, timeout_at};
 
 use super::Gateway;
@@ -61,6 +61,9 @@ impl Answer {
             }
             None if self.head.status.is_success() && !self.is_event_stream() => {
                 self.whole(bounds.hold).await?;
+                if self.ended && says_aborted(self.first.as_deref().unwrap_or_default()) {
+                    return Err(Failure::ERROR_EVENT);
+                }
             }
             None => {}
         }

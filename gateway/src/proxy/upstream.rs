@@ -219,7 +219,7 @@ impl Failure {
     pub(super) const BUSY: Self = Self::retry("busy", "the pods are busy");
     /// It failed in the middle of an answer.
     pub(super) const CUT: Self = Self::retry("cut", "a pod failed while answering");
-    /// It said so itself, inside a stream.
+    /// It said so itself: with an error event, or a choice that it gave up.
     pub(super) const ERROR_EVENT: Self = Self::retry("error_event", "a pod failed while answering");
     /// It did not take what should go on there.
     pub(super) const REFUSED: Self = Self::retry("refused", "a pod refused to go on");

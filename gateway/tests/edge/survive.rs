@@ -95,7 +95,9 @@ async fn a_stream_whose_pod_dies_goes_on_at_another_to_the_same_bytes() {
     };
     assert!(!uncut.text().contains("token_ids\":["), "not asked for: {}", uncut.text());
     let error = stream(&[&role, &ab[0], &ab[1], ERROR, DONE]);
+    let aborted = last.replace("\"length\"", "\"abort\"");
     for cut in [
+        whole(&[&role, &ab[0], &ab[1], &aborted, DONE]),
         Reply::new(stream(&[&role, &ab[0], &ab[1]]), Then::Close),
         Reply::new(stream(&[&role, &ab[0], &ab[1]]), Then::Reset),
         Reply::new([&error[..], LAST_CHUNK].concat(), Then::Next),

@@ -68,6 +68,8 @@ pub(super) struct Progress {
     pub(super) is_ours: bool,
     /// The error event with which the pod ended it.
     pub(super) error: Option<Vec<u8>>,
+    /// The pod gave it up.
+    pub(super) is_aborted: bool,
 }
 
 /// Where a stream stands.
@@ -140,7 +142,7 @@ impl Stream {
     pub fn state(&self) -> Writing {
         match &self.progress {
             Progress { done: true, .. } => Writing::Done,
-            Progress { error: Some(_), .. } => Writing::Failed,
+            Progress { error: Some(_), .. } | Progress { is_aborted: true, .. } => Writing::Failed,
             Progress { has_token: true, .. } => Writing::Text,
             _ => Writing::Nothing,
         }
@@ -191,7 +193,7 @@ impl Stream {
     /// Forgets what the last pod left unfinished: another one speaks now.
     pub(super) fn turn(&mut self) {
         self.partial.clear();
-        self.progress.error = None;
+        (self.progress.error, self.progress.is_aborted) = (None, false);
     }
 
     /// Takes whole events; returns what is left.
@@ -200,7 +202,7 @@ impl Stream {
         while let Some(length) = event_length(rest) {
             let (event, after) = rest.split_at(length);
             rest = after;
-            if self.progress.done || self.progress.error.is_some() {
+            if matches!(self.state(), Writing::Done | Writing::Failed) {
                 return &[];
             }
             self.event(event, out);
@@ -220,6 +222,10 @@ impl Stream {
         }
         if error_of(data) {
             self.progress.error = Some(event.to_vec());
+            return;
+        }
+        if says_aborted(data) {
+            self.progress.is_aborted = true;
             return;
         }
         match (self.ask.api, &self.seam) {
@@ -379,6 +385,13 @@ fn event_length(bytes: &[u8]) -> Option<usize> {
         [b'\r', b'\n', ..] => Some(at + 3),
         _ => None,
     })
+}
+
+/// Whether a pod ends a choice, in an event or in a plain answer, because it gave it up: vLLM does so
+/// to every stream when it gets SIGTERM (0.26, observed), and to none whose client stays otherwise.
+#[must_use]
+pub fn says_aborted(json: &[u8]) -> bool {
+    splice::has(json, b"\"finish_reason\":\"abort\"")
 }
 
 /// Whether the pod sent an event only because it was asked for ids: it shows nothing.

@@ -150,7 +150,15 @@ fn all_tokens_without_the_word_for_it_are_a_whole_answer() {
 }
 
 #[test]
-fn an_error_event_is_a_cut_and_goes_to_nobody() {
+fn a_pod_that_says_it_failed_or_gave_up_is_cut_and_that_goes_to_nobody() {
+    let error = r#"{"error":{"message":"EngineCore","code":500}}"#;
+    let aborted = r#"{"id":"c","choices":[{"index":0,"delta":{"content":""},"finish_reason":"abort","token_ids":[]}]}"#;
+    for last in [error, aborted] {
+        says_last(last);
+    }
+}
+
+fn says_last(last: &str) {
     let request = Request::new(Api::Chat, &chat(""), false);
     let said = Pod::first(&request, EMOJI).stream();
     let half = memchr::memmem::find(&said, b"\"t\"").expect("it is there");
@@ -159,9 +167,8 @@ fn an_error_event_is_a_cut_and_goes_to_nobody() {
     let mut client = Client::default();
     stream.feed(&said[..half], &mut client.bytes);
     let before = client.bytes.len();
-    let error = b"data: {\"error\":{\"message\":\"EngineCore\",\"code\":500}}\n\ndata: [DONE]\n\n";
-    stream.feed(error, &mut client.bytes);
-    assert_eq!((stream.state(), client.bytes.len()), (Writing::Failed, before));
+    stream.feed(format!("data: {last}\n\ndata: [DONE]\n\n").as_bytes(), &mut client.bytes);
+    assert_eq!((stream.state(), client.bytes.len()), (Writing::Failed, before), "{last}");
     assert!(matches!(stream.resume(request.body.as_bytes(), Model::default()), Next::Leg(_)));
 }
 
