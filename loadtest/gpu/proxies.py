@@ -10,8 +10,8 @@ from pathlib import Path
 from fleet import MODEL, Shape
 from processes import Program, get, wait_until
 
-sys.path.append(str(Path(__file__).parents[1] / "bench"))
-import arms  # noqa: E402  (plain Envoy, as `make bench` sets it up)
+sys.path.append(str(Path(__file__).parents[1]))
+from arms import envoy as plain_envoy  # noqa: E402  (as `make bench` sets it up)
 
 EPP = Path(__file__).with_name("epp.yaml")
 EXT_PROC = Path(__file__).with_name("envoy-ext-proc.yaml")
@@ -91,7 +91,7 @@ def start(arm: Arm, shapes: list[Shape], folder: Path, options, roles: dict[str,
     if arm.kind == "hearth":
         return _hearth(arm, shapes, folder, options, roles or {})
     if arm.kind == "envoy":
-        envoy = arms.envoy(options.envoy, [one.address for one in shapes], folder)
+        envoy = plain_envoy.plain(options.envoy, [one.address for one in shapes], folder)
         return Running(arm, f"http://{envoy.address}", [envoy])
     if arm.kind == "vllm-router":
         return _vllm_router(arm, shapes, folder, options)
