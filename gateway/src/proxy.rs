@@ -15,6 +15,7 @@ mod legs;
 mod models;
 mod native;
 mod observe;
+mod patience;
 pub(crate) mod refuse;
 mod relay;
 mod respond;

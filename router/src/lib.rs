@@ -21,6 +21,7 @@ pub mod query;
 mod refusal;
 mod router;
 pub mod session;
+pub mod silence;
 pub mod split;
 pub mod story;
 mod text_rate;

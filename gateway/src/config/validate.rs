@@ -158,6 +158,9 @@ impl Config {
             (self.pool.probe.connect_timeout, "pool.probe.connect_timeout"),
             (self.pool.engine_metrics.interval, "pool.engine_metrics.interval"),
             (self.pool.engine_metrics.timeout, "pool.engine_metrics.timeout"),
+            (self.pool.health.still_after, "pool.health.still_after"),
+            (self.survive.silence.doubt_after, "survive.silence.doubt_after"),
+            (self.survive.silence.stall_floor, "survive.silence.stall_floor"),
             (self.kubernetes.watch_timeout, "kubernetes.watch_timeout"),
         ] {
             check(!duration.is_zero(), key, "zero is no time at all");
@@ -195,6 +198,8 @@ impl Config {
         check(share, "retry.budget", "not a share between 0 and 1");
         let holds = !self.survive.hold.is_empty();
         check(holds, "survive.hold", "zero: no answer would be held");
+        let paces = self.survive.silence.stall_paces;
+        check(paces >= 1.0, "survive.silence.stall_paces", "below 1: every token would be late");
         let access = !self.log.access || self.log.access_queue > 0;
         check(access, "log.access_queue", "zero: every line would be dropped");
         let origins = !self.cors.enabled || !self.cors.allow_origins.is_empty();

@@ -15,7 +15,7 @@ use tokio::sync::RwLock;
 use crate::faults::table;
 use crate::faults::view::{Truth, View};
 use crate::support::client::{Client, post, whole};
-use crate::support::{House, MODEL, config, fast_pod, ms, within};
+use crate::support::{House, MODEL, config, fast_pod, hasten, within};
 
 /// Requests of an ordinary run.
 const REQUESTS: usize = 400;
@@ -143,10 +143,7 @@ async fn run(plan: &Plan) -> Toll {
     let addrs: Vec<_> = fleet.pods()[..PODS].iter().map(Simulator::addr).collect();
     let mut config = config(&addrs);
     config.retry.budget = 1.0;
-    config.pool.probe.interval = ms(100);
-    config.pool.probe.retry_interval = ms(20);
-    config.pool.health.ejected_min = ms(20);
-    config.pool.health.ejected_max = ms(100);
+    hasten(&mut config);
     let world = World { house: House::start(config).await, fleet, turn: RwLock::new(()) };
     let answers = stream::iter(&plan.requests).map(|request| play(request, &world));
     let wrong = answers.buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await;

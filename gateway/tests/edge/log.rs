@@ -140,7 +140,10 @@ async fn a_line_tells_every_failed_attempt_and_no_debug_forms() {
     let lines = hearth.requests("/v1/completions");
     assert_eq!(lines.len(), 4);
     assert!(lines.iter().all(|line| line["error"] == "pod_error"), "{lines:?}");
-    let failed = serde_json::json!([{"pod": failing.addr.to_string(), "reason": "reset"}]);
+    let missed =
+        |pod: &RawPod, why| serde_json::json!({"pod": pod.addr.to_string(), "reason": why});
+    let failed = [missed(&failing, "reset"), missed(&pod_error, "status_500")];
+    let failed = serde_json::Value::from(failed.to_vec());
     assert!(lines.iter().any(|line| line["attempts_failed"] == failed), "{lines:?}");
     for debug in ["Some(", "None", "Terminate"] {
         assert!(!hearth.said().contains(debug), "{}", hearth.said());

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::table::Cell;
 use super::view::{Truth, View};
 use crate::support::client::{post, whole};
-use crate::support::{House, MODEL, config, fast_pod, ms, within};
+use crate::support::{House, MODEL, config, fast_pod, hasten, ms, within};
 
 /// Which pods there are, and which of them fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +24,9 @@ pub(super) struct World {
     fleet: Fleet,
 }
 
-/// How long the gateway waits for a pod that says nothing. A pod that is sound says something after
-/// a few milliseconds.
-const PATIENCE: Duration = Duration::from_millis(1_500);
+/// A deadline, of which a client would be told. A pod that is sound says something after a few
+/// milliseconds, and one that is not is left long before.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 const PATH: &str = "/v1/chat/completions";
 
@@ -53,10 +53,11 @@ impl World {
         let fleet = Fleet::start(pods + 1, pod).await.expect("free ports exist");
         let addrs: Vec<_> = fleet.pods()[..usize::from(pods)].iter().map(Simulator::addr).collect();
         let mut config = config(&addrs);
-        let patience = ms(u64::try_from(PATIENCE.as_millis()).expect("it is short"));
-        config.deadlines.first_byte = patience;
-        config.deadlines.between_bytes = patience;
+        let deadline = ms(u64::try_from(DEADLINE.as_millis()).expect("it is short"));
+        config.deadlines.first_byte = deadline;
+        config.deadlines.between_bytes = deadline;
         config.retry.budget = 1.0;
+        hasten(&mut config);
         Self { house: House::start(config).await, fleet }
     }
 
