@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
 
 use crate::jobs::{Out, bench, cache_hit, documents, restart, stickiness};
-use crate::{saturate, simulator, upstream};
+use crate::{policies, saturate, simulator, upstream};
 
 /// Simulated vLLM pods, and jobs that measure a gateway.
 #[derive(Debug, Parser)]
@@ -31,6 +31,8 @@ pub enum Command {
     Stickiness(Box<stickiness::Options>),
     /// Pods restarted one by one under load: what did clients see?
     Restart(Box<restart::Options>),
+    /// Routing policies side by side in virtual time: hours of traffic in seconds, no sockets.
+    SimulatePolicies(policies::Options),
     /// The cheapest pods there can be, for the bench beside other proxies.
     #[command(hide = true)]
     Upstream(upstream::Args),
@@ -68,6 +70,10 @@ impl Command {
             Self::Bench(options) => bench::run(&options, out).await?.shortfalls,
             Self::Stickiness(options) => stickiness::run(&options, out).await?.shortfalls,
             Self::Restart(options) => restart::run(&options, out).await?.shortfalls,
+            Self::SimulatePolicies(options) => {
+                policies::run(&options, out)?;
+                Vec::new()
+            }
             Self::Upstream(args) => {
                 upstream::run(&args, out).await?;
                 Vec::new()

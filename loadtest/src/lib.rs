@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod client;
 pub mod jobs;
+pub mod policies;
 pub mod report;
 pub mod saturate;
 pub mod simulator;

@@ -9,6 +9,7 @@ use crate::openai::Api;
 use crate::policy::{self, Ask, Candidate};
 use crate::pool::{Endpoint, Role, Snapshot};
 use crate::query::Query;
+use crate::router::Rule;
 
 /// What deciding looks at, apart from the bookings.
 #[derive(Debug)]
@@ -60,6 +61,18 @@ pub fn decide(
     tabulate(view, leg, load, candidates);
     let has_session = ask.has_session && leg == Leg::Answer;
     policy::pick(settings, Ask { has_session, ..ask }, candidates)
+}
+
+/// Who answers, by another rule than a policy of ours.
+pub fn decide_by(
+    rule: &Rule<'_>,
+    view: &View<'_>,
+    ask: Ask,
+    load: impl FnMut(Slot) -> Load,
+    candidates: &mut Vec<Candidate>,
+) -> Option<usize> {
+    tabulate(view, Leg::Answer, load, candidates);
+    rule(ask, candidates)
 }
 
 fn tabulate(

@@ -4,6 +4,7 @@ mod follow;
 mod names;
 mod pairing;
 mod placement;
+mod turn;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -36,6 +37,7 @@ use crate::why::{Decisions, Made, Sequel};
 use names::{adapter, block_tokens, capacity_blocks, named, resolve, tokenizer};
 
 pub use placement::{Decision, Placement};
+pub use turn::{Rule, Turn};
 
 use pairing::{Chosen, Tables, Wanted};
 
@@ -181,7 +183,7 @@ impl Router {
     /// # Errors
     /// When no pod is left.
     pub fn place(&self, query: &Query, tried: &[kv_index::Slot]) -> Result<Placement, Refusal> {
-        self.place_by(&self.settings, query, tried, None)
+        self.place_by((&self.settings, Turn::real()), query, tried, None)
     }
 
     /// Chooses one pod that does it all, for this reason.
@@ -194,7 +196,7 @@ impl Router {
         tried: &[kv_index::Slot],
         why: &'static str,
     ) -> Result<Placement, Refusal> {
-        self.place_by(&self.settings, query, tried, Some(why))
+        self.place_by((&self.settings, Turn::real()), query, tried, Some(why))
     }
 
     /// Chooses any ready pod, the least busy one, for a request that we do not read.
@@ -203,18 +205,18 @@ impl Router {
     /// When no pod is left.
     pub fn place_any(&self, query: &Query, tried: &[kv_index::Slot]) -> Result<Placement, Refusal> {
         let settings = policy::Settings { policy: PolicyName::LeastRequest, ..self.settings };
-        self.place_by(&settings, query, tried, None)
+        self.place_by((&settings, Turn::real()), query, tried, None)
     }
 
     fn place_by(
         &self,
-        settings: &policy::Settings,
+        (settings, turn): (&policy::Settings, Turn<'_>),
         query: &Query,
         tried: &[kv_index::Slot],
         whole: Option<&'static str>,
     ) -> Result<Placement, Refusal> {
         let snapshot = self.pool.snapshot();
-        let now_ms = self.now_ms();
+        let now_ms = self.ms_at(turn.now);
         SCRATCH.with_borrow_mut(|(told, sent, tables)| {
             let slots = snapshot.endpoints.iter().map(|endpoint| endpoint.slot);
             let prompt = &query.prompt;
@@ -225,14 +227,13 @@ impl Router {
             });
             let beliefs = Beliefs { told, sent, now_ms };
             let view = View { snapshot: &snapshot, beliefs, query, tried };
-            self.book(&Wanted { settings, view: &view, whole }, tables)
+            self.book(&Wanted { settings, turn, view: &view, whole }, tables)
         })
     }
 
     fn book(&self, wanted: &Wanted<'_>, tables: &mut Tables) -> Result<Placement, Refusal> {
-        let Wanted { settings, view, .. } = *wanted;
-        let now = Instant::now();
-        let booked = self.bookings.book_legs(now, |desk| self.choose(wanted, now, desk, tables));
+        let Wanted { settings, turn, view, .. } = *wanted;
+        let booked = self.bookings.book_legs(turn.now, |desk| self.choose(wanted, desk, tables));
         let rows = &tables.answering;
         trace(settings, view, rows, booked.as_ref().map(|(chosen, ..)| chosen.row));
         let Some((chosen, booking, prefilling)) = booked else {
@@ -279,7 +280,7 @@ impl Router {
             block_tokens: query.prompt.block_tokens,
             last_use: view.beliefs.sent.last_use(chosen.slot),
             placed_ms: view.beliefs.now_ms,
-            placed_at: Instant::now(),
+            placed_at: wanted.turn.now,
             text: self.text_of(query),
         }
     }
@@ -372,8 +373,9 @@ impl Router {
         }
     }
 
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    fn ms_at(&self, now: Instant) -> u64 {
+        let elapsed = now.saturating_duration_since(self.started);
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
     }
 }
 

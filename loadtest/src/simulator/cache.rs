@@ -311,6 +311,16 @@ impl BlockCache {
 // === impl Chain ===
 
 impl Chain {
+    /// How many blocks it holds.
+    pub fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
     /// How many blocks were found rather than computed.
     pub fn reused_blocks(&self) -> usize {
         self.reused_blocks

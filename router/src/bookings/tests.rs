@@ -67,7 +67,7 @@ fn a_pod_that_was_never_measured_is_as_fast_as_the_others() {
     answer(&mut book(&bookings, a, 200), 30);
     assert!(rate(a) < 0.03, "a short prompt's overhead says little: {}", rate(a));
     bookings.forget(a);
-    assert!((rate(b) - 0.1).abs() < 1e-9, "nothing is known of anyone");
+    assert!(rate(b) < 0.03, "what the fleet is like stays known: {}", rate(b));
 }
 
 #[test]

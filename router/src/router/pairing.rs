@@ -1,19 +1,18 @@
 //! One pod or two: the step that looks at all of them and says which places are taken.
 
-use std::time::Instant;
-
 use crate::bookings::{Claim, Desk};
-use crate::decide::{Leg, View, decide};
+use crate::decide::{Leg, View, decide, decide_by};
 use crate::policy::{self, Ask, Candidate, PolicyName};
 use crate::pool::Role;
 use crate::split::{self, Pair, Split, Verdict};
 
-use super::Router;
+use super::{Router, Turn};
 
 /// What is to be placed, and how.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted<'a> {
     pub(super) settings: &'a policy::Settings,
+    pub(super) turn: Turn<'a>,
     pub(super) view: &'a View<'a>,
     /// Why it must not be split, if that is known before.
     pub(super) whole: Option<&'static str>,
@@ -44,18 +43,21 @@ impl Router {
     pub(super) fn choose(
         &self,
         wanted: &Wanted<'_>,
-        now: Instant,
         desk: &mut Desk,
         tables: &mut Tables,
     ) -> Option<(Chosen, Claim, Option<Claim>)> {
-        let Wanted { settings, view, .. } = *wanted;
+        let Wanted { settings, turn, view, .. } = *wanted;
         let has_session = view.query.session.is_some();
-        let ask = Ask { has_session, ticket: desk.ticket(), dice: rand::random() };
+        let ask = Ask { has_session, ticket: desk.ticket(), dice: turn.dice };
         let answering = &mut tables.answering;
-        let alone = decide(settings, (view, Leg::Answer), ask, |slot| desk.admit(slot), answering)?;
+        let load = |slot| desk.admit(slot);
+        let alone = match turn.rule {
+            None => decide(settings, (view, Leg::Answer), ask, load, answering)?,
+            Some(rule) => decide_by(rule, view, ask, load, answering)?,
+        };
         let mut chosen = Chosen { row: alone, prefill: None, split: None };
         if view.snapshot.endpoints.iter().any(|endpoint| endpoint.pod.role == Role::Prefill) {
-            let split = self.weigh(wanted, (now, ask, alone), desk, tables);
+            let split = self.weigh(wanted, (ask, alone), desk, tables);
             chosen = split
                 .unwrap_or_else(|verdict| Chosen { split: Some(Split::whole(verdict)), ..chosen });
         }
@@ -76,11 +78,11 @@ impl Router {
     fn weigh(
         &self,
         wanted: &Wanted<'_>,
-        (now, ask, alone): (Instant, Ask, usize),
+        (ask, alone): (Ask, usize),
         desk: &mut Desk,
         tables: &mut Tables,
     ) -> Result<Chosen, &'static str> {
-        let Wanted { settings, view, whole } = *wanted;
+        let Wanted { settings, turn, view, whole } = *wanted;
         if let Some(why) = whole {
             return Err(why);
         }
@@ -95,7 +97,7 @@ impl Router {
             .ok_or("no-prefill-pod")?;
         let role = |row: &Candidate| view.snapshot.endpoints[row.position].pod.role;
         let has_costs = settings.policy == PolicyName::Warm;
-        let (rate, alone) = (self.transfers.lock().rate(now), (alone, has_costs));
+        let (rate, alone) = (self.transfers.lock().rate(turn.now), (alone, has_costs));
         let addr = |row: &Candidate| view.snapshot.endpoints[row.position].pod.addr;
         match split::weigh(&self.split, rate, (answering, role), alone, prefilling) {
             Verdict::Split(Pair { decode, prefill, terms }) => {
