@@ -18,6 +18,7 @@ pub mod policy;
 pub mod pool;
 mod prompt;
 pub mod query;
+pub mod queue;
 mod refusal;
 mod router;
 pub mod session;

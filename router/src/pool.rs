@@ -3,6 +3,7 @@
 //! Reading is [`Pool::snapshot`]; what requests saw of a pod goes back by [`Pool::report`]. The
 //! registry and the health rules are pure; the task feeds them time and events.
 
+mod capacity;
 mod handle;
 mod health;
 mod hooks;

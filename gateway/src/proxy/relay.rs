@@ -69,7 +69,9 @@ impl Gateway {
         let request = Request { query, head, body, ask };
         self.retries.deposit();
         let mut tried = Tried::default();
-        let mut placement = self.place(ctx, query, &tried.slots)?;
+        let Some(mut placement) = self.seat(session, ctx, query).await? else {
+            return Ok(End::ClientGone);
+        };
         loop {
             ctx.upstream = Some(placement.endpoint.pod.addr);
             ctx.upstream_sent = Some(Instant::now());

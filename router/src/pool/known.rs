@@ -6,6 +6,7 @@ use std::time::Duration;
 use kv_index::Slot;
 use tokio::time::Instant;
 
+use super::capacity::Capacity;
 use super::health::PodHealth;
 use super::standing::Standing;
 use super::{Endpoint, EngineHints, Health, HealthSettings, LastFailure, Record};
@@ -21,6 +22,7 @@ pub(super) struct Known {
     pub(super) named: bool,
     pub(super) health: PodHealth,
     pub(super) standing: Standing,
+    pub(super) capacity: Capacity,
     pub(super) endpoint: Arc<Endpoint>,
 }
 
@@ -34,6 +36,7 @@ impl Known {
             named: true,
             health: PodHealth::new(),
             standing: Standing::default(),
+            capacity: Capacity::default(),
             endpoint: Arc::new(Endpoint {
                 pod: sighting.pod.clone(),
                 slot,
@@ -49,6 +52,16 @@ impl Known {
 
     pub(super) fn health(&self) -> Health {
         if self.serving { self.health.health() } else { Health::Unproven }
+    }
+
+    /// Its engine's counters were read.
+    pub(super) fn read(&mut self, hints: EngineHints, now: Instant) {
+        self.standing.read(now, &hints);
+        self.capacity.read(&hints);
+        let endpoint = Arc::make_mut(&mut self.endpoint);
+        endpoint.engine = hints;
+        endpoint.record.idle_since = self.standing.idle_since();
+        endpoint.record.capacity = self.capacity.limit();
     }
 
     /// Notes when it will be gone. Every telling of the same deletion seems to begin anew: the first

@@ -27,6 +27,8 @@ pub struct Record {
     pub tally: Arc<Tally>,
     /// What has taken it out, while it is.
     pub out: Option<Out>,
+    /// Requests that its engine runs at once; none before it was seen to queue.
+    pub capacity: Option<u32>,
     /// Since when its engine says that it has nothing to do.
     pub idle_since: Option<Instant>,
     /// It terminates: when it will be gone, and since when we know.

@@ -104,10 +104,7 @@ impl Registry {
                     if hints.has_restarted_since(&known.endpoint.engine) {
                         effects.lost.push(slot);
                     }
-                    known.standing.read(now, &hints);
-                    let endpoint = Arc::make_mut(&mut known.endpoint);
-                    endpoint.engine = hints;
-                    endpoint.record.idle_since = known.standing.idle_since();
+                    known.read(hints, now);
                     effects.changed = true;
                     self.look_for_standstill(slot, now, effects);
                 }
