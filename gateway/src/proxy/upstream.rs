@@ -79,8 +79,10 @@ const STALE_CONNECTIONS: usize = 3;
 /// The reason of a failure that proves that the pod's process is gone.
 const CONNECT_REFUSED: &str = "connect_refused";
 
-/// The 500 of a vLLM that drains looks like this, and is no fault of the request.
-const ENGINE_GONE: &[u8] = b"cannot schedule new futures after shutdown";
+/// The 500s of a vLLM that drains and of one whose engine has died look like this, and are no fault of
+/// the request.
+const ENGINE_GONE: [&[u8]; 2] =
+    [b"cannot schedule new futures after shutdown", b"EngineCore encountered an issue"];
 
 // === impl Connection ===
 
@@ -195,7 +197,7 @@ impl Answer {
             StatusCode::GATEWAY_TIMEOUT => Some(Failure::retry("status_504", "a pod answered 504")),
             StatusCode::TOO_MANY_REQUESTS => Some(Failure::BUSY),
             StatusCode::INTERNAL_SERVER_ERROR
-                if memchr::memmem::find(first, ENGINE_GONE).is_some() =>
+                if ENGINE_GONE.iter().any(|it| memchr::memmem::find(first, it).is_some()) =>
             {
                 Some(Failure::retry("engine_gone", "a pod's engine has stopped"))
             }
