@@ -278,7 +278,7 @@ fn brain(config: &Config) -> Result<(Arc<Router>, PoolGuard), StartError> {
         forgetting(&knowledge, &bookings),
     )?;
     let router = Router::new(pool, config.routing, (knowledge, bookings), tokenizers);
-    Ok((Arc::new(router.with_split(config.split)), guard))
+    Ok((Arc::new(router.with_split(config.split).with_queue(config.queue)), guard))
 }
 
 /// Forgets pods as they go, and what they held as they lose it.

@@ -25,6 +25,7 @@ use router::discovery::{DiscoverySettings, KubernetesSettings, StaticEndpoint};
 use router::feed::kv_events::KvEventsSettings;
 use router::policy;
 use router::pool::PoolSettings;
+use router::queue::QueueSettings;
 use router::tokenize::TokenizerSource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,8 @@ pub struct Config {
     pub deadlines: Deadlines,
     /// What may be held at once.
     pub limits: Limits,
+    /// How many requests a pod gets at once, and what happens to more.
+    pub queue: QueueSettings,
     /// Trying another pod before the first byte of an answer.
     pub retry: Retry,
     /// What happens to an answer whose pod fails.
@@ -112,6 +115,7 @@ impl Default for Config {
             tokenizing: Tokenizing::default(),
             deadlines: Deadlines::default(),
             limits: Limits::default(),
+            queue: QueueSettings::default(),
             retry: Retry::default(),
             survive: Survive::default(),
             drain: Drain::default(),

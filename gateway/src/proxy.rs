@@ -15,14 +15,17 @@ mod legs;
 mod models;
 mod native;
 mod observe;
+mod patience;
 pub(crate) mod refuse;
 mod relay;
 mod respond;
 pub(crate) mod route;
+mod seat;
 mod survive;
 mod upstream;
 mod usage;
 
+use std::hash::RandomState;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -40,6 +43,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use router::Router;
 use router::pool::Outcome;
 use router::query::Query;
+use router::queue::Room;
 use tokio::runtime::RuntimeFlavor;
 use tower::retry::budget::TpsBudget;
 
@@ -68,6 +72,10 @@ pub(crate) struct Gateway {
     retries: TpsBudget,
     /// Engines of prefill pods, where they have to be asked for.
     engines: Engines,
+    /// Where requests wait while every pod is full.
+    room: Arc<Room>,
+    /// Hashes what tells clients apart.
+    clients: RandomState,
     /// Numbers the transfers between pods, from a random one on: another gateway's are others.
     rooms: AtomicU64,
 }
@@ -112,6 +120,7 @@ impl Gateway {
         #[expect(clippy::cast_possible_truncation, reason = "a share needs no 53 bits")]
         let share = config.retry.budget as f32;
         let retries = TpsBudget::new(RETRY_WINDOW, config.retry.floor_per_s, share);
+        let room = Arc::new(Room::new(config.queue.waiting));
         let (engines, rooms) = (Engines::default(), AtomicU64::new(rand::random()));
         Self {
             config,
@@ -123,6 +132,8 @@ impl Gateway {
             bodies,
             retries,
             engines,
+            room,
+            clients: RandomState::new(),
             rooms,
         }
     }

@@ -10,6 +10,8 @@ use std::time::Instant;
 
 use kv_index::Slot;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 pub use desk::Desk;
 
@@ -33,6 +35,7 @@ pub struct Load {
 #[derive(Debug)]
 pub struct Bookings {
     desk: Mutex<Desk>,
+    freed: Notify,
 }
 
 /// A place to be taken on a pod.
@@ -86,7 +89,7 @@ impl Default for Load {
 
 impl Default for Bookings {
     fn default() -> Self {
-        Self { desk: Mutex::new(Desk::default()) }
+        Self { desk: Mutex::new(Desk::default()), freed: Notify::new() }
     }
 }
 
@@ -132,6 +135,11 @@ impl Bookings {
     /// The pod is gone: what is still booked on it is nobody's load.
     pub fn forget(&self, slot: Slot) {
         self.desk.lock().forget(slot);
+    }
+
+    /// Resolves when a place is given back from now on, once it is enabled or polled.
+    pub fn freed(&self) -> Notified<'_> {
+        self.freed.notified()
     }
 
     /// All bookings added up: zero when nothing is in flight.
@@ -200,5 +208,6 @@ impl Drop for Booking {
             load.requests = load.requests.saturating_sub(1);
             load.recent_tokens = (load.recent_tokens - undone).max(0.0);
         });
+        self.bookings.freed.notify_waiters();
     }
 }

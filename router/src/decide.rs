@@ -9,6 +9,7 @@ use crate::openai::Api;
 use crate::policy::{self, Ask, Candidate};
 use crate::pool::{Endpoint, Role, Snapshot};
 use crate::query::Query;
+use crate::queue::QueueSettings;
 use crate::router::Rule;
 
 /// What deciding looks at, apart from the bookings.
@@ -22,6 +23,8 @@ pub struct View<'a> {
     pub query: &'a Query,
     /// Pods that were tried already.
     pub tried: &'a [Slot],
+    /// How many requests a pod may have at once; none: as many as there are.
+    pub queue: Option<&'a QueueSettings>,
 }
 
 /// What a pod is wanted for.
@@ -31,6 +34,15 @@ pub enum Leg {
     Answer,
     /// To prefill for another.
     Prefill,
+}
+
+// === impl View ===
+
+impl View<'_> {
+    fn is_full(&self, endpoint: &Endpoint, load: Load) -> bool {
+        let places = self.queue.and_then(|queue| queue.places(endpoint.record.capacity));
+        places.is_some_and(|places| load.requests >= places)
+    }
 }
 
 // === impl Leg ===
@@ -93,6 +105,9 @@ fn tabulate(
         let belief = view.beliefs.of(endpoint);
         let matched_tokens = prompt.matched_tokens(belief.likely_blocks);
         let load = load(slot);
+        if leg == Leg::Answer && view.is_full(endpoint, load) {
+            continue;
+        }
         let queued = u32::try_from(load.prefill_tokens).unwrap_or(u32::MAX);
         let uncached_tokens = prompt.tokens.saturating_sub(matched_tokens).max(1);
         candidates.push(Candidate {

@@ -44,6 +44,8 @@ pub(crate) struct Sighting {
     /// Whether its source lets it have traffic. A pod that is not Ready for a moment keeps its
     /// cache, so it stays known.
     pub(crate) serving: bool,
+    /// It terminates, and has so long from when that was said.
+    pub(crate) grace: Option<Duration>,
 }
 
 /// All pods that a source names now.

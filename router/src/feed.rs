@@ -5,7 +5,7 @@ pub mod kv_events;
 mod probe;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kv_index::Slot;
@@ -21,8 +21,13 @@ use crate::pod::{EngineHints, ModelCard, Pod};
 /// What was heard of a pod.
 #[derive(Debug)]
 pub(crate) enum News {
-    /// A probe came back; the next one is due after `next`.
-    Probed { slot: Slot, result: Result<Vec<ModelCard>, ProbeError>, next: Duration },
+    /// A probe came back; the next one is due after `next`. `generated`: it had the engine make a token.
+    Probed {
+        slot: Slot,
+        result: Result<Vec<ModelCard>, ProbeError>,
+        generated: bool,
+        next: Duration,
+    },
     /// A pod's metrics were read.
     Metrics { slot: Slot, hints: EngineHints },
 }
@@ -60,7 +65,16 @@ struct KvFeeds {
 #[derive(Debug)]
 pub(crate) struct PodFeeds {
     tasks: Vec<AbortHandle>,
-    doubt: Arc<Notify>,
+    asked: Arc<Asked>,
+}
+
+/// What is asked of a pod's probe.
+#[derive(Debug, Default)]
+struct Asked {
+    /// A look at once.
+    doubt: Notify,
+    /// To have the engine make a token, too.
+    token: AtomicBool,
 }
 
 /// What a feed needs to speak for its pod.
@@ -142,12 +156,12 @@ impl Feeds {
     ) -> PodFeeds {
         let (news, counts) = (self.news.clone(), Arc::clone(&self.counts));
         let voice = Voice { pod: pod.clone(), slot, news, counts };
-        let doubt = Arc::new(Notify::new());
+        let asked = Arc::<Asked>::default();
         let mut started = vec![tasks.spawn(probe::run(
             voice.clone(),
             self.probe_client.clone(),
             Arc::clone(&self.probe),
-            Arc::clone(&doubt),
+            Arc::clone(&asked),
         ))];
         let (hints, heard) = watch::channel(EngineHints::default());
         if let Some(kv) = &self.kv_events {
@@ -169,7 +183,7 @@ impl Feeds {
                 Arc::clone(&self.engine_metrics),
             )));
         }
-        PodFeeds { tasks: started, doubt }
+        PodFeeds { tasks: started, asked }
     }
 }
 
@@ -190,7 +204,12 @@ fn client(connect: Duration, total: Duration) -> reqwest::ClientBuilder {
 impl PodFeeds {
     /// The pod's probe looks at once instead of at its next turn.
     pub(crate) fn probe_now(&self) {
-        self.doubt.notify_one();
+        self.asked.doubt.notify_one();
+    }
+
+    /// From now on the pod's probe has the engine make a token, or no more.
+    pub(crate) fn owe_token(&self, is_owed: bool) {
+        self.asked.token.store(is_owed, Ordering::Relaxed);
     }
 }
 

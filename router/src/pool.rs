@@ -3,13 +3,17 @@
 //! Reading is [`Pool::snapshot`]; what requests saw of a pod goes back by [`Pool::report`]. The
 //! registry and the health rules are pure; the task feeds them time and events.
 
+mod capacity;
 mod handle;
 mod health;
 mod hooks;
+mod known;
+mod pace;
 mod record;
 mod registry;
 mod settings;
 mod sources;
+mod standing;
 mod task;
 
 use std::sync::Arc;
@@ -24,7 +28,8 @@ pub use crate::pod::{EngineHints, ModelCard, Pod, Role};
 pub use handle::{CordonError, Failures, Pool};
 pub use health::HealthSettings;
 pub use hooks::{Hooks, SlotHook};
-pub use record::{LastFailure, Record, Tally};
+pub use pace::Pace;
+pub use record::{LastFailure, Out, Record, Tally};
 pub use settings::PoolSettings;
 pub use task::{PoolGuard, StartError, start, start_with_events};
 
@@ -90,6 +95,10 @@ pub enum Outcome {
     Failed,
     /// Nobody listens there: its process is gone, and with it all that its cache held.
     Refused,
+    /// It fell silent for longer than it ever takes.
+    Stalled,
+    /// It has said nothing for a while. No failure, and a reason to look.
+    Silent,
 }
 
 // === impl Health ===

@@ -24,6 +24,9 @@ pub enum Refusal {
     /// No pod that serves the model is ready.
     #[error("no pod that serves this model is ready")]
     NoReadyPod,
+    /// Every pod that serves the model has as many requests as it may have.
+    #[error("every pod that serves this model is busy")]
+    Full,
     /// Every pod that serves the model was tried already.
     #[error("every pod that serves this model was tried")]
     AllTried,

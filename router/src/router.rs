@@ -3,6 +3,7 @@
 mod follow;
 mod names;
 mod pairing;
+mod place;
 mod placement;
 mod turn;
 
@@ -23,10 +24,11 @@ use crate::decide::{Leg, View};
 use crate::knowledge::Knowledge;
 use crate::memory::{Assumption, Memory, Sent};
 use crate::openai::{self, Api, Fields, Prompt};
-use crate::policy::{self, Candidate, PolicyName, Table};
+use crate::policy::{self, Candidate, Table};
 use crate::pool::{Endpoint, Pool, Snapshot};
 use crate::prompt;
 use crate::query::{PromptBlocks, Query};
+use crate::queue::QueueSettings;
 use crate::refusal::Refusal;
 use crate::session;
 use crate::split::SplitSettings;
@@ -47,6 +49,7 @@ pub struct Router {
     pool: Pool,
     settings: policy::Settings,
     split: SplitSettings,
+    queue: QueueSettings,
     transfers: Arc<Mutex<Transfers>>,
     memory: Arc<Memory>,
     decisions: Arc<Decisions>,
@@ -80,13 +83,14 @@ impl Router {
     ) -> Self {
         let memory = Arc::new(Memory::new(knowledge));
         let decisions = Arc::new(Decisions::new(settings.decisions_kept));
-        let (split, transfers) = (SplitSettings::default(), Arc::default());
+        let (split, queue) = (SplitSettings::default(), QueueSettings::default());
         let (text_rates, started) = (Arc::default(), Instant::now());
         Self {
             pool,
             settings,
             split,
-            transfers,
+            queue,
+            transfers: Arc::default(),
             memory,
             decisions,
             bookings,
@@ -100,6 +104,12 @@ impl Router {
     #[must_use]
     pub fn with_split(self, split: SplitSettings) -> Self {
         Self { split, ..self }
+    }
+
+    /// Bounds what pods get at once by these settings.
+    #[must_use]
+    pub fn with_queue(self, queue: QueueSettings) -> Self {
+        Self { queue, ..self }
     }
 
     /// The pods.
@@ -177,42 +187,11 @@ impl Router {
         Ok(Query { request_id, api, model, session, guarded, indivisible, stream, home, prompt })
     }
 
-    /// Chooses a pod that is not among `tried`, and another that prefills for it if that is worth
-    /// it, and books them.
-    ///
-    /// # Errors
-    /// When no pod is left.
-    pub fn place(&self, query: &Query, tried: &[kv_index::Slot]) -> Result<Placement, Refusal> {
-        self.place_by((&self.settings, Turn::real()), query, tried, None)
-    }
-
-    /// Chooses one pod that does it all, for this reason.
-    ///
-    /// # Errors
-    /// When no pod is left.
-    pub fn place_whole(
-        &self,
-        query: &Query,
-        tried: &[kv_index::Slot],
-        why: &'static str,
-    ) -> Result<Placement, Refusal> {
-        self.place_by((&self.settings, Turn::real()), query, tried, Some(why))
-    }
-
-    /// Chooses any ready pod, the least busy one, for a request that we do not read.
-    ///
-    /// # Errors
-    /// When no pod is left.
-    pub fn place_any(&self, query: &Query, tried: &[kv_index::Slot]) -> Result<Placement, Refusal> {
-        let settings = policy::Settings { policy: PolicyName::LeastRequest, ..self.settings };
-        self.place_by((&settings, Turn::real()), query, tried, None)
-    }
-
     fn place_by(
         &self,
         (settings, turn): (&policy::Settings, Turn<'_>),
         query: &Query,
-        tried: &[kv_index::Slot],
+        (tried, queue): (&[kv_index::Slot], Option<&QueueSettings>),
         whole: Option<&'static str>,
     ) -> Result<Placement, Refusal> {
         let snapshot = self.pool.snapshot();
@@ -226,7 +205,7 @@ impl Router {
                 &*told
             });
             let beliefs = Beliefs { told, sent, now_ms };
-            let view = View { snapshot: &snapshot, beliefs, query, tried };
+            let view = View { snapshot: &snapshot, beliefs, query, tried, queue };
             self.book(&Wanted { settings, turn, view: &view, whole }, tables)
         })
     }
@@ -239,7 +218,11 @@ impl Router {
         let Some((chosen, booking, prefilling)) = booked else {
             let may = |endpoint: &Arc<Endpoint>| Leg::Answer.may_take(endpoint, view.query, &[]);
             let any = view.snapshot.endpoints.iter().any(may);
-            return Err(if any { Refusal::AllTried } else { Refusal::NoReadyPod });
+            return Err(match (any, view.queue) {
+                (true, Some(_)) => Refusal::Full,
+                (true, None) => Refusal::AllTried,
+                (false, _) => Refusal::NoReadyPod,
+            });
         };
         let mut placement = self.placement(wanted, &rows[chosen.row], booking);
         placement.sequel = self.keep(wanted, rows, &chosen);

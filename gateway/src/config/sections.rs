@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use kv_index::ExactSettings;
+use router::silence::SilenceSettings;
 use router::tokenize::Memo;
 use router::units::HumanDuration;
 use schemars::JsonSchema;
@@ -80,7 +81,7 @@ pub struct Retry {
 }
 
 /// What happens to an answer whose pod fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Survive {
     /// Streams of chats and completions whose pod fails go on at another pod. For that, pods are asked
@@ -91,6 +92,8 @@ pub struct Survive {
     /// A plain answer up to this size is held until it is whole, so that it can be asked of another
     /// pod; of a stream, what comes before the first token. Longer ones go out as they come.
     pub hold: ByteSize,
+    /// When an answer that says nothing is given up.
+    pub silence: SilenceSettings,
 }
 
 /// What happens between SIGTERM and the end.
@@ -277,7 +280,12 @@ impl Default for Retry {
 
 impl Default for Survive {
     fn default() -> Self {
-        Self { migrate: true, moves: 4, hold: ByteSize::from_kib(256) }
+        Self {
+            migrate: true,
+            moves: 4,
+            hold: ByteSize::from_kib(256),
+            silence: SilenceSettings::default(),
+        }
     }
 }
 

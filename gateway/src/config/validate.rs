@@ -158,6 +158,10 @@ impl Config {
             (self.pool.probe.connect_timeout, "pool.probe.connect_timeout"),
             (self.pool.engine_metrics.interval, "pool.engine_metrics.interval"),
             (self.pool.engine_metrics.timeout, "pool.engine_metrics.timeout"),
+            (self.pool.health.still_after, "pool.health.still_after"),
+            (self.queue.wait, "queue.wait"),
+            (self.survive.silence.doubt_after, "survive.silence.doubt_after"),
+            (self.survive.silence.stall_floor, "survive.silence.stall_floor"),
             (self.kubernetes.watch_timeout, "kubernetes.watch_timeout"),
         ] {
             check(!duration.is_zero(), key, "zero is no time at all");
@@ -195,6 +199,10 @@ impl Config {
         check(share, "retry.budget", "not a share between 0 and 1");
         let holds = !self.survive.hold.is_empty();
         check(holds, "survive.hold", "zero: no answer would be held");
+        let slack = (0.0..=10.0).contains(&self.queue.slack);
+        check(slack, "queue.slack", "not a share between 0 and 10");
+        let paces = self.survive.silence.stall_paces;
+        check(paces >= 1.0, "survive.silence.stall_paces", "below 1: every token would be late");
         let access = !self.log.access || self.log.access_queue > 0;
         check(access, "log.access_queue", "zero: every line would be dropped");
         let origins = !self.cors.enabled || !self.cors.allow_origins.is_empty();

@@ -12,12 +12,14 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use router::Placement;
 use router::continuation::{Stream, Writing};
+use router::silence::Ear;
 use tokio::time::timeout;
 
 use super::Gateway;
 use super::ctx::Ctx;
 use super::legs::Request;
 use super::observe::Observer;
+use super::patience::Heard;
 use super::refuse::{CLIENT_GONE, ERROR_EVENT, POD_ERROR, Refuse};
 use super::relay::{End, gone};
 use super::survive::Onward;
@@ -44,6 +46,8 @@ struct Passage {
     is_success: bool,
     /// The pod's part has shown a token.
     has_token: bool,
+    /// Why the pod was left, where it only fell silent.
+    silence: Option<Failure>,
 }
 
 // === impl Passage ===
@@ -125,7 +129,8 @@ impl Gateway {
         let observer = Observer::new(ctx.started, is_stream);
         let reused = ctx.reused_tokens().filter(|_| is_success);
         let repair = reused.map(|tokens| Repair::new(tokens, is_stream));
-        let mut passage = Passage { stream, observer, repair, is_success, has_token: true };
+        let mut passage =
+            Passage { stream, observer, repair, is_success, has_token: true, silence: None };
         let connection = if ended {
             connection.release(&self.connector, self.config.deadlines.upstream_idle.get()).await;
             None
@@ -141,6 +146,9 @@ impl Gateway {
             ctx.tpot_ms = passage.observer.tpot_ms();
         }
         if ctx.moves == 0 {
+            if let Some(ms) = ctx.tpot_ms {
+                placement.endpoint.record.pace.learn(ms);
+            }
             placement.usage(ctx.seen.prompt_tokens, ctx.seen.cached_tokens);
         }
         match end {
@@ -194,11 +202,13 @@ impl Gateway {
     ) -> End {
         let mut is_first = true;
         loop {
-            let end = self.stream(session, source, passage, (placement, is_first)).await;
+            let part = (source, &mut *passage, &mut *placement);
+            let end = self.stream(session, ctx, part, (request, is_first)).await;
             if !matches!(end, End::PodFailed) {
                 return end;
             }
-            self.report_cut(ctx, placement, passage.stream.as_deref());
+            let silence = passage.silence.take();
+            self.report_cut(ctx, placement, (passage.stream.as_deref(), silence));
             let Some(stream) = &mut passage.stream else { return end };
             // Boxed: it is rare, and kilobytes that every request would carry.
             match Box::pin(self.go_on(session, ctx, (stream, placement), request)).await {
@@ -222,9 +232,9 @@ impl Gateway {
     async fn stream(
         &self,
         session: &mut Session,
-        source: Source,
-        passage: &mut Passage,
-        (placement, mut is_ready): (&mut Placement, bool),
+        ctx: &Ctx,
+        (source, passage, placement): (Source, &mut Passage, &mut Placement),
+        (request, mut is_ready): (&Request<'_>, bool),
     ) -> End {
         let Source { first, connection } = source;
         let Some(mut connection) = connection else {
@@ -235,6 +245,9 @@ impl Gateway {
         };
         // Waited for once, not once for every chunk.
         let mut cutting = pin!(self.drain.reached(Phase::Cutting));
+        let (slot, heard) = (placement.endpoint.slot, Heard::now());
+        let mut ear = if passage.has_token { Ear::Stream } else { Ear::Beginning };
+        let mut given_up = pin!(self.given_up(slot, &heard, ear));
         let mut next = Ok(first);
         loop {
             let is_done = passage.state() == Some(Writing::Done);
@@ -266,18 +279,35 @@ impl Gateway {
                 connection.close().await;
                 return self.finish(session).await;
             }
+            if ear == Ear::Beginning && passage.has_token {
+                ear = Ear::Stream;
+                given_up.set(self.given_up(slot, &heard, ear));
+            }
+            // A client that was slow to take it was no silence of the pod's.
+            heard.again();
             next = match after {
                 Some(after) => after,
-                None => tokio::select! {
-                    biased;
-                    bytes = connection.read() => bytes,
-                    () = gone(session) => {
-                        connection.close().await;
-                        return End::ClientGone;
-                    }
-                    () = &mut cutting => {
-                        connection.close().await;
-                        return End::DrainCut;
+                None => loop {
+                    tokio::select! {
+                        biased;
+                        bytes = connection.read() => break bytes,
+                        () = gone(session) => {
+                            connection.close().await;
+                            return End::ClientGone;
+                        }
+                        () = &mut cutting => {
+                            connection.close().await;
+                            return End::DrainCut;
+                        }
+                        failure = &mut given_up => {
+                            let stream = passage.stream.as_deref();
+                            if ear == Ear::BoundStream || self.may_move(ctx, stream, request) {
+                                passage.silence = Some(failure);
+                                break Err(failure);
+                            }
+                            ear = Ear::BoundStream;
+                            given_up.set(self.given_up(slot, &heard, ear));
+                        }
                     }
                 },
             };

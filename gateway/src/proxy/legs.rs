@@ -19,6 +19,7 @@ use router::connector::{Connector, Handoff, NoHandoff, Order};
 use router::continuation::Ask;
 use router::openai::{Member, with};
 use router::query::Query;
+use router::silence::Ear;
 use tokio::time::Instant;
 
 use super::Gateway;
@@ -94,7 +95,7 @@ impl Gateway {
         let connector = self.config.split.connector.connector();
         let Some((connector, from)) = connector.zip(placement.prefill.take()) else {
             ctx.attempts += 1;
-            return self.whole(request, placement).await;
+            return self.whole(ctx, request, placement).await;
         };
         let prefill = from.endpoint.pod.addr;
         ctx.split = SplitSeen { prefill: Some(prefill), ..SplitSeen::default() };
@@ -117,11 +118,20 @@ impl Gateway {
     }
 
     /// One pod does it all.
-    async fn whole(&self, request: &Request<'_>, placement: &Placement) -> Result<Answer, Missed> {
+    async fn whole(
+        &self,
+        ctx: &Ctx,
+        request: &Request<'_>,
+        placement: &Placement,
+    ) -> Result<Answer, Missed> {
         let call = self.call(&placement.endpoint.pod, &request.head, &request.body);
         let (since, limit) = (Instant::now(), self.config.deadlines.first_byte.get());
-        let answer = Answer::of(&call, limit).await;
-        let answer = self.begun(answer, request, (since, limit)).await;
+        let attempt = async {
+            let answer = Answer::of(&call, limit).await;
+            self.begun(answer, request, (since, limit)).await
+        };
+        let at = (placement.endpoint.slot, self.ear(ctx));
+        let answer = self.while_hopeful(at, attempt).await;
         let failure = match &answer {
             Ok(answer) => answer.complaint(),
             Err(failure) => Some(*failure),
@@ -256,8 +266,11 @@ impl Legs<'_> {
         let expected_ms = expected_ms.map_or(0.0, |terms| terms.pair_ms * PATIENCE);
         let expected = Duration::try_from_secs_f64(expected_ms / 1e3).unwrap_or_default();
         let (since, limit) = (Instant::now(), split.transfer_timeout.get().max(expected));
-        let answer = Answer::of(&call, limit).await;
-        let answer = gateway.begun(answer, self.request, (since, limit)).await;
+        let attempt = async {
+            let answer = Answer::of(&call, limit).await;
+            gateway.begun(answer, self.request, (since, limit)).await
+        };
+        let answer = gateway.while_hopeful((endpoint.slot, Ear::Beginning), attempt).await;
         let (by, failure) = match &answer {
             Ok(answer) => match answer.complaint_of_leg() {
                 None => (By::Neither, None),

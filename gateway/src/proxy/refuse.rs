@@ -122,6 +122,7 @@ impl Refuse {
             Self::Router(Refusal::Body(_)) => row(S::BAD_REQUEST, "invalid_json", BAD),
             Self::Router(Refusal::NoReadyPod) => row(S::SERVICE_UNAVAILABLE, "no_ready_pod", BUSY),
             Self::Router(Refusal::AllTried) => row(S::BAD_GATEWAY, "all_tried", "server_error"),
+            Self::Router(Refusal::Full) => row(S::TOO_MANY_REQUESTS, "overloaded", "rate_limit_error"),
             Self::Head(Fault::TooManyFields) |
             Self::HeadTooLarge => row(S::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", BAD),
             Self::Head(Fault::Connect) |
@@ -159,7 +160,8 @@ impl Refuse {
     #[must_use]
     pub fn headers(&self) -> Vec<(&'static str, &'static str)> {
         let mut headers = Vec::new();
-        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
+        let is_busy = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS];
+        if is_busy.contains(&self.status()) {
             headers.push(("retry-after", RETRY_AFTER));
         }
         if let Self::MethodNotAllowed { allowed } = self {
@@ -235,6 +237,7 @@ fn anthropic_kind(status: StatusCode) -> &'static str {
     match status {
         StatusCode::NOT_FOUND => "not_found_error",
         StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
+        StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
         StatusCode::SERVICE_UNAVAILABLE => "overloaded_error",
         status if status.is_client_error() => "invalid_request_error",
         _ => "api_error",
@@ -255,7 +258,9 @@ mod tests {
 
     #[test]
     fn a_busy_answer_says_when_to_come_back_and_a_wrong_method_what_would_be_right() {
-        assert_eq!(Refuse::from(Refusal::NoReadyPod).headers(), [("retry-after", "1")]);
+        for busy in [Refusal::NoReadyPod, Refusal::Full] {
+            assert_eq!(Refuse::from(busy).headers(), [("retry-after", "1")]);
+        }
         let wrong = Refuse::MethodNotAllowed { allowed: "POST" };
         assert_eq!(wrong.headers(), [("allow", "POST")]);
     }

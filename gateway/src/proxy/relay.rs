@@ -49,6 +49,8 @@ struct Tried {
     slots: Vec<Slot>,
     /// Prefill legs that gave nothing.
     prefills: u32,
+    /// A pod has answered 500.
+    has_error: bool,
 }
 
 impl Gateway {
@@ -67,7 +69,9 @@ impl Gateway {
         let request = Request { query, head, body, ask };
         self.retries.deposit();
         let mut tried = Tried::default();
-        let mut placement = self.place(ctx, query, &tried.slots)?;
+        let Some(mut placement) = self.seat(session, ctx, query).await? else {
+            return Ok(End::ClientGone);
+        };
         loop {
             ctx.upstream = Some(placement.endpoint.pod.addr);
             ctx.upstream_sent = Some(Instant::now());
@@ -101,8 +105,13 @@ impl Gateway {
                 }
             };
             placement.failed(missed.failure.reason);
+            // Two pods that say the same are right: it is the request.
+            let is_its_own = tried.has_error && missed.failure == Failure::SERVER_ERROR;
             self.remember(ctx, &mut tried, &missed, (&placement.endpoint, prefilling));
-            let next = self.another(ctx, query, &tried, &missed);
+            let next = match is_its_own {
+                false => self.another(ctx, query, &tried, &missed),
+                true => Err(Refuse::AttemptsFailed { cause: missed.failure.cause }),
+            };
             match (next, missed.answer) {
                 (Ok(next), answer) => {
                     if let Some(answer) = answer {
@@ -152,6 +161,7 @@ impl Gateway {
         let told = by.or(prefilling.as_ref()).unwrap_or(answering);
         ctx.attempt_failed(told.pod.addr, missed.failure.reason);
         tried.prefills += u32::from(missed.by != By::Answering);
+        tried.has_error |= missed.failure == Failure::SERVER_ERROR;
         if let Some(from) = prefilling {
             self.engines.forget(&from.pod);
         }

@@ -8,6 +8,7 @@ use router::Placement;
 use router::continuation::{Ask, Leg, Next, Stream, Writing, asking_for_ids};
 use router::openai::Api;
 use router::query::Query;
+use router::silence::Ear;
 
 use super::Gateway;
 use super::ctx::Ctx;
@@ -87,6 +88,7 @@ impl Gateway {
             ctx.attempts += 1;
             let call = self.call(pod, &head, &body);
             let attempt = Answer::of(&call, self.config.deadlines.first_byte.get());
+            let attempt = self.while_hopeful((next.endpoint.slot, Ear::Beginning), attempt);
             let attempt = tokio::select! {
                 biased;
                 attempt = attempt => attempt,
@@ -131,14 +133,14 @@ impl Gateway {
         &self,
         ctx: &mut Ctx,
         placement: &mut Placement,
-        stream: Option<&Stream>,
+        (stream, silence): (Option<&Stream>, Option<Failure>),
     ) {
         if stream.is_some_and(|stream| stream.is_finished()) {
             // It had said all but `[DONE]`, which some engines never say.
             return;
         }
         let is_error = stream.is_some_and(|stream| stream.state() == Writing::Failed);
-        let failure = if is_error { Failure::ERROR_EVENT } else { Failure::CUT };
+        let failure = if is_error { Failure::ERROR_EVENT } else { silence.unwrap_or(Failure::CUT) };
         report(self.router.pool(), placement.endpoint.slot, Some(failure));
         ctx.attempt_failed(placement.endpoint.pod.addr, failure.reason);
         placement.failed(failure.reason);

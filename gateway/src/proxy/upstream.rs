@@ -79,8 +79,10 @@ const STALE_CONNECTIONS: usize = 3;
 /// The reason of a failure that proves that the pod's process is gone.
 const CONNECT_REFUSED: &str = "connect_refused";
 
-/// The 500 of a vLLM that drains looks like this, and is no fault of the request.
-const ENGINE_GONE: &[u8] = b"cannot schedule new futures after shutdown";
+/// The 500s of a vLLM that drains and of one whose engine has died look like this, and are no fault of
+/// the request.
+const ENGINE_GONE: [&[u8]; 2] =
+    [b"cannot schedule new futures after shutdown", b"EngineCore encountered an issue"];
 
 // === impl Connection ===
 
@@ -195,10 +197,11 @@ impl Answer {
             StatusCode::GATEWAY_TIMEOUT => Some(Failure::retry("status_504", "a pod answered 504")),
             StatusCode::TOO_MANY_REQUESTS => Some(Failure::BUSY),
             StatusCode::INTERNAL_SERVER_ERROR
-                if memchr::memmem::find(first, ENGINE_GONE).is_some() =>
+                if ENGINE_GONE.iter().any(|it| memchr::memmem::find(first, it).is_some()) =>
             {
                 Some(Failure::retry("engine_gone", "a pod's engine has stopped"))
             }
+            StatusCode::INTERNAL_SERVER_ERROR => Some(Failure::SERVER_ERROR),
             StatusCode::OK if is_error_event() => Some(Failure::ERROR_EVENT),
             _ => None,
         }
@@ -208,7 +211,8 @@ impl Answer {
     /// 500, and so may one that cannot hand it over.
     pub(super) fn complaint_of_leg(&self) -> Option<Failure> {
         let is_error = self.head.status.is_server_error();
-        self.complaint().or(is_error.then_some(Failure::LEG_ERROR))
+        let complaint = self.complaint().filter(|it| *it != Failure::SERVER_ERROR);
+        complaint.or(is_error.then_some(Failure::LEG_ERROR))
     }
 }
 
@@ -221,6 +225,14 @@ impl Failure {
     pub(super) const CUT: Self = Self::retry("cut", "a pod failed while answering");
     /// It said so itself: with an error event, or a choice that it gave up.
     pub(super) const ERROR_EVENT: Self = Self::retry("error_event", "a pod failed while answering");
+    /// It answered 500 to a plain request.
+    pub(super) const SERVER_ERROR: Self = Self::retry("status_500", "a pod answered 500");
+    /// It was silent, and does not answer probes any more or stands still.
+    pub(super) const OUT: Self = Self::retry("pod_out", "a pod fell silent");
+    /// It was silent for longer than it ever is.
+    pub(super) const STALLED: Self = Self::retry("stalled", "a pod fell silent");
+    /// It terminates, and its time is nearly over.
+    pub(super) const LEAVING: Self = Self::retry("pod_leaving", "a pod terminated");
     /// It did not take what should go on there.
     pub(super) const REFUSED: Self = Self::retry("refused", "a pod refused to go on");
     /// It is not what it should be.
@@ -366,6 +378,9 @@ pub(super) fn report(pool: &router::pool::Pool, slot: Slot, failure: Option<Fail
         None => Outcome::Answered,
         Some(Failure::BUSY) => Outcome::Busy,
         Some(Failure { reason: CONNECT_REFUSED, .. }) => Outcome::Refused,
+        Some(Failure::STALLED) => Outcome::Stalled,
+        // The pool has said so itself.
+        Some(Failure::OUT | Failure::LEAVING) => return,
         Some(_) => Outcome::Failed,
     };
     let reason = failure.map_or("answered", |failure| failure.reason);

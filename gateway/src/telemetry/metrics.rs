@@ -5,12 +5,14 @@
 //! a model that some pod serves; nothing that a client makes up becomes a label.
 
 mod families;
+mod queue;
 mod splits;
 #[cfg(test)]
 mod tests;
 
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Registry};
 
+pub use queue::Queue;
 pub use splits::Splits;
 
 use super::registrar::Registrar;
@@ -27,6 +29,8 @@ pub struct Metrics {
     tokens: Tokens,
     /// Requests of fleets in which some pods only prefill.
     pub splits: Splits,
+    /// Requests that wait for a place at a pod.
+    pub queue: Queue,
     in_flight: IntGauge,
     /// Bytes of request bodies in memory: the count that `limits.bodies_held` bounds.
     pub body_bytes_held: IntGauge,
@@ -75,6 +79,7 @@ impl Metrics {
             times: Times::register(&of)?,
             tokens: Tokens::register(&of)?,
             splits: Splits::register(&of)?,
+            queue: Queue::register(&of)?,
             in_flight: of.gauge("hearth_requests_in_flight", "Requests that have not ended.")?,
             body_bytes_held: of
                 .gauge("hearth_request_body_bytes_held", "Bytes of request bodies in memory.")?,

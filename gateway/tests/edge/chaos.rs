@@ -4,25 +4,26 @@
 //! `HEARTH_CHAOS_REQUESTS` makes it longer, `HEARTH_CHAOS_SEED` plays one run's plan again.
 
 use std::fmt;
+use std::ops::Range;
 
 use futures_util::stream::{self, StreamExt};
-use loadtest::simulator::{Fault, Fleet, Simulator};
+use loadtest::simulator::{Connector, Fault, Fleet, Simulator};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use router::discovery::StaticEndpoint;
+use router::pool::Role;
 use serde_json::json;
 use tokio::sync::RwLock;
 
 use crate::faults::table;
 use crate::faults::view::{Truth, View};
 use crate::support::client::{Client, post, whole};
-use crate::support::{House, MODEL, config, fast_pod, ms, within};
+use crate::support::{House, MODEL, config, fast_pod, hasten, within};
 
 /// Requests of an ordinary run.
 const REQUESTS: usize = 400;
 /// Requests under way at once.
 const AT_ONCE: usize = 12;
-/// Pods behind the gateway.
-const PODS: usize = 4;
 /// Requests between two faults.
 const PACE: usize = 8;
 /// How long a pod that was killed is away.
@@ -30,10 +31,28 @@ const AWAY_MS: u64 = 30;
 
 const PATH: &str = "/v1/chat/completions";
 
+/// Which pods there are, and which of them fail at the same time: one of each group.
+#[derive(Clone, Copy, Debug)]
+struct Fleets {
+    roles: &'static [Role],
+    groups: &'static [Range<usize>],
+}
+
+/// Pods that do everything, of which one fails.
+const ONE: Fleets = Fleets { roles: &[Role::Both; 4], groups: &[0..4] };
+/// Of which two fail.
+const TWO: Fleets = Fleets { roles: &[Role::Both; 5], groups: &[0..2, 2..5] };
+/// Of each kind one fails.
+const PAIRS: Fleets = Fleets {
+    roles: &[Role::Prefill, Role::Prefill, Role::Decode, Role::Decode],
+    groups: &[0..2, 2..4],
+};
+
 /// What is done, in the order of its numbers.
 #[derive(Debug)]
 struct Plan {
     seed: u64,
+    fleets: Fleets,
     requests: Vec<Request>,
 }
 
@@ -41,8 +60,8 @@ struct Plan {
 #[derive(Clone, Debug)]
 struct Request {
     number: usize,
-    /// A pod that fails from now on; the one that failed before is sound again.
-    fault: Option<(usize, Fault)>,
+    /// Pods that fail from now on, if there are any; those that failed before are sound again.
+    faults: Vec<(usize, Fault)>,
     words: usize,
     max_tokens: usize,
     is_stream: bool,
@@ -67,27 +86,29 @@ struct Toll {
 // === impl Plan ===
 
 impl Plan {
-    fn of(seed: u64, requests: usize) -> Self {
+    fn of(seed: u64, requests: usize, fleets: Fleets) -> Self {
         let faults = table::survivable();
         let mut draw = StdRng::seed_from_u64(seed);
         let requests = (0..requests).map(|number| {
-            let fault = number.is_multiple_of(PACE).then(|| {
+            let groups = if number.is_multiple_of(PACE) { fleets.groups } else { &[] };
+            let mut one_of = |group: &Range<usize>| {
                 let fault = match faults[draw.random_range(0..faults.len())] {
                     Fault::Down { .. } => Fault::Down { for_ms: Some(AWAY_MS) },
                     Fault::Refuse { .. } => Fault::Refuse { for_ms: Some(AWAY_MS) },
                     fault => fault,
                 };
-                (draw.random_range(0..PODS), fault)
-            });
+                (draw.random_range(group.clone()), fault)
+            };
+            let faults = groups.iter().map(&mut one_of).collect();
             Request {
                 number,
-                fault,
+                faults,
                 words: draw.random_range(1..200),
                 max_tokens: draw.random_range(1..40),
                 is_stream: draw.random_bool(0.7),
             }
         });
-        Self { seed, requests: requests.collect() }
+        Self { seed, fleets, requests: requests.collect() }
     }
 }
 
@@ -109,15 +130,18 @@ impl Request {
         body.to_string()
     }
 
-    /// One pod at a time fails, as the gateway sees it: the one before has come back.
+    /// No more pods fail than are meant to, as the gateway sees it: those before have come back.
     async fn begin(&self, world: &World) {
-        let Some((failing, fault)) = self.fault else { return };
+        if self.faults.is_empty() {
+            return;
+        }
         let _alone = world.turn.write().await;
         let World { house, fleet, .. } = world;
-        let pods = &fleet.pods()[..PODS];
-        pods.iter().for_each(|pod| pod.set_fault(None));
-        house.ready(PODS).await;
-        pods[failing].set_fault(Some(fault));
+        fleet.pods().iter().for_each(|pod| pod.set_fault(None));
+        house.ready(fleet.pods().len() - 1).await;
+        for (failing, fault) in &self.faults {
+            fleet.pods()[*failing].set_fault(Some(*fault));
+        }
     }
 }
 
@@ -126,7 +150,7 @@ async fn play(request: &Request, world: &World) -> Option<String> {
     request.begin(world).await;
     let _turn = world.turn.read().await;
     let World { house, fleet, .. } = world;
-    let sound = fleet.pods()[PODS].addr();
+    let sound = fleet.pods().last().expect("there is one").addr();
     let plain = request.body(false);
     let truth = Client::default().send(sound, http::Method::POST, PATH, plain).await;
     let truth = Truth::of(&truth.json());
@@ -137,16 +161,21 @@ async fn play(request: &Request, world: &World) -> Option<String> {
 }
 
 async fn run(plan: &Plan) -> Toll {
+    let roles = plan.fleets.roles;
     let mut pod = fast_pod();
     pod.engine.num_blocks = 400;
-    let fleet = Fleet::start(u16::try_from(PODS + 1).expect("few"), pod).await.expect("free ports");
-    let addrs: Vec<_> = fleet.pods()[..PODS].iter().map(Simulator::addr).collect();
-    let mut config = config(&addrs);
+    if roles.contains(&Role::Prefill) {
+        pod.transfer.connector = Some(Connector::Nixl);
+    }
+    let count = u16::try_from(roles.len() + 1).expect("few");
+    let fleet = Fleet::start(count, pod).await.expect("free ports");
+    let mut config = config(&[]);
+    let with_role =
+        |(pod, role): (&Simulator, &Role)| StaticEndpoint::from(pod.addr()).with_role(*role);
+    config.endpoints = fleet.pods().iter().zip(roles).map(with_role).collect();
+    (config.split.min_uncached_tokens, config.split.stall) = (Some(64), 1e9);
     config.retry.budget = 1.0;
-    config.pool.probe.interval = ms(100);
-    config.pool.probe.retry_interval = ms(20);
-    config.pool.health.ejected_min = ms(20);
-    config.pool.health.ejected_max = ms(100);
+    hasten(&mut config);
     let world = World { house: House::start(config).await, fleet, turn: RwLock::new(()) };
     let answers = stream::iter(&plan.requests).map(|request| play(request, &world));
     let wrong = answers.buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await;
@@ -172,25 +201,41 @@ fn knob<T: std::str::FromStr>(name: &str, default: T) -> T {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_client_sees_pods_fail_at_random() {
+/// Plays a plan; a share of the requests of an ordinary run.
+async fn assert_unseen(fleets: Fleets, share: usize) {
     let seed = knob("HEARTH_CHAOS_SEED", 1);
-    let plan = Plan::of(seed, knob("HEARTH_CHAOS_REQUESTS", REQUESTS));
+    let plan = Plan::of(seed, knob("HEARTH_CHAOS_REQUESTS", REQUESTS) / share, fleets);
     let toll = run(&plan).await;
     assert!(toll.wrong.is_empty(), "{plan}{toll}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_client_sees_pods_fail_at_random() {
+    assert_unseen(ONE, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_client_sees_two_pods_fail_at_the_same_time() {
+    assert_unseen(TWO, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_client_sees_pairs_fail_at_random() {
+    assert_unseen(PAIRS, 2).await;
+}
+
 #[test]
 fn a_seed_plays_the_same_plan_again() {
-    let plan = |seed| format!("{:?}", Plan::of(seed, 50).requests);
+    let plan = |seed| format!("{:?}", Plan::of(seed, 50, TWO).requests);
     assert_eq!(plan(7), plan(7));
     assert_ne!(plan(7), plan(8));
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, requests } = self;
-        writeln!(f, "HEARTH_CHAOS_SEED={seed} HEARTH_CHAOS_REQUESTS={}", requests.len())
+        let Self { seed, fleets, requests } = self;
+        let count = requests.len();
+        writeln!(f, "HEARTH_CHAOS_SEED={seed} HEARTH_CHAOS_REQUESTS={count} {fleets:?}")
     }
 }
 

@@ -41,6 +41,16 @@ async fn a_single_pod_fails_as_the_table_says() {
     assert_cells(Topology::Single).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_prefills_fails_as_the_table_says() {
+    assert_cells(Topology::Prefill).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_decodes_fails_as_the_table_says() {
+    assert_cells(Topology::Decode).await;
+}
+
 #[test]
 fn the_table_has_every_fault_at_every_moment_once() {
     let rows: Vec<_> = table::rows(TABLE).collect();

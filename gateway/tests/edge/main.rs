@@ -12,6 +12,7 @@ mod hostile;
 mod log;
 mod models;
 mod native;
+mod queue;
 mod relay;
 mod retry;
 mod split;

@@ -54,6 +54,19 @@ pub(crate) fn config(pods: &[SocketAddr]) -> Config {
     }
 }
 
+/// What a gateway waits for before it gives a silent pod up takes tenths of a second, not seconds.
+pub(crate) fn hasten(config: &mut Config) {
+    config.pool.probe.interval = ms(100);
+    config.pool.probe.retry_interval = ms(20);
+    config.pool.probe.timeout = ms(300);
+    config.pool.engine_metrics.interval = ms(50);
+    config.pool.health.still_after = ms(400);
+    config.pool.health.ejected_min = ms(20);
+    config.pool.health.ejected_max = ms(100);
+    config.survive.silence.doubt_after = ms(100);
+    config.survive.silence.stall_floor = ms(400);
+}
+
 pub(crate) fn ms(millis: u64) -> HumanDuration {
     HumanDuration::from_millis(millis)
 }

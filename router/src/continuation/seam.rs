@@ -70,6 +70,18 @@ impl Stream {
         }
     }
 
+    /// Whether another pod could go on from here, or the answer is whole but for its end.
+    #[must_use]
+    pub fn can_go_on(&self, body: &[u8], model: Model<'_>) -> bool {
+        let has_ids = !self.record.prompt.is_empty() && self.record.head.is_some();
+        let is_whole = self.is_finished();
+        let cut = || -> Result<_, Cannot> {
+            let terms = Terms::read(self.ask.api, body)?;
+            cut(&self.record, &terms, self.ask.wants_ids, model.tokenizer)
+        };
+        is_whole || (self.lost.is_none() && has_ids && cut().is_ok())
+    }
+
     fn next_leg(&mut self, body: &[u8], model: Model<'_>) -> Result<Next, Cannot> {
         if let Some(why) = self.lost {
             return Err(why);

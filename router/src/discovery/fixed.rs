@@ -253,5 +253,5 @@ fn sightings(endpoints: &[StaticEndpoint], resolved: &Resolved) -> Vec<Sighting>
             pods.entry(addr).or_insert_with(|| endpoints[*position].pod(addr));
         }
     }
-    pods.into_values().map(|pod| Sighting { pod, serving: true }).collect()
+    pods.into_values().map(|pod| Sighting { pod, serving: true, grace: None }).collect()
 }

@@ -1,21 +1,22 @@
 //! The probe: does this pod serve, and which models?
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{News, Voice, read_body};
+use super::{Asked, News, Voice, read_body};
 use crate::pod::ModelCard;
 use crate::story::causes;
 use crate::units::HumanDuration;
 
-/// How pods are probed: `GET /health`, then `GET /v1/models`.
+/// How pods are probed: `GET /health`, then `GET /v1/models`; of an engine that stood still, besides,
+/// a completion of one token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProbeSettings {
@@ -57,6 +58,9 @@ pub enum ProbeError {
     /// `/v1/models` lists nothing.
     #[error("/v1/models is empty")]
     NoModels,
+    /// A completion of one token got a 5xx.
+    #[error("a completion of one token says {0}")]
+    NoToken(StatusCode),
     /// The token file could not be read.
     #[error("cannot read the token file")]
     Token(#[source] std::io::Error),
@@ -149,17 +153,18 @@ impl From<reqwest::Error> for ProbeError {
     }
 }
 
-/// Probes the pod until the task is aborted or the pool ends; `doubt` asks for a look at once.
+/// Probes the pod until the task is aborted or the pool ends.
 pub(super) async fn run(
     voice: Voice,
     client: reqwest::Client,
     settings: Arc<ProbeSettings>,
-    doubt: Arc<Notify>,
+    asked: Arc<Asked>,
 ) {
     let (mut failures, mut was_good, mut last_error) = (0, false, String::new());
     loop {
         let started = Instant::now();
-        let result = probe(&voice, &client, &settings).await;
+        let generated = asked.token.load(Ordering::Relaxed);
+        let result = probe(&voice, &client, &settings, generated).await;
         match &result {
             Ok(_) => (failures, was_good) = (0, true),
             Err(error) => {
@@ -173,12 +178,12 @@ pub(super) async fn run(
             }
         }
         let next = settings.wait(failures, was_good).max(MIN_GAP);
-        if voice.tell(News::Probed { slot: voice.slot, result, next }).await.is_err() {
+        if voice.tell(News::Probed { slot: voice.slot, result, generated, next }).await.is_err() {
             return;
         }
         tokio::select! {
             () = tokio::time::sleep(next) => {}
-            () = doubt.notified() => tokio::time::sleep_until(started + MIN_GAP).await,
+            () = asked.doubt.notified() => tokio::time::sleep_until(started + MIN_GAP).await,
         }
     }
 }
@@ -187,18 +192,17 @@ async fn probe(
     voice: &Voice,
     client: &reqwest::Client,
     settings: &ProbeSettings,
+    generate: bool,
 ) -> Result<Vec<ModelCard>, ProbeError> {
     let token = match &settings.token_file {
         Some(path) => Some(tokio::fs::read_to_string(path).await.map_err(ProbeError::Token)?),
         None => None,
     };
-    let get = |path| {
-        let request = client.get(voice.url(path));
-        match &token {
-            Some(token) => request.bearer_auth(token.trim()),
-            None => request,
-        }
+    let with_token = |request: reqwest::RequestBuilder| match &token {
+        Some(token) => request.bearer_auth(token.trim()),
+        None => request,
     };
+    let get = |path| with_token(client.get(voice.url(path)));
     let health = get("/health").send().await?.status();
     if health != StatusCode::OK {
         return Err(ProbeError::Unhealthy(health));
@@ -208,7 +212,24 @@ async fn probe(
         return Err(ProbeError::Models(models.status()));
     }
     let body = read_body(models, MODELS_LIMIT).await?.ok_or(ProbeError::TooLong)?;
-    parse_models(&body)
+    let models = parse_models(&body)?;
+    if generate {
+        let body = one_token(&models);
+        let post =
+            client.post(voice.url("/v1/completions")).header("content-type", "application/json");
+        let status = with_token(post.body(body)).send().await?.status();
+        // A pod that knows no completions (embeddings) turns it down, which is an answer, too.
+        if status.is_server_error() {
+            return Err(ProbeError::NoToken(status));
+        }
+    }
+    Ok(models)
+}
+
+/// A completion of one token, of the first model.
+fn one_token(models: &[ModelCard]) -> String {
+    let model = models.first().map(|card| &*card.id);
+    serde_json::json!({ "model": model, "prompt": "Hello", "max_tokens": 1 }).to_string()
 }
 
 /// The cards of `{"object": "list", "data": [{"id": …}, …]}`.

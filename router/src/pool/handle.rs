@@ -79,8 +79,8 @@ impl Pool {
         if let Some(endpoint) = self.snapshot().endpoints.iter().find(|it| it.slot == slot) {
             endpoint.record.tally.count(outcome);
         }
-        let is_failure = matches!(outcome, Outcome::Failed | Outcome::Refused);
-        let news = is_failure || self.shared.suspects.load(Ordering::Relaxed) > 0;
+        let is_quiet = matches!(outcome, Outcome::Answered | Outcome::Busy);
+        let news = !is_quiet || self.shared.suspects.load(Ordering::Relaxed) > 0;
         if news && self.events.try_send(Event::Outcome { slot, outcome, reason }).is_err() {
             self.shared.dropped_reports.fetch_add(1, Ordering::Relaxed);
         }

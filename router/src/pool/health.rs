@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{Health, Outcome};
+use super::{Health, Out, Outcome};
 use crate::units::HumanDuration;
 
 /// When a pod that fails is taken out of rotation, and for how long.
@@ -30,6 +30,9 @@ pub struct HealthSettings {
     pub ejected_min: HumanDuration,
     /// Bound of that doubling.
     pub ejected_max: HumanDuration,
+    /// A pod whose engine has requests and has computed nothing for so long is taken out, however
+    /// healthy it says it is: asleep, paused and stuck engines do. Longer than the longest step.
+    pub still_after: HumanDuration,
 }
 
 /// The health of one pod.
@@ -52,10 +55,10 @@ enum State {
     Ready {
         since: Instant,
     },
-    /// `until` is when a good probe may bring it back; `by_requests` that no probe has failed.
+    /// `until` is when a good probe may bring it back.
     Ejected {
         until: Instant,
-        by_requests: bool,
+        by: Out,
     },
 }
 
@@ -63,6 +66,8 @@ enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Probe {
     Good,
+    /// Its engine has even made a token.
+    Generated,
     /// Something went wrong that may pass: a time-out, a strange answer.
     Doubtful,
     /// Nobody listens there, or the engine says that it is dead.
@@ -79,6 +84,7 @@ impl Default for HealthSettings {
             max_ejected_share: 0.5,
             ejected_min: HumanDuration::from_secs(1),
             ejected_max: HumanDuration::from_secs(30),
+            still_after: HumanDuration::from_secs(10),
         }
     }
 }
@@ -111,9 +117,17 @@ impl PodHealth {
         }
     }
 
-    /// Whether it is out on the word of requests alone.
-    pub(super) fn is_out_by_requests(&self) -> bool {
-        matches!(self.state, State::Ejected { by_requests: true, .. })
+    /// What has taken it out.
+    pub(super) fn out(&self) -> Option<Out> {
+        match self.state {
+            State::Ejected { by, .. } => Some(by),
+            State::Unproven | State::Ready { .. } => None,
+        }
+    }
+
+    /// Whether its engine has to make a token before it may come back: its other answers prove nothing.
+    pub(super) fn owes_token(&self) -> bool {
+        self.out() == Some(Out::Standstill)
     }
 
     /// Failed requests since one was answered, and failed probes since a good one.
@@ -135,11 +149,12 @@ impl PodHealth {
 
     /// What a probe found.
     pub(super) fn probed(&mut self, probe: Probe, now: Instant, settings: &HealthSettings) {
-        if probe == Probe::Good {
+        if matches!(probe, Probe::Good | Probe::Generated) {
             (self.failed_probes, self.doubted) = (0, false);
+            let is_proof = probe == Probe::Generated || !self.owes_token();
             match self.state {
                 State::Unproven => self.state = State::Ready { since: now },
-                State::Ejected { until, .. } if now >= until => {
+                State::Ejected { until, .. } if is_proof && now >= until => {
                     self.failed_requests = 0;
                     self.state = State::Ready { since: now };
                 }
@@ -154,12 +169,23 @@ impl PodHealth {
         match self.state {
             State::Ready { .. } if enough => {
                 // The next good probe may bring it back at once: nothing else speaks against it.
-                self.state = State::Ejected { until: now, by_requests: false };
+                self.state = State::Ejected { until: now, by: Out::Probes };
             }
-            State::Ejected { until, .. } => {
-                self.state = State::Ejected { until, by_requests: false };
+            State::Ejected { until, by: Out::Requests } => {
+                self.state = State::Ejected { until, by: Out::Probes };
             }
-            State::Ready { .. } | State::Unproven => {}
+            // A process that is gone owes nothing any more: what comes back is another one.
+            State::Ejected { until, by: Out::Standstill } if probe == Probe::Dead => {
+                self.state = State::Ejected { until, by: Out::Probes };
+            }
+            State::Ejected { .. } | State::Ready { .. } | State::Unproven => {}
+        }
+    }
+
+    /// Its engine has requests and has computed nothing for too long.
+    pub(super) fn stands_still(&mut self, now: Instant, settings: &HealthSettings) {
+        if let State::Ready { since } = self.state {
+            self.eject(since, (now, Out::Standstill), settings);
         }
     }
 
@@ -177,22 +203,30 @@ impl PodHealth {
                 (self.failed_requests, self.failed_probes, self.doubted) = (0, 0, false);
                 false
             }
-            Outcome::Failed | Outcome::Refused => {
+            Outcome::Silent => matches!(self.state, State::Ready { .. }),
+            Outcome::Failed | Outcome::Refused | Outcome::Stalled => {
                 self.failed_requests = self.failed_requests.saturating_add(1);
                 let State::Ready { since } = self.state else { return false };
                 self.doubted = true;
                 if self.failed_requests >= settings.failed_requests.max(1) && may_eject {
-                    self.eject(since, now, settings);
+                    let stalled = outcome == Outcome::Stalled;
+                    let by = if stalled { Out::Standstill } else { Out::Requests };
+                    self.eject(since, (now, by), settings);
                 }
                 true
             }
         }
     }
 
-    fn eject(&mut self, ready_since: Instant, now: Instant, settings: &HealthSettings) {
+    fn eject(
+        &mut self,
+        ready_since: Instant,
+        (now, by): (Instant, Out),
+        settings: &HealthSettings,
+    ) {
         let was_well = now.saturating_duration_since(ready_since) > settings.ejected_max.get();
         self.ejections = if was_well { 1 } else { self.ejections.saturating_add(1) };
         let until = now + settings.ejected_for(self.ejections);
-        self.state = State::Ejected { until, by_requests: true };
+        self.state = State::Ejected { until, by };
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
-use super::Outcome;
+use super::{Outcome, Pace};
 
 /// What happened to a pod.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +25,27 @@ pub struct Record {
     pub next_probe: Option<Instant>,
     /// What its requests came to.
     pub tally: Arc<Tally>,
+    /// What has taken it out, while it is.
+    pub out: Option<Out>,
+    /// Requests that its engine runs at once; none before it was seen to queue.
+    pub capacity: Option<u32>,
+    /// Since when its engine says that it has nothing to do.
+    pub idle_since: Option<Instant>,
+    /// It terminates: when it will be gone, and since when we know.
+    pub leaves: Option<(Instant, Instant)>,
+    /// What its streams take between two tokens.
+    pub pace: Arc<Pace>,
+}
+
+/// What has taken a pod out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Out {
+    /// Failed requests; it answers its probes.
+    Requests,
+    /// Failed probes.
+    Probes,
+    /// Its engine has requests and computes nothing, or its answers stall.
+    Standstill,
 }
 
 /// A pod's last failure.
@@ -51,7 +72,8 @@ impl Tally {
         let counter = match outcome {
             Outcome::Answered => &self.answered,
             Outcome::Busy => &self.busy,
-            Outcome::Failed | Outcome::Refused => &self.failed,
+            Outcome::Failed | Outcome::Refused | Outcome::Stalled => &self.failed,
+            Outcome::Silent => return,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }

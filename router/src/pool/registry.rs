@@ -9,13 +9,11 @@ use std::sync::Arc;
 use kv_index::{Slot, Slots};
 use tokio::time::Instant;
 
-use super::health::{PodHealth, Probe};
+use super::health::Probe;
+use super::known::Known;
 use super::sources::Sources;
-use super::{
-    Endpoint, EngineHints, Health, HealthSettings, LastFailure, ModelCard, Outcome, PoolSettings,
-    Record, Snapshot,
-};
-use crate::discovery::{Desired, Sighting, Source};
+use super::{Endpoint, Health, ModelCard, Out, Outcome, PoolSettings, Snapshot};
+use crate::discovery::{Desired, Source};
 use crate::feed::{News, ProbeError};
 
 /// Something that the pool's task learns.
@@ -48,6 +46,8 @@ pub(super) struct Effects {
     pub(super) removed: Vec<Slot>,
     /// Pods whose probe should look at once.
     pub(super) doubted: Vec<Slot>,
+    /// Pods whose probe has to make the engine generate from now on, or no more.
+    pub(super) token_owed: Vec<(Slot, bool)>,
     /// Pods whose process is gone or began anew: nothing is in their caches.
     pub(super) lost: Vec<Slot>,
 }
@@ -61,75 +61,6 @@ pub(super) struct Registry {
     pods: BTreeMap<Slot, Known>,
     sources: Sources,
     generation: u64,
-}
-
-#[derive(Debug)]
-struct Known {
-    source: Source,
-    /// Whether its source lets it have traffic.
-    serving: bool,
-    /// Whether its source named it last time; if not, it is kept since that list is not believed.
-    named: bool,
-    health: PodHealth,
-    endpoint: Arc<Endpoint>,
-}
-
-// === impl Known ===
-
-impl Known {
-    fn new(source: Source, sighting: &Sighting, slot: Slot, now: Instant) -> Self {
-        Self {
-            source,
-            serving: sighting.serving,
-            named: true,
-            health: PodHealth::new(),
-            endpoint: Arc::new(Endpoint {
-                pod: sighting.pod.clone(),
-                slot,
-                health: Health::Unproven,
-                is_cordoned: false,
-                models: Arc::default(),
-                engine: EngineHints::default(),
-                kv_events: Arc::default(),
-                record: Record { since: Some(now), ..Record::default() },
-            }),
-        }
-    }
-
-    fn health(&self) -> Health {
-        if self.serving { self.health.health() } else { Health::Unproven }
-    }
-
-    /// Notes a failure's reason, for people.
-    fn failed(&mut self, reason: Arc<str>, now: Instant) {
-        let record = &mut Arc::make_mut(&mut self.endpoint).record;
-        record.last_failure = Some(LastFailure { reason, at: now });
-    }
-
-    /// Brings what is published up to date; returns whether that changed anything.
-    fn settle(&mut self, now: Instant, settings: &HealthSettings) -> bool {
-        let (failed_requests, failed_probes) = self.health.failures();
-        let kept_by_share = self.health.is_kept_by_share(settings);
-        let (was, health) = (&self.endpoint, self.health());
-        let before = (was.record.failed_requests, was.record.failed_probes);
-        let is_same = before == (failed_requests, failed_probes)
-            && was.record.kept_by_share == kept_by_share
-            && was.health == health;
-        if is_same {
-            return false;
-        }
-        if was.health != health {
-            tell(was, health);
-        }
-        let endpoint = Arc::make_mut(&mut self.endpoint);
-        if endpoint.health != health {
-            (endpoint.health, endpoint.record.since) = (health, Some(now));
-        }
-        let record = &mut endpoint.record;
-        (record.failed_requests, record.failed_probes) = (failed_requests, failed_probes);
-        record.kept_by_share = kept_by_share;
-        true
-    }
 }
 
 // === impl Registry ===
@@ -160,8 +91,8 @@ impl Registry {
             Event::Lost { source, error } => {
                 effects.changed |= self.sources.troubled(source, Some(error));
             }
-            Event::Heard(News::Probed { slot, result, next }) => {
-                self.probed(slot, result, now, effects);
+            Event::Heard(News::Probed { slot, result, generated, next }) => {
+                self.probed(slot, (result, generated), now, effects);
                 if let Some(known) = self.pods.get_mut(&slot) {
                     let record = &mut Arc::make_mut(&mut known.endpoint).record;
                     record.next_probe = Some(now + next);
@@ -173,8 +104,9 @@ impl Registry {
                     if hints.has_restarted_since(&known.endpoint.engine) {
                         effects.lost.push(slot);
                     }
-                    Arc::make_mut(&mut known.endpoint).engine = hints;
+                    known.read(hints, now);
                     effects.changed = true;
+                    self.look_for_standstill(slot, now, effects);
                 }
             }
             Event::Outcome { slot, outcome, reason } => {
@@ -245,13 +177,15 @@ impl Registry {
         for known in self.pods.values_mut().filter(named) {
             if let Some(sighting) = wanted.remove(&known.endpoint.pod.uid) {
                 known.serving = sighting.serving;
+                known.terminates(sighting.grace, now);
                 known.settle(now, settings);
             }
         }
         for sighting in wanted.into_values() {
             let (slot, pod) = (self.slots.acquire(), &sighting.pod);
             tracing::info!(pod = %pod.name, addr = %pod.addr, role = ?pod.role, "pod appeared");
-            let known = Known::new(source, &sighting, slot, now);
+            let mut known = Known::new(source, &sighting, slot, now);
+            known.terminates(sighting.grace, now);
             effects.added.push(Arc::clone(&known.endpoint));
             self.pods.insert(slot, known);
         }
@@ -260,13 +194,14 @@ impl Registry {
     fn probed(
         &mut self,
         slot: Slot,
-        result: Result<Vec<ModelCard>, ProbeError>,
+        (result, generated): (Result<Vec<ModelCard>, ProbeError>, bool),
         now: Instant,
         effects: &mut Effects,
     ) {
         let settings = self.settings.health.clone();
         let Some(known) = self.pods.get_mut(&slot) else { return };
         let probe = match &result {
+            Ok(_) if generated => Probe::Generated,
             Ok(_) => Probe::Good,
             Err(error) if error.means_dead() => Probe::Dead,
             Err(_) => Probe::Doubtful,
@@ -283,8 +218,28 @@ impl Registry {
             Arc::make_mut(&mut known.endpoint).models = models.into();
             effects.changed = true;
         }
+        let owed = known.health.owes_token();
         known.health.probed(probe, now, &settings);
         effects.changed |= known.settle(now, &settings);
+        if owed && !known.health.owes_token() {
+            effects.token_owed.push((slot, false));
+        }
+    }
+
+    /// Takes a pod out whose engine has work and does none.
+    fn look_for_standstill(&mut self, slot: Slot, now: Instant, effects: &mut Effects) {
+        let may_eject = self.may_eject();
+        let settings = self.settings.health.clone();
+        let Some(known) = self.pods.get_mut(&slot) else { return };
+        let still_for =
+            known.standing.still_since().map(|since| now.saturating_duration_since(since));
+        let is_still = still_for.is_some_and(|still| still >= settings.still_after.get());
+        if is_still && may_eject && known.health() == Health::Ready {
+            known.failed("its engine stands still".into(), now);
+            known.health.stands_still(now, &settings);
+            effects.token_owed.push((slot, true));
+            effects.changed |= known.settle(now, &settings);
+        }
     }
 
     fn saw(
@@ -297,22 +252,27 @@ impl Registry {
         let may_eject = self.may_eject();
         let settings = self.settings.health.clone();
         let Some(known) = self.pods.get_mut(&slot) else { return };
-        if matches!(outcome, Outcome::Failed | Outcome::Refused) {
+        if matches!(outcome, Outcome::Failed | Outcome::Refused | Outcome::Stalled) {
             known.failed(reason.into(), now);
         }
         if outcome == Outcome::Refused {
             effects.lost.push(slot);
         }
+        let owed = known.health.owes_token();
         if known.health.saw(outcome, now, may_eject, &settings) {
             effects.doubted.push(slot);
+        }
+        if !owed && known.health.owes_token() {
+            effects.token_owed.push((slot, true));
         }
         effects.changed |= known.settle(now, &settings);
     }
 
-    /// Whether requests alone may take one more pod out.
+    /// Whether one more pod may be taken out that answers its probes.
     fn may_eject(&self) -> bool {
         let serving = || self.pods.values().filter(|known| known.serving);
-        let out = serving().filter(|known| known.health.is_out_by_requests()).count();
+        let by_word = |known: &&Known| known.health.out().is_some_and(|by| by != Out::Probes);
+        let out = serving().filter(by_word).count();
         let ready = serving().filter(|known| known.health() == Health::Ready).count();
         let bound = self.settings.health.max_ejected_share.clamp(0.0, 1.0) * count(ready + out);
         count(out + 1) <= bound
@@ -360,18 +320,6 @@ impl Registry {
             effects.removed.push(known.endpoint.slot);
             false
         });
-    }
-}
-
-/// Logs that a pod's health changes: loudly, with the reason, when it is taken out.
-fn tell(was: &Endpoint, health: Health) {
-    let (pod, from) = (&was.pod, was.health.name());
-    let to = health.name();
-    if health == Health::Ejected {
-        let reason = was.record.last_failure.as_ref().map(|failure| &*failure.reason);
-        tracing::warn!(pod = %pod.name, addr = %pod.addr, from, to, reason, "pod health");
-    } else {
-        tracing::info!(pod = %pod.name, addr = %pod.addr, from, to, "pod health");
     }
 }
 

@@ -198,6 +198,11 @@ impl Task {
                 feeds.probe_now();
             }
         }
+        for (slot, owed) in &effects.token_owed {
+            if let Some(feeds) = self.running.get(slot) {
+                feeds.owe_token(*owed);
+            }
+        }
         for &slot in &effects.lost {
             (self.hooks.cache_lost)(slot);
         }

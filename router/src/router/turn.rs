@@ -48,7 +48,7 @@ impl Router {
     /// # Errors
     /// When no pod is ready.
     pub fn place_at(&self, query: &Query, turn: Turn<'_>) -> Result<Placement, Refusal> {
-        self.place_by((&self.settings, turn), query, &[], None)
+        self.place_by((&self.settings, turn), query, (&[], None), None)
     }
 
     /// Where a prompt of these items is at home, so many of them to a block.

@@ -5,6 +5,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use router::Placement;
 use router::openai::{prefill_leg, with};
+use router::silence::Ear;
 use serde::Deserialize;
 use tokio::time::timeout;
 
@@ -54,7 +55,9 @@ impl Legs<'_> {
     /// Sends the prefill leg and reads its whole answer. The pod's place is free afterwards.
     pub(super) async fn prefill(&self, from: &mut Placement) -> Result<Prefilled, Failure> {
         let limit = self.gateway.config.split.prefill_timeout.get();
-        let prefilled = timeout(limit, self.ask_for_prefill(from)).await;
+        let (gateway, at) = (self.gateway, (from.endpoint.slot, Ear::Beginning));
+        let attempt = gateway.while_hopeful(at, self.ask_for_prefill(from));
+        let prefilled = timeout(limit, attempt).await;
         prefilled.unwrap_or(Err(Failure::PREFILL_TOO_LATE))
     }
 

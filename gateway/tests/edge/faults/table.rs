@@ -9,46 +9,46 @@ use super::world::Topology;
 /// `whole`: the client has the answer of a sound pod, byte for byte, and nothing else. `error`: an
 /// error event in a 200, and no `[DONE]`; `error+done`: with one, as vLLM writes it. `closed`: a stream
 /// that ends without a word. `cut`: the connection ends in the middle. A number: that status, with an
-/// error as JSON. `-`: it cannot happen.
+/// error as JSON. `-`: it cannot happen: a prefill leg is an answer of one token.
 ///
 /// `!` marks what is so today and is to become `whole`.
 pub(super) const TABLE: &str = "
-                               single
-fault        at                stream       plain
-refuse       head              whole        whole
-drain        head              whole        whole
-502          head              whole        whole
-busy         head              whole        whole
-reset        head              whole        whole
-stall        head              504!         504!
-down         head              whole        whole
-freeze       head              504!         504!
-death        head              500!         500!
-pause        head              504!         504!
-event        first             whole        500!
-close        first             whole        whole
-cut          first             whole        whole
-stall        first             504!         504!
-down         first             whole        whole
-freeze       first             504!         504!
-death        first             whole        500!
-pause        first             504!         504!
-event        middle            whole        500!
-close        middle            whole        whole
-cut          middle            whole        whole
-stall        middle            whole        504!
-down         middle            whole        whole
-freeze       middle            whole        504!
-death        middle            whole        500!
-pause        middle            whole        504!
-event        end               whole        500!
-close        end               whole        whole
-cut          end               whole        whole
-stall        end               whole        504!
-down         end               whole        whole
-freeze       end               whole        504!
-death        end               whole        whole
-pause        end               whole        whole
+                               single                  prefill leg             decode leg
+fault        at                stream       plain      stream       plain      stream       plain
+refuse       head              whole        whole      whole        whole      whole        whole
+drain        head              whole        whole      whole        whole      whole        whole
+502          head              whole        whole      whole        whole      whole        whole
+busy         head              whole        whole      whole        whole      whole        whole
+reset        head              whole        whole      whole        whole      whole        whole
+stall        head              whole        whole      whole        whole      whole        whole
+down         head              whole        whole      whole        whole      whole        whole
+freeze       head              whole        whole      whole        whole      whole        whole
+death        head              whole        whole      whole        whole      whole        whole
+pause        head              whole        whole      whole        whole      whole        whole
+event        first             whole        whole      whole        whole      whole        whole
+close        first             whole        whole      whole        whole      whole        whole
+cut          first             whole        whole      whole        whole      whole        whole
+stall        first             whole        whole      whole        whole      whole        whole
+down         first             whole        whole      whole        whole      whole        whole
+freeze       first             whole        whole      whole        whole      whole        whole
+death        first             whole        whole      whole        whole      whole        whole
+pause        first             whole        whole      whole        whole      whole        whole
+event        middle            whole        whole      -            -          whole        whole
+close        middle            whole        whole      -            -          whole        whole
+cut          middle            whole        whole      -            -          whole        whole
+stall        middle            whole        whole      -            -          whole        whole
+down         middle            whole        whole      -            -          whole        whole
+freeze       middle            whole        whole      -            -          whole        whole
+death        middle            whole        whole      -            -          whole        whole
+pause        middle            whole        whole      -            -          whole        whole
+event        end               whole        whole      whole        whole      whole        whole
+close        end               whole        whole      whole        whole      whole        whole
+cut          end               whole        whole      whole        whole      whole        whole
+stall        end               whole        whole      whole        whole      whole        whole
+down         end               whole        whole      whole        whole      whole        whole
+freeze       end               whole        whole      whole        whole      whole        whole
+death        end               whole        whole      whole        whole      whole        whole
+pause        end               whole        whole      whole        whole      whole        whole
 ";
 
 /// A fault at a moment, and what comes of it.

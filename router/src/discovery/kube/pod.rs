@@ -4,6 +4,7 @@
 mod tests;
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -95,7 +96,15 @@ fn sighting(pod: &Pod, kind: Kind<'_>, port_name: &str, default_port: u16) -> Op
             kv_ports: kv_ports(pod),
         },
         serving: ready && pod.metadata.deletion_timestamp.is_none(),
+        grace: grace(pod),
     })
+}
+
+/// How long a pod that terminates may still run. Without a clock: that of the API server is not ours.
+fn grace(pod: &Pod) -> Option<Duration> {
+    let _since = pod.metadata.deletion_timestamp.as_ref()?;
+    let seconds = pod.metadata.deletion_grace_period_seconds.unwrap_or_default();
+    Some(Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
 }
 
 /// The pod's annotation that says where its KV events are.

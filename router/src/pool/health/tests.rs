@@ -41,7 +41,7 @@ fn three_failures_in_a_row_eject_and_an_answer_between_them_does_not() {
     assert_eq!(pod.health(), Health::Ready);
     fail(&mut pod, 1, now);
     assert_eq!(pod.health(), Health::Ejected);
-    assert!(pod.is_out_by_requests());
+    assert_eq!(pod.out(), Some(Out::Requests));
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn one_failed_request_and_one_failed_probe_are_enough() {
     assert!(pod.saw(Outcome::Failed, now, true, &settings()), "a failure asks for a probe");
     pod.probed(Probe::Doubtful, now, &settings());
     assert_eq!(pod.health(), Health::Ejected);
-    assert!(!pod.is_out_by_requests());
+    assert_eq!(pod.out(), Some(Out::Probes));
 }
 
 #[test]
@@ -127,4 +127,48 @@ fn a_pod_that_must_not_be_ejected_stays_and_the_probe_decides() {
     assert_eq!(pod.health(), Health::Ready);
     pod.probed(Probe::Doubtful, now, &settings());
     assert_eq!(pod.health(), Health::Ejected);
+}
+
+#[test]
+fn an_engine_that_stood_still_has_to_make_a_token_before_it_comes_back() {
+    let now = Instant::now();
+    let mut pod = ready_at(now);
+    pod.stands_still(now, &settings());
+    assert_eq!((pod.health(), pod.out()), (Health::Ejected, Some(Out::Standstill)));
+    pod.probed(Probe::Good, now + SECOND * 9, &settings());
+    assert!(pod.owes_token(), "a paused engine says that it is well");
+    pod.probed(Probe::Doubtful, now + SECOND * 9, &settings());
+    assert!(pod.owes_token(), "it may have failed at that very token");
+    pod.probed(Probe::Generated, now + SECOND - Duration::from_millis(1), &settings());
+    assert_eq!(pod.health(), Health::Ejected, "not before its time");
+    pod.probed(Probe::Generated, now + SECOND, &settings());
+    assert_eq!((pod.health(), pod.out()), (Health::Ready, None));
+    pod.stands_still(now + SECOND, &settings());
+    pod.probed(Probe::Generated, now + SECOND * 2, &settings());
+    assert_eq!(pod.health(), Health::Ejected, "twice as long the second time");
+}
+
+#[test]
+fn a_process_that_died_standing_still_owes_no_token() {
+    let now = Instant::now();
+    let mut pod = ready_at(now);
+    pod.stands_still(now, &settings());
+    pod.probed(Probe::Dead, now, &settings());
+    pod.probed(Probe::Good, now + SECOND, &settings());
+    assert_eq!(pod.health(), Health::Ready);
+}
+
+#[test]
+fn stalled_answers_eject_like_failed_ones_and_silence_only_asks_for_a_look() {
+    let now = Instant::now();
+    let mut pod = ready_at(now);
+    for _ in 0..100 {
+        assert!(pod.saw(Outcome::Silent, now, true, &settings()), "a probe looks");
+    }
+    pod.probed(Probe::Doubtful, now, &settings());
+    assert_eq!(pod.health(), Health::Ready, "a silence is no failure");
+    fail(&mut pod, 2, now);
+    pod.saw(Outcome::Stalled, now, true, &settings());
+    assert!(pod.owes_token(), "the third in a row");
+    assert!(!pod.saw(Outcome::Silent, now, true, &settings()), "it is looked at as it is");
 }

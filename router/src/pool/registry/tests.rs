@@ -1,10 +1,13 @@
+mod leaving;
+
 use std::collections::HashSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::pool::{Pod, Role};
+use crate::discovery::Sighting;
+use crate::pool::{EngineHints, Pod, Role};
 
 const SOURCE: Source = Source::Fixed;
 const NEXT: Duration = Duration::from_secs(5);
@@ -14,6 +17,7 @@ fn sighting(uid: &str, port: u16) -> Sighting {
     Sighting {
         pod: Pod { uid: uid.into(), name: uid.into(), addr, role: Role::Both, kv_ports: None },
         serving: true,
+        grace: None,
     }
 }
 
@@ -63,7 +67,7 @@ impl World {
 
     fn probed(&mut self, uid: &str, result: Result<Vec<ModelCard>, ProbeError>) -> Effects {
         let slot = self.slot(uid);
-        self.apply(Event::Heard(News::Probed { slot, result, next: NEXT }))
+        self.apply(Event::Heard(News::Probed { slot, result, generated: false, next: NEXT }))
     }
 
     fn failed(&mut self, uid: &str, times: usize) {
@@ -120,7 +124,8 @@ fn news_of_a_pod_that_is_gone_is_not_taken_for_its_successors() {
     world.registry.recycle(gone);
     world.desired(vec![sighting("b", 8000), sighting("c", 8000)]);
     assert_eq!(world.slot("c").index(), gone.index());
-    world.apply(Event::Heard(News::Probed { slot: gone, result: Ok(cards("old")), next: NEXT }));
+    let (result, generated) = (Ok(cards("old")), false);
+    world.apply(Event::Heard(News::Probed { slot: gone, result, generated, next: NEXT }));
     assert_eq!(world.ready(), ["b"]);
 }
 

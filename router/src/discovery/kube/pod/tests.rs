@@ -51,6 +51,22 @@ fn a_pod_that_is_not_ready_or_terminating_stays_known_and_gets_no_traffic() {
 }
 
 #[test]
+fn a_pod_that_terminates_says_how_long_it_has() {
+    let ending = |grace: Value| {
+        pod(|pod| {
+            pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            pod["metadata"]["deletionGracePeriodSeconds"] = grace;
+        })
+    };
+    let grace = |pod: &Pod| seen(pod).expect("it is known").grace;
+    assert_eq!(grace(&pod(|_| {})), None);
+    assert_eq!(grace(&ending(json!(30))), Some(Duration::from_secs(30)));
+    for none in [json!(null), json!(0), json!(-1)] {
+        assert_eq!(grace(&ending(none)), Some(Duration::ZERO));
+    }
+}
+
+#[test]
 fn a_pod_without_an_ip_or_at_its_end_is_none() {
     let homeless = pod(|pod| pod["status"]["podIP"] = json!(null));
     let unborn = pod(|pod| pod["status"] = json!(null));

@@ -1,0 +1,163 @@
+//! Where requests wait while every pod that could take them is full.
+//!
+//! A pod is chosen when a place is free, and not before: with what is known then. Whoever is next
+//! listens for places; the others only for their turn.
+
+mod order;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use self::order::Order;
+use crate::units::HumanDuration;
+
+/// How many requests a pod gets at once, and what happens to more.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct QueueSettings {
+    /// Requests that may wait here at once; more are refused (429). 0: none waits, and pods get
+    /// everything at once.
+    pub waiting: usize,
+    /// Longest wait; after it the request is refused (429).
+    pub wait: HumanDuration,
+    /// Requests that a pod gets at once. 0: what its engine has been seen to run while others waited
+    /// inside it; as many as there are until that was seen.
+    pub per_pod: u32,
+    /// Of a capacity that was learned, so much more is sent (0.25: a quarter), so that the engine always
+    /// finds the next request waiting.
+    pub slack: f64,
+}
+
+/// The room in which requests wait, in a line of its own for each model.
+#[derive(Debug, Default)]
+pub struct Room {
+    lines: Mutex<Lines>,
+    waiting: AtomicUsize,
+    places: usize,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    by_model: HashMap<Arc<str>, Order<Arc<Notify>>>,
+    numbers: u64,
+}
+
+/// A request's place in its line; left when dropped, for whatever reason.
+#[derive(Debug)]
+pub struct Ticket {
+    room: Arc<Room>,
+    model: Arc<str>,
+    place: order::Place,
+    turn: Arc<Notify>,
+    served: bool,
+}
+
+// === impl QueueSettings ===
+
+impl Default for QueueSettings {
+    fn default() -> Self {
+        Self { waiting: 1024, wait: HumanDuration::from_secs(60), per_pod: 0, slack: 0.25 }
+    }
+}
+
+impl QueueSettings {
+    /// Requests that a pod may have at once whose engine runs so many; none: as many as there are.
+    #[must_use]
+    pub fn places(&self, capacity: Option<u32>) -> Option<u32> {
+        if self.waiting == 0 {
+            return None;
+        }
+        if self.per_pod > 0 {
+            return Some(self.per_pod);
+        }
+        let capacity = f64::from(capacity?);
+        let more = (capacity * self.slack.max(0.0)).ceil().max(1.0);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it saturates, and is more than 0"
+        )]
+        let places = (capacity + more) as u32;
+        Some(places)
+    }
+}
+
+// === impl Room ===
+
+impl Room {
+    /// A room for so many.
+    #[must_use]
+    pub fn new(places: usize) -> Self {
+        Self { places, ..Self::default() }
+    }
+
+    /// Requests that wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Whether others wait for this model: who comes now waits behind them, even if a place is free.
+    #[must_use]
+    pub fn has_line(&self, model: &str) -> bool {
+        self.waiting() > 0 && self.lines.lock().by_model.contains_key(model)
+    }
+
+    /// Takes a place in a model's line for this client; none if the room is full.
+    pub fn join(self: &Arc<Self>, model: &Arc<str>, client: u64) -> Option<Ticket> {
+        let has_room = |waiting| (waiting < self.places).then_some(waiting + 1);
+        self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, has_room).ok()?;
+        let (turn, model) = (Arc::new(Notify::new()), Arc::clone(model));
+        let mut lines = self.lines.lock();
+        lines.numbers += 1;
+        let place = (client, lines.numbers);
+        lines.by_model.entry(Arc::clone(&model)).or_default().join(place, Arc::clone(&turn));
+        Some(Ticket { room: Arc::clone(self), model, place, turn, served: false })
+    }
+}
+
+// === impl Ticket ===
+
+impl Ticket {
+    /// Resolves when it is this request's turn: at once if it is already.
+    pub async fn turn(&self) {
+        while !self.is_next() {
+            self.turn.notified().await;
+        }
+    }
+
+    fn is_next(&self) -> bool {
+        let lines = self.room.lines.lock();
+        let next = lines.by_model.get(&self.model).and_then(Order::next);
+        next.is_some_and(|(place, _)| place == self.place)
+    }
+
+    /// It got what it waited for.
+    pub fn served(mut self) {
+        self.served = true;
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut lines = self.room.lines.lock();
+        if let Some(line) = lines.by_model.get_mut(&self.model) {
+            line.leave(self.place, self.served);
+            if let Some((_, turn)) = line.next() {
+                turn.notify_one();
+            } else {
+                lines.by_model.remove(&self.model);
+            }
+        }
+        drop(lines);
+        self.room.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,53 @@
+//! The ways to ask for a place.
+
+use kv_index::Slot;
+
+use super::{Placement, Router, Turn};
+use crate::policy::{self, PolicyName};
+use crate::query::Query;
+use crate::refusal::Refusal;
+
+// === impl Router ===
+
+impl Router {
+    /// Chooses a pod that is not among `tried`, and another that prefills for it if that is worth
+    /// it, and books them.
+    ///
+    /// # Errors
+    /// When no pod is left.
+    pub fn place(&self, query: &Query, tried: &[Slot]) -> Result<Placement, Refusal> {
+        self.place_by((&self.settings, Turn::real()), query, (tried, None), None)
+    }
+
+    /// Chooses one pod that does it all, for this reason.
+    ///
+    /// # Errors
+    /// When no pod is left.
+    pub fn place_whole(
+        &self,
+        query: &Query,
+        tried: &[Slot],
+        why: &'static str,
+    ) -> Result<Placement, Refusal> {
+        self.place_by((&self.settings, Turn::real()), query, (tried, None), Some(why))
+    }
+
+    /// Chooses any ready pod, the least busy one, for a request that we do not read.
+    ///
+    /// # Errors
+    /// When no pod is left.
+    pub fn place_any(&self, query: &Query, tried: &[Slot]) -> Result<Placement, Refusal> {
+        let settings = policy::Settings { policy: PolicyName::LeastRequest, ..self.settings };
+        self.place_by((&settings, Turn::real()), query, (tried, None), None)
+    }
+
+    /// Chooses a pod that has a free place, for a request that was nowhere yet.
+    ///
+    /// # Errors
+    /// When no pod can take it; [`Refusal::Full`] if one could that has no free place.
+    pub fn place_within(&self, query: &Query) -> Result<Placement, Refusal> {
+        let policy = query.api.map_or(PolicyName::LeastRequest, |_read| self.settings.policy);
+        let settings = policy::Settings { policy, ..self.settings };
+        self.place_by((&settings, Turn::real()), query, (&[], Some(&self.queue)), None)
+    }
+}
