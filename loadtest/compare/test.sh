@@ -7,7 +7,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 hearth=${HEARTH_BINARY:-} loadtest=${LOADTEST_BINARY:-}
 if [[ -z $hearth || -z $loadtest ]]; then
-  cargo build --package gateway --bin hearth --package loadtest --bin loadtest
+  # What `make test` builds: other targets would mean other features, and every dependency again.
+  cargo test --workspace --no-run --quiet
   built=${CARGO_TARGET_DIR:-$PWD/target}/debug
   hearth=${hearth:-$built/hearth} loadtest=${loadtest:-$built/loadtest}
 fi
