@@ -51,6 +51,8 @@ struct Tried {
     prefills: u32,
     /// A pod has answered 500.
     has_error: bool,
+    /// A pair has failed, and nobody can say which of the two: it may be either's fault again.
+    has_failed_pair: bool,
 }
 
 impl Gateway {
@@ -161,6 +163,7 @@ impl Gateway {
         let told = by.or(prefilling.as_ref()).unwrap_or(answering);
         ctx.attempt_failed(told.pod.addr, missed.failure.reason);
         tried.prefills += u32::from(missed.by != By::Answering);
+        tried.has_failed_pair |= missed.by == By::Either;
         tried.has_error |= missed.failure == Failure::SERVER_ERROR;
         if let Some(from) = prefilling {
             self.engines.forget(&from.pod);
@@ -189,7 +192,7 @@ impl Gateway {
         let is_prefill = matches!(missed.by, By::Prefilling | By::Neither);
         let attempts = self.config.retry.attempts;
         let may_split =
-            missed.by != By::Either && failure != Failure::TURNED_DOWN && tried.prefills < attempts;
+            !tried.has_failed_pair && failure != Failure::TURNED_DOWN && tried.prefills < attempts;
         if !is_prefill && (ctx.attempts >= attempts || !self.may_retry()) {
             return Err(refuse());
         }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use loadtest::simulator::{Connector, Fault, Fleet, Simulator};
@@ -18,7 +19,7 @@ use tokio::sync::RwLock;
 use crate::faults::table;
 use crate::faults::view::{Truth, View};
 use crate::support::client::{Client, post, whole};
-use crate::support::{House, MODEL, config, fast_pod, hasten, within};
+use crate::support::{House, MODEL, config, fast_pod, hasten, ms, within};
 
 /// Requests of an ordinary run.
 const REQUESTS: usize = 400;
@@ -28,6 +29,8 @@ const AT_ONCE: usize = 12;
 const PACE: usize = 8;
 /// How long a pod that was killed is away.
 const AWAY_MS: u64 = 30;
+/// How long a prefill pod keeps what is not fetched.
+const LEASE_MS: u64 = 5_000;
 
 const PATH: &str = "/v1/chat/completions";
 
@@ -164,6 +167,7 @@ async fn run(plan: &Plan) -> Toll {
     let roles = plan.fleets.roles;
     let mut pod = fast_pod();
     pod.engine.num_blocks = 400;
+    pod.transfer.lease = Duration::from_millis(LEASE_MS);
     if roles.contains(&Role::Prefill) {
         pod.transfer.connector = Some(Connector::Nixl);
     }
@@ -174,6 +178,7 @@ async fn run(plan: &Plan) -> Toll {
         |(pod, role): (&Simulator, &Role)| StaticEndpoint::from(pod.addr()).with_role(*role);
     config.endpoints = fleet.pods().iter().zip(roles).map(with_role).collect();
     (config.split.min_uncached_tokens, config.split.stall) = (Some(64), 1e9);
+    config.split.lease = ms(LEASE_MS);
     config.retry.budget = 1.0;
     hasten(&mut config);
     let world = World { house: House::start(config).await, fleet, turn: RwLock::new(()) };
@@ -235,7 +240,9 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, fleets, requests } = self;
         let count = requests.len();
-        writeln!(f, "HEARTH_CHAOS_SEED={seed} HEARTH_CHAOS_REQUESTS={count} {fleets:?}")
+        writeln!(f, "HEARTH_CHAOS_SEED={seed} HEARTH_CHAOS_REQUESTS={count} {fleets:?}")?;
+        let mut failing = requests.iter().filter(|request| !request.faults.is_empty());
+        failing.try_for_each(|it| writeln!(f, "from {} on: {:?}", it.number, it.faults))
     }
 }
 

@@ -228,7 +228,7 @@ impl Registry {
 
     /// Takes a pod out whose engine has work and does none.
     fn look_for_standstill(&mut self, slot: Slot, now: Instant, effects: &mut Effects) {
-        let may_eject = self.may_eject();
+        let may_eject = self.may_eject(slot);
         let settings = self.settings.health.clone();
         let Some(known) = self.pods.get_mut(&slot) else { return };
         let still_for =
@@ -249,7 +249,7 @@ impl Registry {
         now: Instant,
         effects: &mut Effects,
     ) {
-        let may_eject = self.may_eject();
+        let may_eject = self.may_eject(slot);
         let settings = self.settings.health.clone();
         let Some(known) = self.pods.get_mut(&slot) else { return };
         if matches!(outcome, Outcome::Failed | Outcome::Refused | Outcome::Stalled) {
@@ -268,9 +268,12 @@ impl Registry {
         effects.changed |= known.settle(now, &settings);
     }
 
-    /// Whether one more pod may be taken out that answers its probes.
-    fn may_eject(&self) -> bool {
-        let serving = || self.pods.values().filter(|known| known.serving);
+    /// Whether this pod may be taken out though it answers its probes: of the pods that are for the same
+    /// only a share may. Others cannot do its work.
+    fn may_eject(&self, slot: Slot) -> bool {
+        let role = self.pods.get(&slot).map(|known| known.endpoint.pod.role);
+        let is_peer = |known: &&Known| known.serving && Some(known.endpoint.pod.role) == role;
+        let serving = || self.pods.values().filter(is_peer);
         let by_word = |known: &&Known| known.health.out().is_some_and(|by| by != Out::Probes);
         let out = serving().filter(by_word).count();
         let ready = serving().filter(|known| known.health() == Health::Ready).count();

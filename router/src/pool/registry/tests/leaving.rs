@@ -56,6 +56,25 @@ fn engines_that_stand_still_are_out_until_they_make_a_token_and_not_all_of_them(
 }
 
 #[test]
+fn the_last_pod_that_decodes_is_not_taken_out_however_many_prefill() {
+    let mut world = World::new();
+    let pod = |uid: &str, role| {
+        let mut sighting = sighting(uid, 8000);
+        sighting.pod.role = role;
+        sighting
+    };
+    let roles = [("p", Role::Prefill), ("q", Role::Prefill), ("d", Role::Decode)];
+    world.desired(roles.map(|(uid, role)| pod(uid, role)).into());
+    for (uid, _) in roles {
+        world.probed(uid, Ok(cards("m")));
+    }
+    world.failed("d", 5);
+    assert_eq!(world.ready(), ["d", "p", "q"], "nobody else could answer");
+    world.failed("p", 5);
+    assert_eq!(world.ready(), ["d", "q"]);
+}
+
+#[test]
 fn an_engine_that_computes_is_well_however_long_its_requests_take() {
     let mut world = World::of(&["a", "b"]);
     for second in 0..60 {
