@@ -15,6 +15,7 @@ mod legs;
 mod models;
 mod native;
 mod observe;
+mod passage;
 mod patience;
 pub(crate) mod refuse;
 mod relay;

@@ -11,7 +11,7 @@ use http::{HeaderValue, StatusCode, Version, header, response};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use router::Placement;
-use router::continuation::{Stream, Writing};
+use router::continuation::Writing;
 use router::silence::Ear;
 use tokio::time::timeout;
 
@@ -19,6 +19,7 @@ use super::Gateway;
 use super::ctx::Ctx;
 use super::legs::Request;
 use super::observe::Observer;
+use super::passage::Passage;
 use super::patience::Heard;
 use super::refuse::{CLIENT_GONE, ERROR_EVENT, POD_ERROR, Refuse};
 use super::relay::{End, gone};
@@ -37,64 +38,14 @@ struct Source {
     connection: Option<Connection>,
 }
 
-/// What is done with it on the way.
-struct Passage {
-    stream: Option<Box<Stream>>,
-    observer: Observer,
-    /// Sets what was reused of the prompt, where another pod computed it.
-    repair: Option<Repair>,
-    is_success: bool,
-    /// The pod's part has shown a token.
-    has_token: bool,
-    /// Why the pod was left, where it only fell silent.
-    silence: Option<Failure>,
-}
-
-// === impl Passage ===
-
-impl Passage {
-    /// What the client gets of a pod's bytes.
-    fn pass(&mut self, bytes: Bytes) -> Bytes {
-        let Some(stream) = &mut self.stream else { return bytes };
-        let mut out = Vec::with_capacity(bytes.len());
-        stream.feed(&bytes, &mut out);
-        Bytes::from(out)
-    }
-
-    fn look(&mut self, bytes: &Bytes, placement: &mut Placement) {
-        if bytes.is_empty() {
-            return;
-        }
-        let is_first = self.observer.look(bytes);
-        if self.is_success && (is_first || !std::mem::replace(&mut self.has_token, true)) {
-            placement.first_token(Instant::now());
-        }
-    }
-
-    fn repaired(&mut self, bytes: Bytes) -> Bytes {
-        self.repair.as_mut().map_or_else(|| bytes.clone(), |it| it.pass(&bytes))
-    }
-
-    /// What was held back for the repair.
-    fn rest(&mut self) -> Bytes {
-        self.repair.as_mut().map(Repair::finish).unwrap_or_default()
-    }
-
-    fn state(&self) -> Option<Writing> {
-        self.stream.as_ref().map(|stream| stream.state())
-    }
-
-    /// Whether a pod that has closed left the answer without its end.
-    fn is_unfinished(&self) -> bool {
-        self.stream.as_ref().is_some_and(|stream| stream.is_unfinished())
-    }
-
-    fn is_mid_line(&self) -> bool {
-        match &self.stream {
-            Some(stream) if !stream.is_mid_event() => false,
-            _ => self.observer.is_mid_line(),
-        }
-    }
+/// What becomes of a pod's part with the bytes that were passed on.
+enum Part {
+    GoesOn,
+    /// The pod has said all.
+    Whole,
+    /// The answer is whole before the pod knows it.
+    Enough,
+    Ends(End),
 }
 
 impl Gateway {
@@ -238,10 +189,8 @@ impl Gateway {
     ) -> End {
         let Source { first, connection } = source;
         let Some(mut connection) = connection else {
-            let first = first.unwrap_or_default();
-            passage.look(&first, placement);
-            let whole = [passage.repaired(first), passage.rest()].concat();
-            return self.last_words(session, Bytes::from(whole)).await;
+            let whole = passage.whole(first.unwrap_or_default(), placement);
+            return self.last_words(session, whole).await;
         };
         // Waited for once, not once for every chunk.
         let mut cutting = pin!(self.drain.reached(Phase::Cutting));
@@ -249,35 +198,19 @@ impl Gateway {
         let mut ear = if passage.has_token { Ear::Stream } else { Ear::Beginning };
         let mut given_up = pin!(self.given_up(slot, &heard, ear));
         let mut next = Ok(first);
-        loop {
-            let is_done = passage.state() == Some(Writing::Done);
+        let part = 'part: loop {
             let (bytes, after) = match next {
                 Ok(Some(bytes)) if is_ready => (bytes, None),
                 Ok(Some(bytes)) => joined(&mut connection, bytes),
-                Ok(None) if passage.is_unfinished() => return End::PodFailed,
-                Ok(None) => break,
-                Err(_failed) if is_done => {
-                    connection.close().await;
-                    return self.finish(session).await;
-                }
-                Err(_failed) => return End::PodFailed,
+                Ok(None) if passage.is_unfinished() => break Part::Ends(End::PodFailed),
+                Ok(None) => break Part::Whole,
+                Err(_) if passage.state() == Some(Writing::Done) => break Part::Enough,
+                Err(_failed) => break Part::Ends(End::PodFailed),
             };
-            let bytes = if std::mem::take(&mut is_ready) { bytes } else { passage.pass(bytes) };
-            passage.look(&bytes, placement);
-            let bytes = passage.repaired(bytes);
-            let is_written =
-                bytes.is_empty() || session.write_response_body(Some(bytes), false).await.is_ok();
-            if !is_written {
-                connection.close().await;
-                return End::ClientGone;
-            }
-            if passage.state() == Some(Writing::Failed) {
-                connection.close().await;
-                return End::PodFailed;
-            }
-            if passage.stream.as_ref().is_some_and(|stream| stream.is_ended_by_us()) {
-                connection.close().await;
-                return self.finish(session).await;
+            let bytes = (bytes, std::mem::take(&mut is_ready));
+            match self.pass_on(session, bytes, (passage, placement)).await {
+                Part::GoesOn => {}
+                over => break over,
             }
             if ear == Ear::Beginning && passage.has_token {
                 ear = Ear::Stream;
@@ -291,14 +224,8 @@ impl Gateway {
                     tokio::select! {
                         biased;
                         bytes = connection.read() => break bytes,
-                        () = gone(session) => {
-                            connection.close().await;
-                            return End::ClientGone;
-                        }
-                        () = &mut cutting => {
-                            connection.close().await;
-                            return End::DrainCut;
-                        }
+                        () = gone(session) => break 'part Part::Ends(End::ClientGone),
+                        () = &mut cutting => break 'part Part::Ends(End::DrainCut),
                         failure = &mut given_up => {
                             let stream = passage.stream.as_deref();
                             if ear == Ear::BoundStream || self.may_move(ctx, stream, request) {
@@ -311,10 +238,53 @@ impl Gateway {
                     }
                 },
             };
+        };
+        self.end_part(session, connection, (part, passage)).await
+    }
+
+    /// The end of a pod's part: its connection is used again only if it said all.
+    async fn end_part(
+        &self,
+        session: &mut Session,
+        connection: Connection,
+        (part, passage): (Part, &mut Passage),
+    ) -> End {
+        match part {
+            Part::GoesOn | Part::Whole => {
+                let idle = self.config.deadlines.upstream_idle.get();
+                connection.release(&self.connector, idle).await;
+                let rest = passage.rest();
+                self.last_words(session, rest).await
+            }
+            Part::Enough => {
+                connection.close().await;
+                self.finish(session).await
+            }
+            Part::Ends(end) => {
+                connection.close().await;
+                end
+            }
         }
-        connection.release(&self.connector, self.config.deadlines.upstream_idle.get()).await;
-        let rest = passage.rest();
-        self.last_words(session, rest).await
+    }
+
+    /// Sends a pod's next bytes on; `is_ready`: they are what the client gets already.
+    async fn pass_on(
+        &self,
+        session: &mut Session,
+        (bytes, is_ready): (Bytes, bool),
+        (passage, placement): (&mut Passage, &mut Placement),
+    ) -> Part {
+        let bytes = if is_ready { bytes } else { passage.pass(bytes) };
+        passage.look(&bytes, placement);
+        let bytes = passage.repaired(bytes);
+        if !bytes.is_empty() && session.write_response_body(Some(bytes), false).await.is_err() {
+            return Part::Ends(End::ClientGone);
+        }
+        if passage.state() == Some(Writing::Failed) {
+            return Part::Ends(End::PodFailed);
+        }
+        let is_ours = passage.stream.as_ref().is_some_and(|stream| stream.is_ended_by_us());
+        if is_ours { Part::Enough } else { Part::GoesOn }
     }
 
     /// Ends a stream that cannot be completed with an error event, instead of a silent cut or a

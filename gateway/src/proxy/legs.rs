@@ -126,10 +126,10 @@ impl Gateway {
     ) -> Result<Answer, Missed> {
         let call = self.call(&placement.endpoint.pod, &request.head, &request.body);
         let (since, limit) = (Instant::now(), self.config.deadlines.first_byte.get());
-        let attempt = async {
+        let attempt = pin!(async {
             let answer = Answer::of(&call, limit).await;
             self.begun(answer, request, (since, limit)).await
-        };
+        });
         let at = (placement.endpoint.slot, self.ear(ctx));
         let answer = self.while_hopeful(at, attempt).await;
         let failure = match &answer {
@@ -266,10 +266,10 @@ impl Legs<'_> {
         let expected_ms = expected_ms.map_or(0.0, |terms| terms.pair_ms * PATIENCE);
         let expected = Duration::try_from_secs_f64(expected_ms / 1e3).unwrap_or_default();
         let (since, limit) = (Instant::now(), split.transfer_timeout.get().max(expected));
-        let attempt = async {
+        let attempt = pin!(async {
             let answer = Answer::of(&call, limit).await;
             gateway.begun(answer, self.request, (since, limit)).await
-        };
+        });
         let answer = gateway.while_hopeful((endpoint.slot, Ear::Beginning), attempt).await;
         let (by, failure) = match &answer {
             Ok(answer) => match answer.complaint_of_leg() {

@@ -1,6 +1,6 @@
 //! How long an answer that says nothing is waited for, and when its pod is looked at meanwhile.
 
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -48,14 +48,13 @@ impl Gateway {
         if is_last { Ear::LastBeginning } else { Ear::Beginning }
     }
 
-    /// An attempt, for as long as there is hope for it.
+    /// An attempt, for as long as there is hope for it. It is kilobytes, and stays where it is.
     pub(super) async fn while_hopeful<T>(
         &self,
         (slot, ear): (Slot, Ear),
-        attempt: impl Future<Output = Result<T, Failure>>,
+        attempt: Pin<&mut impl Future<Output = Result<T, Failure>>>,
     ) -> Result<T, Failure> {
         let heard = Heard::now();
-        let attempt = pin!(attempt);
         tokio::select! {
             biased;
             done = attempt => done,

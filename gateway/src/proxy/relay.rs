@@ -49,8 +49,8 @@ struct Tried {
     slots: Vec<Slot>,
     /// Prefill legs that gave nothing.
     prefills: u32,
-    /// A pod has answered 500.
-    has_error: bool,
+    /// Pods that have answered 500.
+    errors: u32,
     /// A pair has failed, and nobody can say which of the two: it may be either's fault again.
     has_failed_pair: bool,
 }
@@ -107,14 +107,8 @@ impl Gateway {
                 }
             };
             placement.failed(missed.failure.reason);
-            // Two pods that say the same are right: it is the request.
-            let is_its_own = tried.has_error && missed.failure == Failure::SERVER_ERROR;
             self.remember(ctx, &mut tried, &missed, (&placement.endpoint, prefilling));
-            let next = match is_its_own {
-                false => self.another(ctx, query, &tried, &missed),
-                true => Err(Refuse::AttemptsFailed { cause: missed.failure.cause }),
-            };
-            match (next, missed.answer) {
+            match (self.another(ctx, query, &tried, &missed), missed.answer) {
                 (Ok(next), answer) => {
                     if let Some(answer) = answer {
                         answer.connection.close().await;
@@ -164,7 +158,7 @@ impl Gateway {
         ctx.attempt_failed(told.pod.addr, missed.failure.reason);
         tried.prefills += u32::from(missed.by != By::Answering);
         tried.has_failed_pair |= missed.by == By::Either;
-        tried.has_error |= missed.failure == Failure::SERVER_ERROR;
+        tried.errors += u32::from(missed.failure == Failure::SERVER_ERROR);
         if let Some(from) = prefilling {
             self.engines.forget(&from.pod);
         }
@@ -187,6 +181,10 @@ impl Gateway {
         let refuse = || Refuse::AttemptsFailed { cause: failure.cause };
         if failure.is_final && missed.by == By::Answering {
             return Err(Refuse::FirstByteTooLate);
+        }
+        if tried.errors > 1 {
+            // Two pods that say the same are right: it is the request.
+            return Err(refuse());
         }
         // What a prefill leg missed the pod that answers can compute itself, which doubles nobody's load.
         let is_prefill = matches!(missed.by, By::Prefilling | By::Neither);

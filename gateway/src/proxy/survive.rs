@@ -1,5 +1,8 @@
 //! A stream whose pod failed goes on at another pod, and the client does not see it.
 
+use std::pin::pin;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{StatusCode, header};
 use pingora_http::RequestHeader;
@@ -84,10 +87,11 @@ impl Gateway {
         let mut tried = vec![placement.endpoint.slot];
         for _ in 0..self.config.retry.attempts {
             let Ok(mut next) = self.place(ctx, &query, &tried) else { break };
-            let pod = &next.endpoint.pod;
+            let endpoint = Arc::clone(&next.endpoint);
+            let pod = &endpoint.pod;
             ctx.attempts += 1;
             let call = self.call(pod, &head, &body);
-            let attempt = Answer::of(&call, self.config.deadlines.first_byte.get());
+            let attempt = pin!(Answer::of(&call, self.config.deadlines.first_byte.get()));
             let attempt = self.while_hopeful((next.endpoint.slot, Ear::Beginning), attempt);
             let attempt = tokio::select! {
                 biased;

@@ -1,5 +1,6 @@
 //! The prefill leg: one token of a whole answer, of which two things count.
 
+use std::pin::pin;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -56,8 +57,8 @@ impl Legs<'_> {
     pub(super) async fn prefill(&self, from: &mut Placement) -> Result<Prefilled, Failure> {
         let limit = self.gateway.config.split.prefill_timeout.get();
         let (gateway, at) = (self.gateway, (from.endpoint.slot, Ear::Beginning));
-        let attempt = gateway.while_hopeful(at, self.ask_for_prefill(from));
-        let prefilled = timeout(limit, attempt).await;
+        let asked = pin!(self.ask_for_prefill(from));
+        let prefilled = timeout(limit, gateway.while_hopeful(at, asked)).await;
         prefilled.unwrap_or(Err(Failure::PREFILL_TOO_LATE))
     }
 

@@ -22,10 +22,10 @@ async fn outcome(options: &Options) -> (Outcome, String) {
 async fn every_request_is_recorded_and_begins_with_the_shared_system_prompt() {
     let fake = Fake::start(ONE_POD).await;
     let folder = tempfile::tempdir().expect("a folder");
-    let records = Some(folder.path().join("records.jsonl"));
-    let options = Options { shared_tokens: 50, records: records.clone(), ..options(&fake) };
+    let records = folder.path().join("records.jsonl");
+    let options = Options { shared_tokens: 50, records: Some(records.clone()), ..options(&fake) };
     outcome(&options).await;
-    let text = std::fs::read_to_string(records.expect("named above")).expect("written");
+    let text = std::fs::read_to_string(records).expect("written");
     let lines: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(lines.len(), 24);
