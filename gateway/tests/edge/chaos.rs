@@ -179,6 +179,7 @@ async fn run(plan: &Plan) -> Toll {
     config.endpoints = fleet.pods().iter().zip(roles).map(with_role).collect();
     (config.split.min_uncached_tokens, config.split.stall) = (Some(64), 1e9);
     config.split.lease = ms(LEASE_MS);
+    config.split.transfer_timeout = ms(LEASE_MS);
     config.retry.budget = 1.0;
     hasten(&mut config);
     let world = World { house: House::start(config).await, fleet, turn: RwLock::new(()) };
