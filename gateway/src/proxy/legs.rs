@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use kv_index::Slot;
 use pingora_http::RequestHeader;
 use router::Placement;
 use router::connector::{Connector, Handoff, NoHandoff, Order};
@@ -25,6 +26,7 @@ use tokio::time::Instant;
 use super::Gateway;
 use super::ctx::{Ctx, SplitSeen};
 use super::lease::Lease;
+use super::patience::Heard;
 use super::upstream::{Answer, Call, Failure, report, with_length};
 
 pub(super) use bootstrap::Engines;
@@ -188,6 +190,7 @@ impl Legs<'_> {
             missed(no_handoff(error), &from)
         })?;
         // Its work is done, and what it holds from here on is a matter of memory alone.
+        let from_slot = from.endpoint.slot;
         drop(from);
         let lease = Lease::new(prefilled.absent_at, gateway.config.split.lease.get());
         let lease = self.connector.has_lease().then_some(lease);
@@ -196,7 +199,7 @@ impl Legs<'_> {
         ctx.split.prefilled(prefilled.took_ms, prefilled.cached_tokens);
         ctx.attempts += 1;
         placement.handed_over(prefilled.took_ms, std::time::Instant::now());
-        let answer = self.decode(placement, &body, handed.as_ref()).await;
+        let answer = self.decode((placement, from_slot), &body, handed.as_ref()).await;
         let is_settled = match &answer {
             // A pod that is busy turned it down, and has told the prefill pod.
             Err(missed) => missed.failure == Failure::BUSY,
@@ -223,7 +226,7 @@ impl Legs<'_> {
         ctx.attempts += 1;
         ctx.split.sent = Some(std::time::Instant::now());
         placement.handed_over(0.0, std::time::Instant::now());
-        let mut decode = pin!(self.decode(placement, &body, None));
+        let mut decode = pin!(self.decode((placement, from.endpoint.slot), &body, None));
         let failure = {
             let mut prefill = pin!(self.prefill(&mut from));
             tokio::select! {
@@ -249,10 +252,10 @@ impl Legs<'_> {
         body.map_err(|_was_read_before| Missed::new(By::Neither, Failure::MALFORMED))
     }
 
-    /// The decode leg.
+    /// The decode leg. It waits in vain for blocks of a prefill pod that is gone.
     async fn decode(
         &self,
-        placement: &Placement,
+        (placement, from): (&Placement, Slot),
         body: &Bytes,
         handed: Option<&Handed>,
     ) -> Result<Answer, Missed> {
@@ -270,7 +273,12 @@ impl Legs<'_> {
             let answer = Answer::of(&call, limit).await;
             gateway.begun(answer, self.request, (since, limit)).await
         });
-        let answer = gateway.while_hopeful((endpoint.slot, Ear::Beginning), attempt).await;
+        let heard = Heard::now();
+        let answer = tokio::select! {
+            biased;
+            answer = gateway.while_hopeful((endpoint.slot, Ear::Beginning), attempt) => answer,
+            _gone = gateway.given_up(from, &heard, Ear::LastBeginning) => Err(Failure::TOO_LATE),
+        };
         let (by, failure) = match &answer {
             Ok(answer) => match answer.complaint_of_leg() {
                 None => (By::Neither, None),

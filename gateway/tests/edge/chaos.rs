@@ -42,6 +42,7 @@ struct Fleets {
 }
 
 /// Pods that do everything, of which one fails.
+#[expect(clippy::single_range_in_vec_init, reason = "one group of four pods")]
 const ONE: Fleets = Fleets { roles: &[Role::Both; 4], groups: &[0..4] };
 /// Of which two fail.
 const TWO: Fleets = Fleets { roles: &[Role::Both; 5], groups: &[0..2, 2..5] };
@@ -179,6 +180,7 @@ async fn run(plan: &Plan) -> Toll {
     config.endpoints = fleet.pods().iter().zip(roles).map(with_role).collect();
     (config.split.min_uncached_tokens, config.split.stall) = (Some(64), 1e9);
     config.split.lease = ms(LEASE_MS);
+    config.split.transfer_timeout = ms(LEASE_MS);
     config.retry.budget = 1.0;
     hasten(&mut config);
     let world = World { house: House::start(config).await, fleet, turn: RwLock::new(()) };

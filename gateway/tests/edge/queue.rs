@@ -43,15 +43,11 @@ async fn clients_take_turns_and_a_pod_never_has_more_than_its_places() {
     let plan = [("one", "first"), ("one", "second"), ("one", "third"), ("two", "of another")];
     for (number, (client, text)) in plan.into_iter().enumerate() {
         answers.push(tokio::spawn(ask(house.addr, client, text)));
-        match number {
-            0 => {
-                within("it is booked", async {
-                    while house.metric("hearth_bookings").await == 0 {}
-                })
-                .await
-            }
-            _ => waiting(&house, i64::try_from(number).expect("few")).await,
+        if number == 0 {
+            let booked = async { while house.metric("hearth_bookings").await == 0 {} };
+            within("it is booked", booked).await;
         }
+        waiting(&house, i64::try_from(number).expect("few")).await;
     }
     assert_eq!(pod.in_flight(), 1, "the others are not in its engine");
     pod.set_fault(None);

@@ -56,7 +56,7 @@ impl Known {
 
     /// Its engine's counters were read.
     pub(super) fn read(&mut self, hints: EngineHints, now: Instant) {
-        self.standing.read(now, &hints, self.endpoint.pod.role);
+        self.standing.read(now, &hints);
         self.capacity.read(&hints);
         let endpoint = Arc::make_mut(&mut self.endpoint);
         endpoint.engine = hints;

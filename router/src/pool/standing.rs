@@ -6,7 +6,7 @@ mod tests;
 
 use tokio::time::Instant;
 
-use crate::pod::{EngineHints, Role};
+use crate::pod::EngineHints;
 
 /// What an engine's counters have said over time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,9 +19,8 @@ pub(super) struct Standing {
 // === impl Standing ===
 
 impl Standing {
-    /// Takes in what was read now. An engine that does not count its tokens says nothing; what waits in
-    /// one that only decodes may wait for blocks of another pod, which may be gone.
-    pub(super) fn read(&mut self, now: Instant, hints: &EngineHints, role: Role) {
+    /// Takes in what was read now. An engine that does not count its tokens says nothing.
+    pub(super) fn read(&mut self, now: Instant, hints: &EngineHints) {
         let Some(_counts) = hints.prompt_tokens else {
             *self = Self::default();
             return;
@@ -29,10 +28,7 @@ impl Standing {
         let before = self.last.replace((*hints, now));
         let unmoved = before.filter(|(before, _)| is_unmoved(before, hints));
         let has_work = |hints: &EngineHints| hints.running + hints.waiting > 0.0;
-        let can_move = |hints: &EngineHints| {
-            if role == Role::Decode { hints.running > 0.0 } else { has_work(hints) }
-        };
-        let still = unmoved.filter(|(before, _)| can_move(before) && can_move(hints));
+        let still = unmoved.filter(|(before, _)| has_work(before) && has_work(hints));
         self.still_since = still.map(|(_, then)| self.still_since.unwrap_or(then));
         let idle = !has_work(hints);
         let was_idle = self.idle_since.filter(|_| unmoved.is_some());

@@ -18,10 +18,10 @@ fn hints((running, waiting, computed_tokens, kv_usage): Said) -> EngineHints {
 }
 
 /// Reads one second apart; since which of them the engine stands still, and since which it is idle.
-fn after(role: Role, reads: &[Said]) -> (Option<u64>, Option<u64>) {
+fn after(reads: &[Said]) -> (Option<u64>, Option<u64>) {
     let (start, mut standing) = (Instant::now(), Standing::default());
     for (second, said) in (0..).zip(reads) {
-        standing.read(start + Duration::from_secs(second), &hints(*said), role);
+        standing.read(start + Duration::from_secs(second), &hints(*said));
     }
     let second = |at: Instant| at.duration_since(start).as_secs();
     (standing.still_since().map(second), standing.idle_since().map(second))
@@ -42,7 +42,7 @@ fn an_engine_stands_still_while_it_has_work_and_computes_nothing() {
         (vec![(0.0, 0.0, 7.0, 0.0), (0.0, 0.0, 9.0, 0.0)], (None, Some(1)), "it had some between"),
         (vec![paused, (0.0, 0.0, 500.0, 0.0)], (None, Some(1)), "its clients have left"),
     ] {
-        assert_eq!(after(Role::Both, &reads), expected, "{why}");
+        assert_eq!(after(&reads), expected, "{why}");
     }
 }
 
@@ -50,15 +50,7 @@ fn an_engine_stands_still_while_it_has_work_and_computes_nothing() {
 fn a_pod_that_counts_no_tokens_is_neither_still_nor_idle() {
     let (now, mut standing) = (Instant::now(), Standing::default());
     for second in 0..3 {
-        standing.read(now + Duration::from_secs(second), &EngineHints::default(), Role::Both);
+        standing.read(now + Duration::from_secs(second), &EngineHints::default());
     }
     assert_eq!((standing.still_since(), standing.idle_since()), (None, None));
-}
-
-#[test]
-fn a_pod_that_only_decodes_may_wait_for_blocks_that_do_not_come() {
-    let waits = [(0.0, 2.0, 7.0, 0.1); 3];
-    assert_eq!(after(Role::Decode, &waits), (None, None));
-    assert_eq!(after(Role::Prefill, &waits), (Some(0), None));
-    assert_eq!(after(Role::Decode, &[(1.0, 2.0, 7.0, 0.1); 3]), (Some(0), None));
 }
