@@ -34,6 +34,12 @@ async fn waiting(house: &House, requests: i64) {
     within("so many wait", all_there).await;
 }
 
+/// Waits until a request has its place at a pod.
+async fn booked(house: &House) {
+    let has_place = async { while house.metric("hearth_bookings").await == 0 {} };
+    within("it is booked", has_place).await;
+}
+
 #[tokio::test]
 async fn clients_take_turns_and_a_pod_never_has_more_than_its_places() {
     let pod = simulate(fast_pod()).await;
@@ -44,8 +50,7 @@ async fn clients_take_turns_and_a_pod_never_has_more_than_its_places() {
     for (number, (client, text)) in plan.into_iter().enumerate() {
         answers.push(tokio::spawn(ask(house.addr, client, text)));
         if number == 0 {
-            let booked = async { while house.metric("hearth_bookings").await == 0 {} };
-            within("it is booked", booked).await;
+            booked(&house).await;
         }
         waiting(&house, i64::try_from(number).expect("few")).await;
     }
