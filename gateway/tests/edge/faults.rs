@@ -10,7 +10,7 @@ use self::table::{Cell, TABLE};
 use self::world::{Topology, World};
 
 /// Cells at once: most of them only wait for a deadline.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 
 /// Runs a cell in a world of its own.
 async fn outcome(cell: &Cell) -> String {

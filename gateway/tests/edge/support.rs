@@ -58,13 +58,13 @@ pub(crate) fn config(pods: &[SocketAddr]) -> Config {
 pub(crate) fn hasten(config: &mut Config) {
     config.pool.probe.interval = ms(100);
     config.pool.probe.retry_interval = ms(20);
-    config.pool.probe.timeout = ms(300);
+    config.pool.probe.timeout = ms(1_000);
     config.pool.engine_metrics.interval = ms(50);
-    config.pool.health.still_after = ms(400);
+    config.pool.health.still_after = ms(1_000);
     config.pool.health.ejected_min = ms(20);
     config.pool.health.ejected_max = ms(100);
-    config.survive.silence.doubt_after = ms(100);
-    config.survive.silence.stall_floor = ms(400);
+    config.survive.silence.doubt_after = ms(200);
+    config.survive.silence.stall_floor = ms(1_000);
 }
 
 pub(crate) fn ms(millis: u64) -> HumanDuration {
