@@ -135,6 +135,13 @@ impl SilenceSettings {
         Verdict::Doubt(sooner(now + look))
     }
 
+    /// Whether it was us who stood still (a stopped process, a frozen machine) and not the pod: who
+    /// meant to look at `meant` and looks so late has not read what was said meanwhile.
+    #[must_use]
+    pub fn overslept(&self, meant: Instant, now: Instant) -> bool {
+        now.saturating_duration_since(meant) >= self.doubt_after.get()
+    }
+
     /// How long a stream of this pace may be silent.
     fn stall(&self, pace: Option<Duration>) -> Duration {
         let paces = pace.unwrap_or_default().as_secs_f64() * self.stall_paces.max(1.0);

@@ -85,9 +85,7 @@ impl Gateway {
                 }
             };
             sleep_until(until).await;
-            if until.elapsed() >= settings.doubt_after.get() {
-                // It was us who stood still (a stopped process, a frozen machine): the pod may have said
-                // something meanwhile that nobody has read yet.
+            if settings.overslept(until, Instant::now()) {
                 heard.again();
             }
         }

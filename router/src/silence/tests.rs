@@ -89,3 +89,12 @@ fn a_pod_that_terminates_is_left_before_its_grace_is_over_whatever_it_says() {
     }
     assert_eq!(after(29.0, Ear::BoundStream, leaves(30.0)), "doubt", "it ends there or never");
 }
+
+#[test]
+fn who_looks_much_later_than_meant_has_stood_still_itself() {
+    let (settings, meant) = (SilenceSettings::default(), Instant::now());
+    for (late, overslept) in [(0.0, false), (0.9, false), (1.0, true), (60.0, true)] {
+        assert_eq!(settings.overslept(meant, meant + seconds(late)), overslept, "{late} s late");
+    }
+    assert!(!settings.overslept(meant + seconds(5.0), meant), "it was woken early");
+}
