@@ -38,9 +38,8 @@ struct Source {
     connection: Option<Connection>,
 }
 
-/// What becomes of a pod's part with the bytes that were passed on.
+/// How a pod's part of an answer ends.
 enum Part {
-    GoesOn,
     /// The pod has said all.
     Whole,
     /// The answer is whole before the pod knows it.
@@ -208,9 +207,8 @@ impl Gateway {
                 Err(_failed) => break Part::Ends(End::PodFailed),
             };
             let bytes = (bytes, std::mem::take(&mut is_ready));
-            match self.pass_on(session, bytes, (passage, placement)).await {
-                Part::GoesOn => {}
-                over => break over,
+            if let Some(part) = self.pass_on(session, bytes, (passage, placement)).await {
+                break part;
             }
             if ear == Ear::Beginning && passage.has_token {
                 ear = Ear::Stream;
@@ -250,7 +248,7 @@ impl Gateway {
         (part, passage): (Part, &mut Passage),
     ) -> End {
         match part {
-            Part::GoesOn | Part::Whole => {
+            Part::Whole => {
                 let idle = self.config.deadlines.upstream_idle.get();
                 connection.release(&self.connector, idle).await;
                 let rest = passage.rest();
@@ -267,24 +265,25 @@ impl Gateway {
         }
     }
 
-    /// Sends a pod's next bytes on; `is_ready`: they are what the client gets already.
+    /// Sends a pod's next bytes on; `is_ready`: they are what the client gets already. Says how its
+    /// part ends, if it ends with them.
     async fn pass_on(
         &self,
         session: &mut Session,
         (bytes, is_ready): (Bytes, bool),
         (passage, placement): (&mut Passage, &mut Placement),
-    ) -> Part {
+    ) -> Option<Part> {
         let bytes = if is_ready { bytes } else { passage.pass(bytes) };
         passage.look(&bytes, placement);
         let bytes = passage.repaired(bytes);
         if !bytes.is_empty() && session.write_response_body(Some(bytes), false).await.is_err() {
-            return Part::Ends(End::ClientGone);
+            return Some(Part::Ends(End::ClientGone));
         }
         if passage.state() == Some(Writing::Failed) {
-            return Part::Ends(End::PodFailed);
+            return Some(Part::Ends(End::PodFailed));
         }
         let is_ours = passage.stream.as_ref().is_some_and(|stream| stream.is_ended_by_us());
-        if is_ours { Part::Enough } else { Part::GoesOn }
+        is_ours.then_some(Part::Enough)
     }
 
     /// Ends a stream that cannot be completed with an error event, instead of a silent cut or a
