@@ -63,14 +63,11 @@ impl Rates {
         if self.pods.len() <= slot.index() {
             self.pods.resize(slot.index() + 1, Seen::default());
         }
-        let seen = self.pods.iter().filter(|pod| pod.tokens > 0.0).count().max(1);
-        #[expect(clippy::cast_precision_loss, reason = "pods are few")]
-        let kept = 1.0 - ROUND_FADE / seen as f64;
-        self.pods.iter_mut().for_each(|pod| pod.fade(kept));
+        let seen = self.pods.iter().map(|pod| f64::from(u8::from(pod.tokens > 0.0))).sum::<f64>();
+        let a_round = 1.0 / seen.max(1.0);
+        self.pods.iter_mut().for_each(|pod| pod.fade(1.0 - ROUND_FADE * a_round));
         self.pods[slot.index()].add(believable, tokens, OWN_FADE);
-        #[expect(clippy::cast_precision_loss, reason = "pods are few")]
-        let fleet_fade = 1.0 - (1.0 - OWN_FADE) / seen as f64;
-        self.fleet.add(believable, tokens, fleet_fade);
+        self.fleet.add(believable, tokens, 1.0 - (1.0 - OWN_FADE) * a_round);
     }
 
     pub(super) fn unlearn(&mut self, slot: Slot) {
