@@ -8,10 +8,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use loadtest::simulator::{Connector, Fault, Fleet, Simulator};
+use loadtest::simulator::{Connector, Fault, Fleet};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use router::discovery::StaticEndpoint;
 use router::pool::Role;
 use serde_json::json;
 use tokio::sync::RwLock;
@@ -19,7 +18,7 @@ use tokio::sync::RwLock;
 use crate::faults::table;
 use crate::faults::view::{Truth, View};
 use crate::support::client::{Client, post, whole};
-use crate::support::{House, MODEL, config, fast_pod, hasten, ms, within};
+use crate::support::{House, MODEL, config_of, fast_pod, ms, within};
 
 /// Requests of an ordinary run.
 const REQUESTS: usize = 400;
@@ -174,15 +173,9 @@ async fn run(plan: &Plan) -> Toll {
     }
     let count = u16::try_from(roles.len() + 1).expect("few");
     let fleet = Fleet::start(count, pod).await.expect("free ports");
-    let mut config = config(&[]);
-    let with_role =
-        |(pod, role): (&Simulator, &Role)| StaticEndpoint::from(pod.addr()).with_role(*role);
-    config.endpoints = fleet.pods().iter().zip(roles).map(with_role).collect();
-    (config.split.min_uncached_tokens, config.split.stall) = (Some(64), 1e9);
+    let mut config = config_of(&fleet, roles);
     config.split.lease = ms(LEASE_MS);
     config.split.transfer_timeout = ms(LEASE_MS);
-    config.retry.budget = 1.0;
-    hasten(&mut config);
     let world = World { house: House::start(config).await, fleet, turn: RwLock::new(()) };
     let answers = stream::iter(&plan.requests).map(|request| play(request, &world));
     let wrong = answers.buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await;

@@ -16,7 +16,9 @@ use gateway::app::App;
 use gateway::config::{Config, Loaded, Log};
 use gateway::telemetry::LogLevel;
 use http::Method;
-use loadtest::simulator;
+use loadtest::simulator::{self, Fleet, Simulator};
+use router::discovery::StaticEndpoint;
+use router::pool::Role;
 use router::units::HumanDuration;
 use tokio::time::timeout;
 
@@ -67,6 +69,19 @@ pub(crate) fn hasten(config: &mut Config) {
     config.survive.silence.stall_floor = ms(1_000);
 }
 
+/// A gateway before simulated pods of these roles, which takes whatever is new in a prompt to be worth
+/// a transfer, and whose retries have no budget to keep to.
+pub(crate) fn config_of(fleet: &Fleet, roles: &[Role]) -> Config {
+    let mut config = config(&[]);
+    let with_role =
+        |(pod, role): (&Simulator, &Role)| StaticEndpoint::from(pod.addr()).with_role(*role);
+    config.endpoints = fleet.pods().iter().zip(roles).map(with_role).collect();
+    (config.split.min_uncached_tokens, config.split.stall) = (Some(64), 1e9);
+    config.retry.budget = 1.0;
+    hasten(&mut config);
+    config
+}
+
 pub(crate) fn ms(millis: u64) -> HumanDuration {
     HumanDuration::from_millis(millis)
 }
@@ -89,8 +104,8 @@ pub(crate) fn frozen_pod() -> simulator::Config {
     config
 }
 
-pub(crate) async fn simulate(config: simulator::Config) -> simulator::Simulator {
-    simulator::Simulator::start(config).await.expect("a free port exists")
+pub(crate) async fn simulate(config: simulator::Config) -> Simulator {
+    Simulator::start(config).await.expect("a free port exists")
 }
 
 /// Waits for a condition that another task brings about.

@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use loadtest::simulator::{Connector, Fault, Fleet, Simulator};
-use router::discovery::StaticEndpoint;
+use loadtest::simulator::{Connector, Fault, Fleet};
 use router::pool::Role;
 use serde_json::{Value, json};
 
 use super::table::Cell;
 use super::view::{Truth, View};
 use crate::support::client::{post, whole};
-use crate::support::{House, MODEL, config, fast_pod, hasten, ms, within};
+use crate::support::{House, MODEL, config_of, fast_pod, ms, within};
 
 /// Which pods there are, and which of them fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,17 +74,10 @@ impl World {
         }
         let count = u16::try_from(roles.len() + 1).expect("few");
         let fleet = Fleet::start(count, pod).await.expect("free ports exist");
-        let mut config = config(&[]);
-        let with_role =
-            |(pod, role): (&Simulator, &Role)| StaticEndpoint::from(pod.addr()).with_role(*role);
-        config.endpoints = fleet.pods().iter().zip(roles).map(with_role).collect();
-        // Whatever is new in a prompt is worth a transfer.
-        (config.split.min_uncached_tokens, config.split.stall) = (Some(64), 1e9);
+        let mut config = config_of(&fleet, roles);
         let deadline = ms(u64::try_from(DEADLINE.as_millis()).expect("it is short"));
         config.deadlines.first_byte = deadline;
         config.deadlines.between_bytes = deadline;
-        config.retry.budget = 1.0;
-        hasten(&mut config);
         Self { house: House::start(config).await, fleet }
     }
 
