@@ -63,8 +63,9 @@ class Program:
 class Arm:
     """Programs, started in this order and ended in the other, behind one address."""
 
-    def __init__(self, name: str, address: str, programs: list[Program]):
-        self.name, self.address, self.programs = name, address, programs
+    def __init__(self, name: str, address: str, programs: list[Program], admin: str = ""):
+        """`admin`: where its own pages are, its metrics among them."""
+        self.name, self.address, self.programs, self.admin = name, address, programs, admin
 
     def cpu_s(self) -> float:
         return sum(program.cpu_s() for program in self.programs)

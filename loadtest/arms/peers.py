@@ -9,31 +9,31 @@ def _urls(pods: list[str]) -> list[str]:
     return [f"http://{pod}" for pod in pods]
 
 
-def _python(name: str, command: list, address: str, scratch: Path) -> Arm:
+def _python(name: str, command: list, address: str, admin: str, scratch: Path) -> Arm:
     router = Program(name, command, scratch / f"{name}.log")
     router.wait(lambda: connects(address), "listening", 60)
     # Both list their workers only when they have met them.
     router.wait(lambda: (fetch(f"http://{address}/health") is not None
                          and fetch(f"http://{address}/v1/models") is not None), "ready", 60)
-    return Arm(name, address, [router])
+    return Arm(name, address, [router], admin)
 
 
-def vllm_router(home: Path, pods: list[str], scratch: Path, policy: str) -> Arm:
+def vllm_router(command: list, pods: list[str], scratch: Path, policy: str) -> Arm:
     port, metrics = free_port(), free_port()
     return _python("vllm-router", [
-        home / "bin/python", home / "bin/vllm-router", "--host", "127.0.0.1", "--port", port,
+        *command, "--host", "127.0.0.1", "--port", port,
         "--prometheus-host", "127.0.0.1", "--prometheus-port", metrics, "--policy", policy,
         "--log-level", "warning", "--max-payload-size", 16 << 20, "--worker-urls", *_urls(pods)],
-        f"127.0.0.1:{port}", scratch)
+        f"127.0.0.1:{port}", f"127.0.0.1:{metrics}", scratch)
 
 
-def smg(home: Path, pods: list[str], scratch: Path, policy: str) -> Arm:
+def smg(command: list, pods: list[str], scratch: Path, policy: str) -> Arm:
     port, metrics = free_port(), free_port()
     return _python("smg", [
-        home / "bin/python", home / "bin/smg", "launch", "--host", "127.0.0.1", "--port", port,
+        *command, "launch", "--host", "127.0.0.1", "--port", port,
         "--prometheus-host", "127.0.0.1", "--prometheus-port", metrics, "--policy", policy,
         "--log-level", "warn", "--worker-urls", *_urls(pods)],
-        f"127.0.0.1:{port}", scratch)
+        f"127.0.0.1:{port}", f"127.0.0.1:{metrics}", scratch)
 
 
 def agentgateway(binary: Path, pods: list[str], scratch: Path) -> Arm:

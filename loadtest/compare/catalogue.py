@@ -46,11 +46,13 @@ def entries(options) -> list[Entry]:
     def needs(path: Path | None, how: str) -> str | None:
         return None if path and path.exists() else how
 
-    router, smg = cache / "vllm-router-0.1.17", cache / "smg-1.13.0"
+    router_home, smg_home = cache / "vllm-router-0.1.17", cache / "smg-1.13.0"
+    router = [router_home / "bin/python", router_home / "bin/vllm-router"]
+    smg = [smg_home / "bin/python", smg_home / "bin/smg"]
     no_envoy = needs(options.envoy, "no envoy binary")
     no_epp = no_envoy or needs(options.epp_bin, "no EPP binary (EPP_BIN)")
     no_agw = needs(options.agw_bin, "no agentgateway binary (AGW_BIN)")
-    no_router, no_smg = needs(router, "not installed"), needs(smg, "not installed")
+    no_router, no_smg = needs(router_home, "not installed"), needs(smg_home, "not installed")
     pair = (options.envoy, options.epp_bin)
 
     def told(fleet: Fleet) -> dict:

@@ -54,14 +54,14 @@ def dots(panels: dict[str, dict], label: str, log: bool, marks: dict[str, float]
             axis.xaxis.set_minor_formatter(NullFormatter())
         if name in marks:
             axis.axvline(marks[name], color=INK, linewidth=0.8, linestyle=":")
-    return _svg(figure)
+    return svg(figure)
 
 
 def colour(arm: str) -> str:
     return OURS if arm.startswith("hearth") else THEIRS
 
 
-def _svg(figure) -> str:
+def svg(figure) -> str:
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None})
     plt.close(figure)

@@ -143,7 +143,7 @@ class Fleet:
         return command
 
     def _env(self, shape: Shape) -> dict[str, str]:
-        path = os.pathsep.join(filter(None, [str(HERE / "middleware"), os.environ.get("PYTHONPATH")]))
+        path = os.pathsep.join(filter(None, [str(HERE.parent / "arms/middleware"), os.environ.get("PYTHONPATH")]))
         return ENVIRONMENT | {"PYTHONPATH": path, "KV_EVENT_SOURCES": json.dumps({"0": shape.events()}),
                               "VLLM_NIXL_SIDE_CHANNEL_PORT": str(shape.port + 3000)}
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,7 @@ from fleet import MODEL, Shape
 from processes import Program, get, wait_until
 
 sys.path.append(str(Path(__file__).parents[1]))
-from arms import envoy as plain_envoy  # noqa: E402  (as `make bench` sets it up)
-
-EPP = Path(__file__).with_name("epp.yaml")
-EXT_PROC = Path(__file__).with_name("envoy-ext-proc.yaml")
+from arms import envoy, epp, peers  # noqa: E402  (as `make bench` and `make compare` start them)
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,8 @@ class Running:
 
     def save(self, folder: Path) -> None:
         """What a proxy says of itself, and its log."""
-        for page in ("metrics", "why", "pool", "config"):
+        # Some peers' listeners answer every path with their metrics.
+        for page in ("metrics", *(("why", "pool", "config") if self.log else ())):
             text = self.admin and get(f"{self.admin}/{page}", 10)
             if text:
                 (folder / page).write_text(text)
@@ -90,12 +87,16 @@ def start(arm: Arm, shapes: list[Shape], folder: Path, options, roles: dict[str,
         return Running(arm, shapes[0].url, [])
     if arm.kind == "hearth":
         return _hearth(arm, shapes, folder, options, roles or {})
-    if arm.kind == "envoy":
-        envoy = plain_envoy.plain(options.envoy, [one.address for one in shapes], folder)
-        return Running(arm, f"http://{envoy.address}", [envoy])
-    if arm.kind == "vllm-router":
-        return _vllm_router(arm, shapes, folder, options)
-    return _envoy_epp(arm, shapes, folder, options)
+    peer = _peer(arm.kind, [one.address for one in shapes], folder, options)
+    return Running(arm, f"http://{peer.address}", [peer], peer.admin and f"http://{peer.admin}")
+
+
+def _peer(kind: str, pods: list[str], folder: Path, options):
+    if kind == "envoy":
+        return envoy.plain(options.envoy, pods, folder)
+    if kind == "vllm-router":
+        return peers.vllm_router(options.vllm_router, pods, folder, "cache_aware")
+    return epp.start((options.envoy, options.epp), pods, folder, "approximate")
 
 
 def _hearth(arm: Arm, shapes: list[Shape], folder: Path, options, roles: dict[str, str]) -> Running:
@@ -132,43 +133,3 @@ def _pods_ready(admin: str, count: int) -> bool:
     pods = page.get("pods", [])
     heard = [one for one in pods if (one.get("kv_events") or {}).get("trust") != "uncertain"]
     return len(pods) == count and len(heard) == count
-
-
-def _vllm_router(arm: Arm, shapes: list[Shape], folder: Path, options) -> Running:
-    port, metrics = free_port(), free_port()
-    command = [*options.vllm_router, "--host", "127.0.0.1", "--port", str(port),
-               "--prometheus-host", "127.0.0.1", "--prometheus-port", str(metrics),
-               "--policy", "cache_aware", "--max-payload-size", str(16 << 20),
-               "--worker-urls", *(one.url for one in shapes)]
-    program = Program(arm.name, command, folder / "vllm-router.log")
-    running = Running(arm, f"http://127.0.0.1:{port}", [program], f"http://127.0.0.1:{metrics}")
-    wait_until(lambda: get(f"{running.url}/health", 2) is not None, 40, "vllm-router ready")
-    return running
-
-
-def _envoy_epp(arm: Arm, shapes: list[Shape], folder: Path, options) -> Running:
-    """The picker's ports are its own defaults: 9002, 9003, 9090."""
-    endpoints = folder / "endpoints.yaml"
-    rows = [{"name": one.name, "address": "127.0.0.1", "port": str(one.port)} for one in shapes]
-    endpoints.write_text(json.dumps({"endpoints": rows}))
-    picker = folder / "epp.yaml"
-    picker.write_text(EPP.read_text().replace("ENDPOINTS_FILE", str(endpoints)))
-    epp = Program("epp", [str(options.epp), "--pool-name", "lab", "--pool-namespace", "lab",
-                          "--config-file", str(picker), "--tracing=false",
-                          "--metrics-endpoint-auth=false"], folder / "epp.log")
-    port = free_port()
-    config = folder / "envoy.yaml"
-    config.write_text(EXT_PROC.read_text().replace("LISTEN_PORT", str(port)))
-    envoy = Program("envoy", [str(options.envoy), "-c", str(config), "--use-dynamic-base-id",
-                              "--log-level", "warn", "--service-node", "lab",
-                              "--service-cluster", "lab"], folder / "envoy.log")
-    running = Running(arm, f"http://127.0.0.1:{port}", [envoy, epp])
-    wait_until(lambda: get(f"{running.url}/v1/models", 2) is not None, 40, "Envoy with its picker")
-    return running
-
-
-def free_port() -> int:
-    """A port nobody listens on now; who takes it cannot be told 0."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

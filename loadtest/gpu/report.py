@@ -38,8 +38,6 @@ def predictions(outs: list[Path]) -> list[dict]:
     found = []
     for out in outs:
         for page in sorted(out.glob("*/why")):
-            if "hearth" not in page.parent.name and not (page.parent / "hearth.yaml").exists():
-                continue  # a peer's page of the same name
             decisions = json.loads(page.read_text())
             decisions = decisions.get("decisions", decisions) if isinstance(decisions, dict) else decisions
             seen: dict[str, int] = {}

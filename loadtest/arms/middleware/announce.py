@@ -1,7 +1,7 @@
 """Runs inside a vLLM server (`--middleware announce.Announce`): says where its KV events are.
 
-vLLM has the route from some version after 0.26 on. Here all servers share one address, so Hearth's
-one `kv_events.port` cannot tell them apart.
+For servers before vLLM has the route (after 0.26), of which several share one address so that Hearth's
+one `kv_events.port` cannot tell them apart; and for those before whose publisher something stands.
 """
 
 import os

@@ -14,6 +14,7 @@ BLOCK_TOKENS = 32
 # 8,160 tokens: less than the suite's prompts together, so that blocks are evicted all the time.
 BLOCKS = 256
 LORA = "lora-a"
+MIDDLEWARE = Path(__file__).parents[4] / "loadtest/arms/middleware"
 
 
 class KnownPod:
@@ -38,7 +39,7 @@ class KnownPod:
             extra += ("--enable-lora", "--max-loras", "1", "--max-lora-rank", "8",
                       "--lora-modules", f"{LORA}={MODELS['know'].with_name('tiny-lora')}")
         env = {"VLLM_SERVER_DEV_MODE": "1",  # for /reset_prefix_cache
-               "PYTHONPATH": str(Path(__file__).with_name("middleware")),
+               "PYTHONPATH": str(MIDDLEWARE),
                "KV_EVENT_SOURCES": json.dumps({"0": announced})}
         return self._stack.enter_context(Server(self.name, self.model, self.port, extra, env))
 
