@@ -7,8 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 hearth=${HEARTH_BINARY:-} loadtest=${LOADTEST_BINARY:-}
 if [[ -z $hearth || -z $loadtest ]]; then
-  # What `make test` builds: other targets would mean other features, and every dependency again.
-  cargo test --workspace --no-run --quiet
+  cargo build --quiet --bin hearth --bin loadtest
   built=${CARGO_TARGET_DIR:-$PWD/target}/debug
   hearth=${hearth:-$built/hearth} loadtest=${loadtest:-$built/loadtest}
 fi

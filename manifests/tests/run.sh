@@ -8,9 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 ./setup.sh
 hearth=${HEARTH_BINARY:-} loadtest=${LOADTEST_BINARY:-}
 if [[ -z $hearth || -z $loadtest ]]; then
-  (cd ../.. && cargo build --profile demo --package gateway --bin hearth \
-    --package loadtest --bin loadtest)
-  built=${CARGO_TARGET_DIR:-$(cd ../.. && pwd)/target}/demo
+  (cd ../.. && cargo build --bin hearth --bin loadtest)
+  built=${CARGO_TARGET_DIR:-$(cd ../.. && pwd)/target}/debug
   hearth=${hearth:-$built/hearth} loadtest=${loadtest:-$built/loadtest}
 fi
 kube=${XDG_CACHE_HOME:-$HOME/.cache}/hearth/kube

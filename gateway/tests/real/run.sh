@@ -8,8 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 ./setup.sh
 binary=${HEARTH_BINARY:-}
 if [[ -z $binary ]]; then
-  (cd ../../.. && cargo build --profile demo --package gateway --bin hearth)
-  binary=${CARGO_TARGET_DIR:-$(cd ../../.. && pwd)/target}/demo/hearth
+  (cd ../../.. && cargo build --bin hearth)
+  binary=${CARGO_TARGET_DIR:-$(cd ../../.. && pwd)/target}/debug/hearth
 fi
 real=${XDG_CACHE_HOME:-$HOME/.cache}/hearth/real
 exec "$real/clients/bin/python" main.py --hearth "$binary" "$@"

@@ -86,8 +86,9 @@ impl World {
         self.fleet.shutdown().await;
     }
 
-    /// What the client sees of an answer under whose pod the cell's fault happens.
-    pub(super) async fn outcome(&self, cell: &Cell) -> String {
+    /// What the client sees of an answer under whose pod the cell's fault happens. `None`: another pod
+    /// was asked, so that it did not happen.
+    pub(super) async fn outcome(&self, cell: &Cell) -> Option<String> {
         let truth = self.truth().await;
         // Whoever has its beginning gets the rest of it, too.
         let warm = self.house.post(PATH, &body(BEGINNING, false).to_string()).await;
@@ -103,7 +104,7 @@ impl World {
         let answer = self.house.client.open(request).await;
         let view = within("an answer's end", View::of(answer, cell.is_stream, &truth)).await;
         let is_met = !matches!(cell.fault, Fault::Break { .. }) || victim.requests().len() > before;
-        if is_met { view.word() } else { "not met: another pod was asked".to_owned() }
+        is_met.then(|| view.word())
     }
 
     /// The answer of a pod that nothing happens to.
