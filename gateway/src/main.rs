@@ -38,31 +38,13 @@ fn main() -> ExitCode {
 
 fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(settings) => match settings.load(&Config::default(), environment()) {
-            Ok(loaded) => serve(loaded),
-            Err(error) => {
-                complain(&error);
-                Ok(ExitCode::from(BAD_SETTINGS))
-            }
-        },
+        Command::Serve(settings) => with_settings(&settings, &Config::default(), serve),
         #[cfg(feature = "demo")]
         Command::Demo { once, settings } => {
-            match settings.load(&gateway::demo::config(), environment()) {
-                Ok(loaded) => demo(once, loaded),
-                Err(error) => {
-                    complain(&error);
-                    Ok(ExitCode::from(BAD_SETTINGS))
-                }
-            }
+            with_settings(&settings, &gateway::demo::config(), |loaded| demo(once, loaded))
         }
         Command::Doctor { json, settings } => {
-            match settings.load(&Config::default(), environment()) {
-                Ok(loaded) => doctor(json, &loaded.config),
-                Err(error) => {
-                    complain(&error);
-                    Ok(ExitCode::from(BAD_SETTINGS))
-                }
-            }
+            with_settings(&settings, &Config::default(), |loaded| doctor(json, &loaded.config))
         }
         Command::ImportEpp(files) => {
             let mut import = Import::default();
@@ -86,6 +68,21 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 written => written.context("writing the reference")?,
             }
             Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Runs with these settings over `defaults`, or says what is wrong with them.
+fn with_settings(
+    settings: &cli::Settings,
+    defaults: &Config,
+    run: impl FnOnce(Loaded) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
+    match settings.load(defaults, environment()) {
+        Ok(loaded) => run(loaded),
+        Err(error) => {
+            complain(&error);
+            Ok(ExitCode::from(BAD_SETTINGS))
         }
     }
 }

@@ -4,9 +4,11 @@ mod answer;
 mod body;
 mod buffer_pool;
 mod commit;
+mod connection;
 mod cors;
 mod ctx;
 pub(crate) mod decision;
+mod failure;
 mod forwarded;
 pub(crate) mod head;
 mod headers;
@@ -34,8 +36,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use http::{HeaderMap, StatusCode};
-use pingora_core::connectors::ConnectorOptions;
-use pingora_core::connectors::http::Connector;
+use pingora_core::connectors::{ConnectorOptions, TransportConnector};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
@@ -56,6 +57,7 @@ use crate::config::Config;
 use crate::drain::{Drain, Phase};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use failure::{Failure, report};
 use legs::Engines;
 use refuse::{CLIENT_GONE, Refuse};
 use relay::End;
@@ -68,7 +70,7 @@ pub(crate) struct Gateway {
     metrics: Arc<Metrics>,
     access_log: Option<AccessLog>,
     drain: Drain,
-    connector: Connector,
+    connector: TransportConnector,
     bodies: BodyBudget,
     retries: TpsBudget,
     /// Engines of prefill pods, where they have to be asked for.
@@ -117,7 +119,7 @@ impl Gateway {
     #[must_use]
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { config, router, metrics, access_log, drain, bodies } = parts;
-        let connector = Connector::new(Some(ConnectorOptions::new(IDLE_UPSTREAMS)));
+        let connector = TransportConnector::new(Some(ConnectorOptions::new(IDLE_UPSTREAMS)));
         #[expect(clippy::cast_possible_truncation, reason = "a share needs no 53 bits")]
         let share = config.retry.budget as f32;
         let retries = TpsBudget::new(RETRY_WINDOW, config.retry.floor_per_s, share);
@@ -267,7 +269,7 @@ impl ProxyHttp for Gateway {
             error
         })?;
         let deadlines = &self.config.deadlines;
-        let mut peer = upstream::peer(&placement.endpoint.pod, deadlines);
+        let mut peer = connection::peer(&placement.endpoint.pod, deadlines);
         peer.options.read_timeout = Some(deadlines.first_byte.get());
         peer.options.write_timeout = Some(deadlines.client_write.get());
         ctx.attempts += 1;
@@ -320,10 +322,21 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
     ) -> Result<()> {
         ctx.upstream_head = Some(Instant::now());
-        self.tell_pool(ctx, Outcome::Answered);
+        if let Some(native) = &ctx.native {
+            report(self.router.pool(), native.endpoint.slot, Failure::of_status(head.status));
+        }
+        let theirs = head.headers.keys().filter(|name| headers::is_ours(name)).cloned();
+        for name in theirs.collect::<Vec<_>>() {
+            head.remove_header(&name);
+        }
         let mut ours = HeaderMap::new();
         self.stamp(session, ctx, &mut ours);
         for (name, value) in &ours {
+            // Ours stand beside a pod's own where a field is a list.
+            if name == http::header::VARY {
+                head.append_header(name, value)?;
+                continue;
+            }
             head.insert_header(name, value)?;
         }
         Ok(())

@@ -18,6 +18,7 @@ use crate::units::HumanDuration;
 pub struct SilenceSettings {
     /// A pod is looked at (probed) when an answer was silent for so long; if nobody listens there any
     /// more, the answer moves at once. vLLM that got a SIGTERM goes just so: its streams freeze.
+    /// A pod that only does not answer in time may have no time for probes: it has `stall_floor`.
     pub doubt_after: HumanDuration,
     /// A stream that was silent for so many times what the pod's streams take between two tokens, and
     /// for at least `stall_floor`, has stalled, whatever probes say.
@@ -47,8 +48,10 @@ pub enum Ear {
 /// What is seen of a pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sight {
-    /// No new request would be sent there, since it does not answer probes or stands still.
-    pub is_out: bool,
+    /// Nobody listens there any more, or its engine is dead or stands still.
+    pub is_gone: bool,
+    /// It does not answer probes in time.
+    pub is_mute: bool,
     /// Since when its engine says that it has nothing to do.
     pub idle_since: Option<Instant>,
     /// When it will be gone, and since when that is known.
@@ -71,7 +74,7 @@ pub enum Verdict {
 /// Why an answer is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// The pod does not answer probes any more, or stands still.
+    /// The pod is gone, does not answer probes any more, or stands still.
     Out,
     /// The answer has stalled; nothing is known of the pod.
     Stalled,
@@ -111,7 +114,10 @@ impl SilenceSettings {
             return Verdict::GiveUp(Why::Leaving);
         }
         let patience = if ear == Ear::BoundStream { floor.max(doubt) } else { doubt };
-        if sight.is_out && silent >= patience {
+        // On a starved machine every pod looks mute: where there is nobody else, it is waited for.
+        let may_go = matches!(ear, Ear::Beginning | Ear::Stream);
+        let is_mute = sight.is_mute && may_go && silent >= floor.max(doubt);
+        if is_mute || sight.is_gone && silent >= patience {
             return Verdict::GiveUp(Why::Out);
         }
         let has_stalled = match ear {
@@ -156,10 +162,11 @@ impl Sight {
     /// What is known of a pod; of one that is gone, that.
     #[must_use]
     pub fn of(endpoint: Option<&Endpoint>) -> Self {
-        let Some(endpoint) = endpoint else { return Self { is_out: true, ..Self::default() } };
+        let Some(endpoint) = endpoint else { return Self { is_gone: true, ..Self::default() } };
         let record = &endpoint.record;
         Self {
-            is_out: matches!(record.out, Some(Out::Probes | Out::Standstill)),
+            is_gone: matches!(record.out, Some(Out::Gone | Out::Standstill)),
+            is_mute: record.out == Some(Out::Mute),
             idle_since: record.idle_since,
             leaves: record.leaves,
             pace: record.pace.get(),

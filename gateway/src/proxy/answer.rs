@@ -16,7 +16,9 @@ use router::silence::Ear;
 use tokio::time::timeout;
 
 use super::Gateway;
+use super::connection::Connection;
 use super::ctx::Ctx;
+use super::failure::Failure;
 use super::legs::Request;
 use super::observe::Observer;
 use super::passage::Passage;
@@ -24,7 +26,7 @@ use super::patience::Heard;
 use super::refuse::{CLIENT_GONE, ERROR_EVENT, POD_ERROR, Refuse};
 use super::relay::{End, gone};
 use super::survive::Onward;
-use super::upstream::{Answer, Connection, Failure};
+use super::upstream::Answer;
 use super::usage::Repair;
 use crate::drain::Phase;
 

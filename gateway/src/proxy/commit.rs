@@ -11,8 +11,9 @@ use router::continuation::{Ask, Stream, Writing, says_aborted};
 use tokio::time::{Instant, timeout_at};
 
 use super::Gateway;
+use super::failure::Failure;
 use super::legs::Request;
-use super::upstream::{Answer, Failure};
+use super::upstream::Answer;
 
 /// How long an answer may be held back.
 #[derive(Clone, Copy)]

@@ -1,7 +1,7 @@
 //! Browsers on pages of other origins: what they are told, where that is switched on.
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use pingora_proxy::Session;
 
 use super::refuse::Refuse;
@@ -16,14 +16,20 @@ impl Gateway {
     /// Lets the page's script read the answer.
     pub(super) fn allow_origin(&self, session: &Session, head: &mut HeaderMap) {
         let cors = &self.config.cors;
+        if !cors.enabled {
+            return;
+        }
+        let any = cors.allow_origins.iter().any(|allowed| allowed == "*");
+        if !any {
+            // Whoever the page is: a cache must not keep one origin's answer for another.
+            head.append(header::VARY, HeaderValue::from_static("origin"));
+        }
         let Some(origin) = session.req_header().headers.get(header::ORIGIN) else { return };
         let Ok(origin) = origin.to_str() else { return };
-        let any = cors.allow_origins.iter().any(|allowed| allowed == "*");
-        if cors.enabled && (any || cors.allow_origins.iter().any(|allowed| allowed == origin)) {
+        if any || cors.allow_origins.iter().any(|allowed| allowed == origin) {
             let allowed = if any { "*" } else { origin }.to_owned();
             set(head, header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
             set(head, header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
-            set(head, header::VARY, "origin");
         }
     }
 

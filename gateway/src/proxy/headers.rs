@@ -32,6 +32,9 @@ const STEERING_PREFIXES: [&str; 5] = [
     "x-hearth-",
 ];
 
+/// How the fields begin that only we say to clients.
+const OURS: [&str; 2] = ["x-hearth-", "access-control-"];
+
 /// Removes everything that must not pass from a client to a pod, but for the upgrade of a WebSocket.
 pub(super) fn clean_request(head: &mut RequestHeader, keep_upgrade: bool) {
     let named = connection_nominated(&head.headers);
@@ -68,7 +71,7 @@ pub(super) fn for_client(pod: &HeaderMap) -> HeaderMap {
     let named = connection_nominated(pod);
     let mut fields = HeaderMap::with_capacity(pod.len() + 8);
     for (name, value) in pod {
-        if !is_hop(name) && !named.contains(name) && !name.as_str().starts_with("x-hearth-") {
+        if !is_hop(name) && !named.contains(name) && !is_ours(name) {
             fields.append(name.clone(), value.clone());
         }
     }
@@ -138,6 +141,12 @@ fn is_hop(name: &HeaderName) -> bool {
     HOP.contains(&name.as_str())
 }
 
+/// What only we say to clients: vLLM allows every origin unless it is told otherwise, and which pages
+/// may read an answer is for the gateway's settings to say.
+pub(super) fn is_ours(name: &HeaderName) -> bool {
+    OURS.iter().any(|prefix| name.as_str().starts_with(prefix))
+}
+
 /// An underscore counts as a dash: servers behind us may read one as the other.
 fn is_steering(name: &HeaderName) -> bool {
     let name = name.as_str();
@@ -197,6 +206,26 @@ mod tests {
         let mut left: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["authorization", "x-session-id", "x_custom"]);
+    }
+
+    #[test]
+    fn a_pod_says_nothing_that_is_ours_to_say() {
+        let mut pod = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "x-named"),
+            ("x-named", "1"),
+            ("access-control-allow-origin", "*"),
+            ("access-control-allow-credentials", "true"),
+            ("x-hearth-decision", "warm"),
+            ("vary", "accept-encoding"),
+            ("server", "uvicorn"),
+        ] {
+            pod.append(name, HeaderValue::from_static(value));
+        }
+        let client = for_client(&pod);
+        let mut left: Vec<&str> = client.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["server", "vary"]);
     }
 
     #[test]

@@ -25,9 +25,10 @@ use tokio::time::Instant;
 
 use super::Gateway;
 use super::ctx::{Ctx, SplitSeen};
+use super::failure::{Failure, report};
 use super::lease::Lease;
 use super::patience::Heard;
-use super::upstream::{Answer, Call, Failure, report, with_length};
+use super::upstream::{Answer, Call, with_length};
 
 pub(super) use bootstrap::Engines;
 pub(super) use handed::Handed;

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use router::Placement;
 use router::continuation::{Stream, Writing};
 
+use super::failure::Failure;
 use super::observe::Observer;
-use super::upstream::Failure;
 use super::usage::Repair;
 
 /// What is done with a pod's bytes on their way to the client.

@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Gateway;
 use super::ctx::Ctx;
+use super::failure::Failure;
 use super::legs::Request;
-use super::upstream::Failure;
 
 /// When an answer last said something. One timer waits beside a whole answer, and not a new one beside
 /// every chunk of it: so it has to be read while it changes.

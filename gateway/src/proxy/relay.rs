@@ -19,9 +19,10 @@ use tower::retry::budget::Budget;
 
 use super::Gateway;
 use super::ctx::Ctx;
+use super::failure::Failure;
 use super::legs::{By, Missed, Request};
 use super::refuse::Refuse;
-use super::upstream::{Answer, Failure, request_head};
+use super::upstream::{Answer, request_head};
 use crate::drain::Phase;
 
 /// How a relay ended when no error is to be answered.

@@ -22,7 +22,7 @@ pub(super) enum Route {
     Model(String),
     /// Whether any pod can serve.
     Health,
-    /// To any ready pod, as it is.
+    /// As it is, to any ready pod that serves the model that it names, if it names one.
     Native(&'static str),
     /// A browser asks what it may do.
     Preflight,

@@ -18,10 +18,10 @@ use super::refuse::Refuse;
 use super::relay::gone;
 use crate::drain::Phase;
 
-/// Whose turn it is: the first of these that a request has.
+/// Whose turn it is: the first of these that a request has. Not its session: a client may name as
+/// many of those as it likes, and would get a turn for each.
 #[derive(Hash)]
 enum Client<'a> {
-    Session(&'a str),
     Key(&'a [u8]),
     Address(Option<IpAddr>),
 }
@@ -43,7 +43,7 @@ impl Gateway {
                 placed => return Ok(Some(placed?)),
             }
         }
-        let Some(ticket) = self.room.join(&model, self.client(session, query)) else {
+        let Some(ticket) = self.room.join(&model, self.client(session)) else {
             self.metrics.queue.refused("full");
             return Err(Refusal::Full.into());
         };
@@ -110,13 +110,11 @@ impl Gateway {
     }
 
     /// The client in whose line a request waits, hashed with a key of this process's own.
-    fn client(&self, session: &Session, query: &Query) -> u64 {
+    fn client(&self, session: &Session) -> u64 {
         let key = session.req_header().headers.get(AUTHORIZATION);
         let address = || session.client_addr().and_then(|addr| Some(addr.as_inet()?.ip()));
-        self.clients.hash_one(match (&query.session, key) {
-            (Some(session), _) => Client::Session(&session.value),
-            (None, Some(key)) => Client::Key(key.as_bytes()),
-            (None, None) => Client::Address(address()),
-        })
+        self.clients.hash_one(
+            key.map_or_else(|| Client::Address(address()), |key| Client::Key(key.as_bytes())),
+        )
     }
 }

@@ -14,10 +14,12 @@ use router::query::Query;
 use router::silence::Ear;
 
 use super::Gateway;
+use super::connection::Connection;
 use super::ctx::Ctx;
+use super::failure::{Failure, report};
 use super::legs::Request;
 use super::relay::gone;
-use super::upstream::{Answer, Connection, Failure, report, request_head};
+use super::upstream::{Answer, request_head};
 use crate::drain::Phase;
 
 /// How a stream goes on.

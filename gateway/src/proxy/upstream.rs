@@ -6,16 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header, response};
-use kv_index::Slot;
-use pingora_core::connectors::http::Connector;
-use pingora_core::protocols::http::client::HttpSession;
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::connectors::TransportConnector;
 use pingora_core::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use router::continuation::Stream;
 use router::pool::Pod;
 use tokio::time::{Instant, timeout};
 
+use super::connection::{Connection, Idle};
+use super::failure::Failure;
 use super::forwarded::Field;
 use super::lease::{Lease, looked_for};
 use crate::config::Deadlines;
@@ -23,7 +22,7 @@ use crate::config::Deadlines;
 /// A request to a pod.
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
-    pub(super) connector: &'a Connector,
+    pub(super) connector: &'a TransportConnector,
     pub(super) pod: &'a Pod,
     pub(super) deadlines: &'a Deadlines,
     pub(super) head: &'a RequestHeader,
@@ -51,73 +50,14 @@ pub(super) struct Answer {
     pub(super) absent_at: Instant,
 }
 
-/// A connection to a pod. Dropped, it is closed, which is how vLLM learns to stop; given back, it
-/// can be used again.
-pub(super) struct Connection(Box<Line>);
-
-/// Kilobytes, which the futures that hand it on would hold several times over.
-struct Line {
-    session: HttpSession<()>,
-    peer: HttpPeer,
-}
-
-/// Why an attempt gave no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Failure {
-    /// The metric's label.
-    pub(super) reason: &'static str,
-    /// In a few words, for the client.
-    pub(super) cause: &'static str,
-    /// Whether another pod may be tried: not after the pod had all the time there is.
-    pub(super) is_final: bool,
-}
-
 /// How often a pooled connection may turn out to be closed before the pod is blamed. vLLM closes
 /// idle ones after 5 s and we after 3, so one is rare and three are a pod that just went.
 const STALE_CONNECTIONS: usize = 3;
-
-/// The reason of a failure that proves that the pod's process is gone.
-const CONNECT_REFUSED: &str = "connect_refused";
 
 /// The 500s of a vLLM that drains and of one whose engine has died look like this, and are no fault of
 /// the request.
 const ENGINE_GONE: [&[u8]; 2] =
     [b"cannot schedule new futures after shutdown", b"EngineCore encountered an issue"];
-
-// === impl Connection ===
-
-impl Connection {
-    /// The next bytes of the body.
-    pub(super) async fn read(&mut self) -> Result<Option<Bytes>, Failure> {
-        self.0.session.read_response_body().await.map_err(|error| Failure::of(&error))
-    }
-
-    /// Gives a connection back whose answer was read to its end.
-    pub(super) async fn release(self, connector: &Connector, idle: Duration) {
-        let Line { session, peer } = *self.0;
-        connector.release_http_session(session, &peer, Some(idle)).await;
-    }
-
-    /// Ends it now, so that the pod stops working for us.
-    pub(super) async fn close(mut self) {
-        self.0.session.shutdown().await;
-    }
-
-    async fn send(&mut self, head: RequestHeader, body: &Bytes) -> Result<(), Box<Error>> {
-        self.0.session.write_request_header(Box::new(head)).await?;
-        if !body.is_empty() {
-            self.0.session.write_request_body(body.clone(), true).await?;
-        }
-        self.0.session.finish_request_body().await?;
-        loop {
-            self.0.session.read_response_header().await?;
-            let status = self.0.session.response_header().map(|head| head.status);
-            if status.is_none_or(|status| !status.is_informational()) {
-                return Ok(());
-            }
-        }
-    }
-}
 
 // === impl Answer ===
 
@@ -133,12 +73,9 @@ impl Answer {
         let Call { connector, pod, deadlines, .. } = *call;
         let mut stale = 0;
         loop {
-            let peer = peer(pod, deadlines);
-            let (mut session, reused) =
-                connector.get_http_session(&peer).await.map_err(|error| Failure::of(&error))?;
-            session.set_read_timeout(None);
-            session.set_write_timeout(Some(deadlines.client_write.get()));
-            let mut connection = Connection(Box::new(Line { session, peer }));
+            let idle = Idle::get(connector, pod, deadlines).await;
+            let idle = idle.map_err(|error| Failure::of(&error))?;
+            let is_reused = idle.is_reused;
             let now = Instant::now();
             if call.lease.is_some_and(|lease| !lease.is_open(now)) {
                 return Err(Failure::LEASE_OVER);
@@ -146,14 +83,14 @@ impl Answer {
             if let Some(sent) = call.sent {
                 sent.store(true, Ordering::Relaxed);
             }
-            let send = connection.send(call.head.clone(), call.body);
+            let send = idle.send(call.head, call.body, deadlines.client_write.get());
             let (sent, absent_at) = match call.look_every {
                 Some(every) => looked_for(send, every).await,
                 None => (send.await, now),
             };
             match sent {
-                Ok(()) => return Self::begin(connection, deadlines, absent_at).await,
-                Err(error) if reused && stale < STALE_CONNECTIONS && was_closed(&error) => {
+                Ok(connection) => return Self::begin(connection, deadlines, absent_at).await,
+                Err(error) if is_reused && stale < STALE_CONNECTIONS && was_closed(&error) => {
                     stale += 1;
                     if let Some(sent) = call.sent {
                         sent.store(false, Ordering::Relaxed);
@@ -169,15 +106,14 @@ impl Answer {
         deadlines: &Deadlines,
         absent_at: Instant,
     ) -> Result<Self, Failure> {
-        let head = connection.0.session.response_header().ok_or(Failure::MALFORMED)?;
-        let head = answer_head(head);
+        let head = answer_head(connection.head().ok_or(Failure::MALFORMED)?);
         let first = loop {
             match connection.read().await? {
                 Some(bytes) if bytes.is_empty() => {}
                 first => break first,
             }
         };
-        connection.0.session.set_read_timeout(Some(deadlines.between_bytes.get()));
+        connection.limit_gaps(deadlines.between_bytes.get());
         Ok(Self { head, first, connection, stream: None, ended: false, absent_at })
     }
 
@@ -192,18 +128,13 @@ impl Answer {
         let first = self.first.as_deref().unwrap_or_default();
         let is_error_event = || self.is_event_stream() && first.starts_with(b"data: {\"error\"");
         match self.head.status {
-            StatusCode::BAD_GATEWAY => Some(Failure::retry("status_502", "a pod answered 502")),
-            StatusCode::SERVICE_UNAVAILABLE => Some(Failure::BUSY),
-            StatusCode::GATEWAY_TIMEOUT => Some(Failure::retry("status_504", "a pod answered 504")),
-            StatusCode::TOO_MANY_REQUESTS => Some(Failure::BUSY),
             StatusCode::INTERNAL_SERVER_ERROR
                 if ENGINE_GONE.iter().any(|it| memchr::memmem::find(first, it).is_some()) =>
             {
                 Some(Failure::retry("engine_gone", "a pod's engine has stopped"))
             }
-            StatusCode::INTERNAL_SERVER_ERROR => Some(Failure::SERVER_ERROR),
             StatusCode::OK if is_error_event() => Some(Failure::ERROR_EVENT),
-            _ => None,
+            status => Failure::of_status(status),
         }
     }
 
@@ -213,69 +144,6 @@ impl Answer {
         let is_error = self.head.status.is_server_error();
         let complaint = self.complaint().filter(|it| *it != Failure::SERVER_ERROR);
         complaint.or(is_error.then_some(Failure::LEG_ERROR))
-    }
-}
-
-// === impl Failure ===
-
-impl Failure {
-    /// The pod has no room: another may have.
-    pub(super) const BUSY: Self = Self::retry("busy", "the pods are busy");
-    /// It failed in the middle of an answer.
-    pub(super) const CUT: Self = Self::retry("cut", "a pod failed while answering");
-    /// It said so itself: with an error event, or a choice that it gave up.
-    pub(super) const ERROR_EVENT: Self = Self::retry("error_event", "a pod failed while answering");
-    /// It answered 500 to a plain request.
-    pub(super) const SERVER_ERROR: Self = Self::retry("status_500", "a pod answered 500");
-    /// It was silent, and does not answer probes any more or stands still.
-    pub(super) const OUT: Self = Self::retry("pod_out", "a pod fell silent");
-    /// It was silent for longer than it ever is.
-    pub(super) const STALLED: Self = Self::retry("stalled", "a pod fell silent");
-    /// It terminates, and its time is nearly over.
-    pub(super) const LEAVING: Self = Self::retry("pod_leaving", "a pod terminated");
-    /// It did not take what should go on there.
-    pub(super) const REFUSED: Self = Self::retry("refused", "a pod refused to go on");
-    /// It is not what it should be.
-    pub(super) const MALFORMED: Self = Self::retry("malformed", "a pod's answer was malformed");
-    /// A leg of a split request was answered with a 5xx.
-    const LEG_ERROR: Self = Self::retry("status_5xx", "a pod failed at a split request");
-    /// A prefill pod turned the request down, and so will others.
-    pub(super) const TURNED_DOWN: Self =
-        Self::retry("turned_down", "a prefill pod turned the request down");
-    /// A prefill pod took too long.
-    pub(super) const PREFILL_TOO_LATE: Self =
-        Self::retry("prefill_too_late", "a prefill pod did not answer in time");
-    /// A prefill was answered, and nothing was handed over.
-    pub(super) const NO_PARAMS: Self = Self::retry("no_params", "a prefill pod kept nothing");
-    /// A prefill pod's bootstrap server does not tell its engines.
-    pub(super) const NO_ENGINE: Self = Self::retry("no_engine", "a prefill pod is not known");
-    /// A decode pod was silent for longer than a transfer can take.
-    pub(super) const NO_TRANSFER: Self =
-        Self::retry("no_transfer", "a transfer between pods took too long");
-    /// What was prefilled may be gone.
-    pub(super) const LEASE_OVER: Self = Self::retry("lease_over", "a prefill was too old");
-    /// No answer in time.
-    pub(super) const TOO_LATE: Self =
-        Self { reason: "first_byte_too_late", cause: "no answer in time", is_final: true };
-
-    const fn retry(reason: &'static str, cause: &'static str) -> Self {
-        Self { reason, cause, is_final: false }
-    }
-
-    fn of(error: &Error) -> Self {
-        match error.etype() {
-            ErrorType::ConnectTimedout => {
-                Self::retry("connect_timeout", "connecting took too long")
-            }
-            ErrorType::ConnectRefused => Self::retry(CONNECT_REFUSED, "connection refused"),
-            ErrorType::ConnectNoRoute | ErrorType::ConnectError | ErrorType::SocketError => {
-                Self::retry("connect_failed", "connecting failed")
-            }
-            ErrorType::ReadTimedout => Self::retry("silent", "a pod fell silent"),
-            ErrorType::WriteTimedout => Self::retry("write_timeout", "a pod did not read"),
-            ErrorType::InvalidHTTPHeader => Self::MALFORMED,
-            _ => Self::retry("reset", "a pod closed the connection"),
-        }
     }
 }
 
@@ -351,40 +219,6 @@ pub(super) fn get_for(path: &str) -> Result<RequestHeader, Box<Error>> {
     let mut head = RequestHeader::build(Method::GET, path.as_bytes(), Some(1))?;
     head.insert_header(header::HOST, "localhost")?;
     Ok(head)
-}
-
-/// A pod as Pingora knows it. The group key keeps a new pod on an old address from getting a
-/// connection to its predecessor.
-pub(super) fn peer(pod: &Pod, deadlines: &Deadlines) -> HttpPeer {
-    let mut peer = HttpPeer::new(pod.addr, false, String::new());
-    peer.group_key = group_key(pod);
-    peer.options.connection_timeout = Some(deadlines.connect.get());
-    peer.options.total_connection_timeout = Some(deadlines.connect.get());
-    peer.options.idle_timeout = Some(deadlines.upstream_idle.get());
-    peer
-}
-
-fn group_key(pod: &Pod) -> u64 {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
-    pod.uid.hash(&mut hasher);
-    hasher.finish()
-}
-
-/// Tells the pool what came of an attempt: no failure is an answer.
-pub(super) fn report(pool: &router::pool::Pool, slot: Slot, failure: Option<Failure>) {
-    use router::pool::Outcome;
-    let outcome = match failure {
-        None => Outcome::Answered,
-        Some(Failure::BUSY) => Outcome::Busy,
-        Some(Failure { reason: CONNECT_REFUSED, .. }) => Outcome::Refused,
-        Some(Failure::STALLED) => Outcome::Stalled,
-        // The pool has said so itself.
-        Some(Failure::OUT | Failure::LEAVING) => return,
-        Some(_) => Outcome::Failed,
-    };
-    let reason = failure.map_or("answered", |failure| failure.reason);
-    pool.report_because(slot, outcome, reason);
 }
 
 fn was_closed(error: &Error) -> bool {

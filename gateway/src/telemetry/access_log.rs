@@ -124,7 +124,8 @@ impl fmt::Debug for AccessLog {
 
 impl AccessLogWriter {
     /// Writes the lines that wait, for at most so long.
-    pub fn finish(mut self, limit: Duration) {
+    #[cfg(test)]
+    fn finish(mut self, limit: Duration) {
         self.end(limit);
     }
 

@@ -84,6 +84,8 @@ struct World {
 #[derive(Debug, Default)]
 struct Toll {
     wrong: Vec<String>,
+    /// Attempts after a first, and streams that moved: what the faults came to.
+    survived: i64,
 }
 
 // === impl Plan ===
@@ -192,9 +194,11 @@ async fn run(plan: &Plan) -> Toll {
         };
         within("the pods hold nothing", idle).await;
     }
+    let retries = house.metric("hearth_retries_total").await;
+    let survived = retries + house.metric("hearth_migrations_total").await;
     house.end().await;
     fleet.shutdown().await;
-    Toll { wrong }
+    Toll { wrong, survived }
 }
 
 fn knob<T: std::str::FromStr>(name: &str, default: T) -> T {
@@ -207,6 +211,7 @@ async fn assert_unseen(fleets: Fleets, share: usize) {
     let plan = Plan::of(seed, knob("HEARTH_CHAOS_REQUESTS", REQUESTS) / share, fleets);
     let toll = run(&plan).await;
     assert!(toll.wrong.is_empty(), "{plan}{toll}");
+    assert!(toll.survived > 0, "no fault met a request: {plan}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

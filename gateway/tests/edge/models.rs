@@ -242,3 +242,22 @@ async fn browsers_are_answered_where_that_is_switched_on() {
         house.end().await;
     }
 }
+
+#[tokio::test]
+async fn only_pages_of_the_listed_origins_may_read_answers() {
+    let pod = simulate(fast_pod()).await;
+    let mut config = config(&[pod.addr()]);
+    config.cors.enabled = true;
+    config.cors.allow_origins = vec!["https://a.b".to_owned()];
+    let house = House::start(config).await;
+    for (origin, may_read) in [("https://a.b", true), ("https://c.d", false), ("", false)] {
+        let mut request = post(house.addr, "/v1/nowhere", whole("{}"));
+        if !origin.is_empty() {
+            request.headers_mut().insert("origin", HeaderValue::from_static(origin));
+        }
+        let reply = house.client.request(request).await;
+        assert_eq!(reply.headers.contains_key("access-control-allow-origin"), may_read, "{origin}");
+        assert_eq!(reply.header("vary"), "origin", "whoever asks: {origin:?}");
+    }
+    house.end().await;
+}

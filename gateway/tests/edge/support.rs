@@ -200,10 +200,18 @@ pub(crate) async fn at_rest(client: &Client, admin: SocketAddr) {
 
 async fn held(client: &Client, admin: SocketAddr) -> Held {
     Held {
-        requests: metric(client, admin, "hearth_requests_in_flight").await,
-        body_bytes: metric(client, admin, "hearth_request_body_bytes_held").await,
-        bookings: metric(client, admin, "hearth_bookings").await,
+        requests: gauge(client, admin, "hearth_requests_in_flight").await,
+        body_bytes: gauge(client, admin, "hearth_request_body_bytes_held").await,
+        bookings: gauge(client, admin, "hearth_bookings").await,
     }
+}
+
+/// A metric that is always there: one that is not is misspelt, and not zero.
+async fn gauge(client: &Client, admin: SocketAddr, name: &str) -> i64 {
+    let page = client.send(admin, Method::GET, "/metrics", "").await;
+    let typed = format!("# TYPE {name} gauge");
+    assert!(page.text().lines().any(|line| line == typed), "no gauge is called {name}");
+    metric(client, admin, name).await
 }
 
 fn value(sample: &str) -> i64 {

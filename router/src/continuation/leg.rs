@@ -34,30 +34,23 @@ pub struct Leg {
 
 /// Why an answer cannot go on at another pod; the word in logs and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.label())]
 pub enum Cannot {
     /// Ids were not asked for: not a stream, not an API that has them, or not one choice.
-    #[error("not_asked")]
     NotAsked,
     /// The pod sent text without ids.
-    #[error("no_ids")]
     NoIds,
     /// The pod sends reasoning or tool calls, parsed from text that would come back raw.
-    #[error("parsed")]
     Parsed,
     /// Something that the request asks for: see [`super::FEATURES`].
-    #[error("feature")]
     Feature,
     /// The prompt is more than text.
-    #[error("not_text")]
     NotText,
     /// Only a tokenizer could tell where the text so far ends in the ids, and there is none.
-    #[error("no_tokenizer")]
     NoTokenizer,
     /// The ids do not make the text that went out, or end inside a character.
-    #[error("seam")]
     Seam,
     /// The answer is longer than what we remember.
-    #[error("too_long")]
     TooLong,
 }
 

@@ -166,17 +166,18 @@ impl PodHealth {
         let enough = probe == Probe::Dead
             || self.doubted
             || self.failed_probes >= settings.failed_probes.max(1);
+        let by = if probe == Probe::Dead { Out::Gone } else { Out::Mute };
         match self.state {
             State::Ready { .. } if enough => {
                 // The next good probe may bring it back at once: nothing else speaks against it.
-                self.state = State::Ejected { until: now, by: Out::Probes };
+                self.state = State::Ejected { until: now, by };
             }
             State::Ejected { until, by: Out::Requests } => {
-                self.state = State::Ejected { until, by: Out::Probes };
+                self.state = State::Ejected { until, by };
             }
             // A process that is gone owes nothing any more: what comes back is another one.
-            State::Ejected { until, by: Out::Standstill } if probe == Probe::Dead => {
-                self.state = State::Ejected { until, by: Out::Probes };
+            State::Ejected { until, by: Out::Standstill | Out::Mute } if by == Out::Gone => {
+                self.state = State::Ejected { until, by };
             }
             State::Ejected { .. } | State::Ready { .. } | State::Unproven => {}
         }

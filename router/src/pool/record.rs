@@ -42,8 +42,10 @@ pub struct Record {
 pub enum Out {
     /// Failed requests; it answers its probes.
     Requests,
-    /// Failed probes.
-    Probes,
+    /// Nobody listens there any more, or its engine has said that it is dead.
+    Gone,
+    /// Its probes were not answered, or not in time: it is frozen, cut off, or has no time for them.
+    Mute,
     /// Its engine has requests and computes nothing, or its answers stall.
     Standstill,
 }

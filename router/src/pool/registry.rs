@@ -198,7 +198,7 @@ impl Registry {
         now: Instant,
         effects: &mut Effects,
     ) {
-        let settings = self.settings.health.clone();
+        let (settings, is_last) = (self.settings.health.clone(), self.is_last(slot));
         let Some(known) = self.pods.get_mut(&slot) else { return };
         let probe = match &result {
             Ok(_) if generated => Probe::Generated,
@@ -217,6 +217,11 @@ impl Registry {
         {
             Arc::make_mut(&mut known.endpoint).models = models.into();
             effects.changed = true;
+        }
+        // If nobody answers in time, the least bad is the one that was the last to: a starved machine
+        // has no time for probes, and what is sent to it is late and not lost.
+        if probe == Probe::Doubtful && is_last {
+            return;
         }
         let owed = known.health.owes_token();
         known.health.probed(probe, now, &settings);
@@ -268,13 +273,24 @@ impl Registry {
         effects.changed |= known.settle(now, &settings);
     }
 
+    /// Whether this is the last ready pod of those that are for the same.
+    fn is_last(&self, slot: Slot) -> bool {
+        let role_of = |known: &Known| known.endpoint.pod.role;
+        let role = self.pods.get(&slot).map(role_of);
+        let is_peer = |known: &&Known| known.serving && Some(role_of(known)) == role;
+        let mut ready =
+            self.pods.iter().filter(|(_, known)| is_peer(known) && known.health() == Health::Ready);
+        ready.next().is_some_and(|(first, _)| *first == slot) && ready.next().is_none()
+    }
+
     /// Whether this pod may be taken out though it answers its probes: of the pods that are for the same
     /// only a share may. Others cannot do its work.
     fn may_eject(&self, slot: Slot) -> bool {
         let role = self.pods.get(&slot).map(|known| known.endpoint.pod.role);
         let is_peer = |known: &&Known| known.serving && Some(known.endpoint.pod.role) == role;
         let serving = || self.pods.values().filter(is_peer);
-        let by_word = |known: &&Known| known.health.out().is_some_and(|by| by != Out::Probes);
+        let by_word =
+            |known: &&Known| matches!(known.health.out(), Some(Out::Requests | Out::Standstill));
         let out = serving().filter(by_word).count();
         let ready = serving().filter(|known| known.health() == Health::Ready).count();
         let bound = self.settings.health.max_ejected_share.clamp(0.0, 1.0) * count(ready + out);

@@ -27,8 +27,12 @@ fn well(_heard: Instant) -> Sight {
     Sight::default()
 }
 
-fn out(_heard: Instant) -> Sight {
-    Sight { is_out: true, ..Sight::default() }
+fn gone(_heard: Instant) -> Sight {
+    Sight { is_gone: true, ..Sight::default() }
+}
+
+fn mute(_heard: Instant) -> Sight {
+    Sight { is_mute: true, ..Sight::default() }
 }
 
 /// Idle so long before the answer was last heard (less than zero: after).
@@ -44,15 +48,26 @@ fn paced(pace: f64) -> impl FnOnce(Instant) -> Sight {
 }
 
 #[test]
-fn a_pod_that_is_out_is_left_when_its_answer_is_silent() {
+fn a_pod_that_is_gone_is_left_when_its_answer_is_silent() {
     use Ear::{Beginning, BoundStream, LastBeginning, Stream};
     for ear in [Beginning, LastBeginning, Stream] {
-        assert_eq!(after(0.9, ear, out), "wait", "{ear:?}: it drains, and goes on");
-        assert_eq!(after(1.0, ear, out), "out", "{ear:?}");
+        assert_eq!(after(0.9, ear, gone), "wait", "{ear:?}: it drains, and goes on");
+        assert_eq!(after(1.0, ear, gone), "out", "{ear:?}");
         assert_eq!(after(1.0, ear, well), "doubt", "{ear:?}");
     }
-    assert_eq!(after(9.0, BoundStream, out), "doubt", "it would be lost: it gets its time");
-    assert_eq!(after(10.0, BoundStream, out), "out");
+    assert_eq!(after(9.0, BoundStream, gone), "doubt", "it would be lost: it gets its time");
+    assert_eq!(after(10.0, BoundStream, gone), "out");
+}
+
+#[test]
+fn a_pod_that_does_not_answer_probes_may_be_busy() {
+    for ear in [Ear::Beginning, Ear::Stream] {
+        assert_eq!(after(9.9, ear, mute), "doubt", "{ear:?}");
+        assert_eq!(after(10.0, ear, mute), "out", "{ear:?}");
+    }
+    for ear in [Ear::LastBeginning, Ear::BoundStream] {
+        assert_eq!(after(600.0, ear, mute), "doubt", "{ear:?}: there is nobody else");
+    }
 }
 
 #[test]

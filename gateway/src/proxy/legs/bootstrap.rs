@@ -1,7 +1,7 @@
 //! Mooncake's bootstrap server: which engines a prefill pod has.
 //!
 //! `GET http://POD:8998/query` answers `{"0": {"engine_id": "..."}, ...}`, one per data-parallel rank.
-//! A process has new engines, so the answer is kept by the pod's uid and start, and dropped when one
+//! A process has new engines, so the answer is kept by the pod's uid, and dropped when one
 //! of its engines was of no use.
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,7 +16,8 @@ use tokio::time::timeout;
 
 use super::prefill::whole;
 use crate::proxy::Gateway;
-use crate::proxy::upstream::{Answer, Failure, get_for};
+use crate::proxy::failure::Failure;
+use crate::proxy::upstream::{Answer, get_for};
 
 /// The engines of the prefill pods that were asked, by the pods' uids.
 #[derive(Debug, Default)]

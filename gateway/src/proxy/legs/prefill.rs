@@ -11,8 +11,10 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::Legs;
+use crate::proxy::connection::Connection;
+use crate::proxy::failure::{Failure, report};
 use crate::proxy::lease::Lease;
-use crate::proxy::upstream::{Answer, Call, Connection, Failure, report, with_length};
+use crate::proxy::upstream::{Answer, Call, with_length};
 
 /// A prefill that is done.
 pub(in crate::proxy) struct Prefilled {

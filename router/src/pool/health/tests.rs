@@ -65,7 +65,11 @@ fn one_failed_request_and_one_failed_probe_are_enough() {
     assert!(pod.saw(Outcome::Failed, now, true, &settings()), "a failure asks for a probe");
     pod.probed(Probe::Doubtful, now, &settings());
     assert_eq!(pod.health(), Health::Ejected);
-    assert_eq!(pod.out(), Some(Out::Probes));
+    assert_eq!(pod.out(), Some(Out::Mute));
+    pod.probed(Probe::Dead, now, &settings());
+    assert_eq!(pod.out(), Some(Out::Gone), "then it went");
+    pod.probed(Probe::Doubtful, now, &settings());
+    assert_eq!(pod.out(), Some(Out::Gone));
 }
 
 #[test]

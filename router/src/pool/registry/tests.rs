@@ -169,6 +169,20 @@ fn after_an_empty_list_the_kept_pods_serve_until_a_named_one_answers() {
 }
 
 #[test]
+fn the_last_pod_that_answered_probes_serves_until_another_does_or_it_is_gone() {
+    let mut world = World::of(&["a", "b"]);
+    for uid in ["a", "b", "a", "b", "a", "b"] {
+        world.probed(uid, Err(ProbeError::NoModels));
+    }
+    assert_eq!(world.ready(), ["b"], "the least bad");
+    world.probed("a", Ok(cards("m")));
+    world.probed("b", Err(ProbeError::NoModels));
+    assert_eq!(world.ready(), ["a"], "its turn, now that there is another");
+    world.probed("a", Err(dead()));
+    assert_eq!(world.ready(), [""; 0], "nobody listens there");
+}
+
+#[test]
 fn an_empty_set_is_believed_when_its_last_pod_was_taken_out_of_it() {
     let mut world = World::of(&["a"]);
     let effects = world.told(Desired { by_removal: true, ..Desired::default() });
