@@ -70,7 +70,7 @@ impl Gateway {
             .map_err(|_invalid| Refuse::Internal)?;
         let request = Request { query, head, body, ask };
         self.retries.deposit();
-        let mut tried = Tried::default();
+        let (mut tried, mut last_said) = (Tried::default(), None);
         let Some(mut placement) = self.seat(session, ctx, query).await? else {
             return Ok(End::ClientGone);
         };
@@ -108,19 +108,22 @@ impl Gateway {
             };
             placement.failed(missed.failure.reason);
             self.remember(ctx, &mut tried, &missed, (&placement.endpoint, prefilling));
-            match (self.another(ctx, query, &tried, &missed), missed.answer) {
-                (Ok(next), answer) => {
-                    if let Some(answer) = answer {
-                        answer.connection.close().await;
-                    }
+            let next = self.another(ctx, query, &tried, &missed);
+            let said = missed.answer.zip(Some(placement));
+            // Kept while others are asked; what was kept before is dropped, and its connection closed.
+            last_said = said.or(last_said);
+            match next {
+                Ok(next) => {
                     placement = next;
                     self.give_back(handed, &placement.endpoint.pod).await;
                 }
-                // Nobody else: what the pod said is the best answer that there is.
-                (Err(_), Some(answer)) => {
+                // Nobody else: what a pod said last is a better answer than any of ours.
+                Err(refuse) => {
+                    let Some((answer, placement)) = last_said else { return Err(refuse) };
+                    ctx.upstream = Some(placement.endpoint.pod.addr);
+                    ctx.decision = query.api.map(|_read| placement.decision);
                     return self.answer(session, ctx, (*answer, placement), &request).await;
                 }
-                (Err(refuse), None) => return Err(refuse),
             }
         }
     }

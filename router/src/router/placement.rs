@@ -95,9 +95,10 @@ impl Placement {
     }
 
     /// The attempt gave no answer to send on; the reason in a word. The prompt is not on its way to
-    /// the pod any more.
+    /// the pod any more, and its place there is free.
     pub fn failed(&mut self, reason: &'static str) {
         self.assumption = None;
+        self.booking.end();
         self.note(|came| came.outcome = why::Outcome::Failed(reason));
     }
 
