@@ -86,18 +86,19 @@ impl Missed {
 // === impl Gateway ===
 
 impl Gateway {
-    /// One attempt. What was handed over and is not used yet stands in `handed`, whatever ends this.
+    /// One attempt. What was handed over and is not used yet stands in `handed`, whatever ends this;
+    /// a pod besides the placement's own that gave nothing joins `tried`.
     pub(super) async fn attempt(
         &self,
         ctx: &mut Ctx,
         request: &Request<'_>,
-        placement: &mut Placement,
+        (placement, tried): (&mut Placement, &mut Vec<Slot>),
         handed: &mut Option<Handed>,
     ) -> Result<Answer, Missed> {
         let connector = self.config.split.connector.connector();
         let Some((connector, from)) = connector.zip(placement.prefill.take()) else {
             ctx.attempts += 1;
-            return self.whole(ctx, request, placement).await;
+            return self.first_to_speak(ctx, request, placement, tried).await;
         };
         let prefill = from.endpoint.pod.addr;
         ctx.split = SplitSeen { prefill: Some(prefill), ..SplitSeen::default() };
@@ -120,9 +121,9 @@ impl Gateway {
     }
 
     /// One pod does it all.
-    async fn whole(
+    pub(super) async fn whole(
         &self,
-        ctx: &Ctx,
+        ear: Ear,
         request: &Request<'_>,
         placement: &Placement,
     ) -> Result<Answer, Missed> {
@@ -132,7 +133,7 @@ impl Gateway {
             let answer = Answer::of(&call, limit).await;
             self.begun(answer, request, (since, limit)).await
         });
-        let at = (placement.endpoint.slot, self.ear(ctx));
+        let at = (placement.endpoint.slot, ear);
         let answer = self.while_hopeful(at, attempt).await;
         let failure = match &answer {
             Ok(answer) => answer.complaint(),

@@ -70,6 +70,9 @@ impl Gateway {
             .map_err(|_invalid| Refuse::Internal)?;
         let request = Request { query, head, body, ask };
         self.retries.deposit();
+        if request.ask.is_some() {
+            self.rescues.deposit();
+        }
         let (mut tried, mut last_said) = (Tried::default(), None);
         let Some(mut placement) = self.seat(session, ctx, query).await? else {
             return Ok(End::ClientGone);
@@ -82,7 +85,8 @@ impl Gateway {
             let mut handed = None;
             let raced = {
                 // Pinned here: what is selected among is moved, and this is kilobytes.
-                let mut attempt = pin!(self.attempt(ctx, &request, &mut placement, &mut handed));
+                let place = (&mut placement, &mut tried.slots);
+                let mut attempt = pin!(self.attempt(ctx, &request, place, &mut handed));
                 tokio::select! {
                     biased;
                     attempt = &mut attempt => Raced::Attempt(Box::new(attempt)),

@@ -41,6 +41,16 @@ impl Router {
         self.place_by((&settings, Turn::real()), query, (tried, None), None)
     }
 
+    /// Chooses a second pod that has a free place, for a request whose first token is late; never a
+    /// pair.
+    ///
+    /// # Errors
+    /// When no other pod can take it, or none has a free place.
+    pub fn place_second(&self, query: &Query, tried: &[Slot]) -> Result<Placement, Refusal> {
+        let tried = (tried, Some(&self.queue));
+        self.place_by((&self.settings, Turn::real()), query, tried, Some("rescue"))
+    }
+
     /// Chooses a pod that has a free place, for a request that was nowhere yet.
     ///
     /// # Errors
