@@ -21,6 +21,7 @@ mod passage;
 mod patience;
 pub(crate) mod refuse;
 mod relay;
+mod rescue;
 mod respond;
 pub(crate) mod route;
 mod seat;
@@ -73,6 +74,8 @@ pub(crate) struct Gateway {
     connector: TransportConnector,
     bodies: BodyBudget,
     retries: TpsBudget,
+    /// Requests that may be sent to a second pod while the first still has them.
+    rescues: TpsBudget,
     /// Engines of prefill pods, where they have to be asked for.
     engines: Engines,
     /// Where requests wait while every pod is full.
@@ -103,7 +106,7 @@ pub(crate) struct Parts {
 /// Idle connections to pods that are kept, over all pods.
 const IDLE_UPSTREAMS: usize = 1024;
 
-/// Over how long the share of retries is counted.
+/// Over how long the shares of retries and rescues are counted.
 const RETRY_WINDOW: Duration = Duration::from_secs(10);
 
 // === impl Gateway ===
@@ -120,9 +123,8 @@ impl Gateway {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { config, router, metrics, access_log, drain, bodies } = parts;
         let connector = TransportConnector::new(Some(ConnectorOptions::new(IDLE_UPSTREAMS)));
-        #[expect(clippy::cast_possible_truncation, reason = "a share needs no 53 bits")]
-        let share = config.retry.budget as f32;
-        let retries = TpsBudget::new(RETRY_WINDOW, config.retry.floor_per_s, share);
+        let retries = budget(config.retry.budget, config.retry.floor_per_s);
+        let rescues = budget(config.survive.rescue.budget, 0);
         let room = Arc::new(Room::new(config.queue.waiting));
         let (engines, rooms) = (Engines::default(), AtomicU64::new(rand::random()));
         Self {
@@ -134,6 +136,7 @@ impl Gateway {
             connector,
             bodies,
             retries,
+            rescues,
             engines,
             room,
             clients: RandomState::new(),
@@ -222,6 +225,13 @@ impl Gateway {
         ctx.error.get_or_insert(CLIENT_GONE);
         Err(Error::new_down(ErrorType::ConnectionClosed))
     }
+}
+
+/// A share of the requests of [`RETRY_WINDOW`], and so many per second besides.
+fn budget(share: f64, floor_per_s: u32) -> TpsBudget {
+    #[expect(clippy::cast_possible_truncation, reason = "a share needs no 53 bits")]
+    let share = share as f32;
+    TpsBudget::new(RETRY_WINDOW, floor_per_s, share)
 }
 
 #[async_trait]

@@ -61,6 +61,7 @@ pub struct Booking {
     booked_at: Instant,
     prefilling: bool,
     began: bool,
+    ended: bool,
 }
 
 /// All pods' bookings added up.
@@ -126,6 +127,7 @@ impl Bookings {
             booked_at: now,
             prefilling: true,
             began: false,
+            ended: false,
         };
         let answering = take(answering);
         let prefilling = prefilling.map(take);
@@ -199,9 +201,14 @@ impl Booking {
     }
 }
 
-impl Drop for Booking {
-    fn drop(&mut self) {
-        let prefill = if self.prefilling { u64::from(self.cold_tokens) } else { 0 };
+impl Booking {
+    /// Gives the place back, once.
+    pub fn end(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let is_prefilling = std::mem::take(&mut self.prefilling);
+        let prefill = if is_prefilling { u64::from(self.cold_tokens) } else { 0 };
         let undone = if self.began { 0.0 } else { f64::from(self.worked_tokens) };
         self.bookings.desk.lock().change(self.slot, |load| {
             load.prefill_tokens = load.prefill_tokens.saturating_sub(prefill);
@@ -209,5 +216,11 @@ impl Drop for Booking {
             load.recent_tokens = (load.recent_tokens - undone).max(0.0);
         });
         self.bookings.freed.notify_waiters();
+    }
+}
+
+impl Drop for Booking {
+    fn drop(&mut self) {
+        self.end();
     }
 }

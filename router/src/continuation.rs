@@ -7,6 +7,7 @@
 //!
 //! What can be continued is in [`FEATURES`], a row for each member of a request.
 
+mod ending;
 mod features;
 mod leg;
 mod rewrite;
@@ -17,8 +18,9 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use ending::is_aborted;
 pub use features::{Carry, FEATURES};
 pub use leg::{Cannot, Leg, Next, Terms};
 pub use seam::Model;
 pub use splice::{asking_for_ids, shows_text};
-pub use stream::{Ask, Stream, Writing, says_aborted};
+pub use stream::{Ask, Stream, Writing};

@@ -20,6 +20,7 @@ mod prompt;
 pub mod query;
 pub mod queue;
 mod refusal;
+pub mod rescue;
 mod router;
 pub mod session;
 pub mod silence;

@@ -30,6 +30,7 @@ use crate::prompt;
 use crate::query::{PromptBlocks, Query};
 use crate::queue::QueueSettings;
 use crate::refusal::Refusal;
+use crate::rescue::Forecast;
 use crate::session;
 use crate::split::SplitSettings;
 use crate::split::transfer::Transfers;
@@ -225,6 +226,7 @@ impl Router {
             });
         };
         let mut placement = self.placement(wanted, &rows[chosen.row], booking);
+        placement.forecast = forecast(rows, chosen.row);
         placement.sequel = self.keep(wanted, rows, &chosen);
         placement.decision.split = chosen.split;
         placement.assumption = self.assume(view.query, &placement.endpoint, true);
@@ -252,6 +254,7 @@ impl Router {
             },
             told_batches: endpoint.kv_events.batches(),
             endpoint,
+            forecast: Forecast::default(),
             prefill: None,
             moved: None,
             booking,
@@ -360,6 +363,12 @@ impl Router {
         let elapsed = now.saturating_duration_since(self.started);
         u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+fn forecast(rows: &[Candidate], chosen: usize) -> Forecast {
+    let others = rows.iter().enumerate().filter(|(row, _)| *row != chosen);
+    let elsewhere_ms = others.map(|(_, other)| other.ttft_ms()).min_by(f64::total_cmp);
+    Forecast { ttft_ms: rows[chosen].ttft_ms(), elsewhere_ms }
 }
 
 /// Tells the decision's whole table to the log, if it wants to hear.

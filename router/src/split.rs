@@ -172,7 +172,7 @@ pub fn weigh(
     let at_least = if role(chosen) == Role::Decode { 1 } else { 0 };
     let running = f64::from(chosen.load.requests.max(at_least));
     let stall_ms = settings.stall * running * uncached_ms(chosen);
-    let alone_ms = time_to_first_token(chosen) + other(chosen) + stall_ms;
+    let alone_ms = chosen.ttft_ms() + other(chosen) + stall_ms;
     let mut best: Option<Pair> = None;
     for (row, pod) in decode.iter().enumerate() {
         let is_short = f64::from(pod.uncached_tokens) < settings.floor_tokens(rate, pod);
@@ -181,7 +181,7 @@ pub fn weigh(
         }
         let (transfer_ms, decode_other) = (rate.ms(pod.uncached_tokens), other(pod));
         for (prefill_row, from) in prefill.iter().enumerate() {
-            let arrives_ms = time_to_first_token(from) + transfer_ms;
+            let arrives_ms = from.ttft_ms() + transfer_ms;
             let pair_ms = arrives_ms.max(queued_ms(pod)) + decode_other + other(from);
             if best.is_none_or(|best| pair_ms < best.terms.pair_ms) {
                 let terms = Terms {
@@ -211,10 +211,6 @@ fn queued_ms(pod: &Candidate) -> f64 {
 
 fn uncached_ms(pod: &Candidate) -> f64 {
     f64::from(pod.uncached_tokens) * pod.load.prefill_ms_per_token
-}
-
-fn time_to_first_token(pod: &Candidate) -> f64 {
-    queued_ms(pod) + uncached_ms(pod)
 }
 
 /// What a pod costs beyond the time to the first token.

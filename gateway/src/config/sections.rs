@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use kv_index::ExactSettings;
+use router::rescue::RescueSettings;
 use router::silence::SilenceSettings;
 use router::tokenize::Memo;
 use router::units::HumanDuration;
@@ -94,6 +95,8 @@ pub struct Survive {
     pub hold: ByteSize,
     /// When an answer that says nothing is given up.
     pub silence: SilenceSettings,
+    /// When a late first token is asked of a second pod as well.
+    pub rescue: RescueSettings,
 }
 
 /// What happens between SIGTERM and the end.
@@ -285,6 +288,7 @@ impl Default for Survive {
             moves: 4,
             hold: ByteSize::from_kib(256),
             silence: SilenceSettings::default(),
+            rescue: RescueSettings::default(),
         }
     }
 }

@@ -197,6 +197,11 @@ impl Config {
         check(self.retry.attempts > 0, "retry.attempts", "zero: no pod would be tried");
         let share = (0.0..=1.0).contains(&self.retry.budget);
         check(share, "retry.budget", "not a share between 0 and 1");
+        let rescue = &self.survive.rescue;
+        let share = (0.0..=1.0).contains(&rescue.budget);
+        check(share, "survive.rescue.budget", "not a share between 0 and 1");
+        let times = rescue.times >= 1.0;
+        check(times, "survive.rescue.times", "below 1: every first token would be late");
         let holds = !self.survive.hold.is_empty();
         check(holds, "survive.hold", "zero: no answer would be held");
         let slack = (0.0..=10.0).contains(&self.queue.slack);

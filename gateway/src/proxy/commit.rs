@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use router::continuation::{Ask, Stream, Writing, says_aborted};
+use router::continuation::{Ask, Stream, Writing, is_aborted};
+use router::openai::Api;
 use tokio::time::{Instant, timeout_at};
 
 use super::Gateway;
@@ -42,7 +43,8 @@ impl Gateway {
         // What nobody reads may be a sound that plays as it comes: it is not held.
         let is_read = request.query.api.is_some();
         let hold = if is_read { self.config.survive.hold.len() } else { 0 };
-        answer.committed(request.ask, Bounds { since, first_token, hold }).await
+        let bounds = Bounds { since, first_token, hold };
+        answer.committed((request.ask, request.query.api), bounds).await
     }
 }
 
@@ -51,7 +53,11 @@ impl Gateway {
 impl Answer {
     /// Waits until there is something to begin with: a stream's first token, or all of a plain answer,
     /// if it is not too long.
-    async fn committed(mut self, ask: Option<Ask>, bounds: Bounds) -> Result<Self, Failure> {
+    async fn committed(
+        mut self,
+        (ask, api): (Option<Ask>, Option<Api>),
+        bounds: Bounds,
+    ) -> Result<Self, Failure> {
         match ask.filter(|_| self.head.status == StatusCode::OK && self.is_event_stream()) {
             Some(ask) => {
                 let mut stream = Box::new(Stream::new(ask));
@@ -62,7 +68,8 @@ impl Answer {
             }
             None if self.head.status.is_success() && !self.is_event_stream() => {
                 self.whole(bounds.hold).await?;
-                if self.ended && says_aborted(self.first.as_deref().unwrap_or_default()) {
+                let said = self.first.as_deref().unwrap_or_default();
+                if self.ended && api.is_some_and(|api| is_aborted(api, said)) {
                     return Err(Failure::ERROR_EVENT);
                 }
             }

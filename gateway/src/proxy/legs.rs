@@ -71,6 +71,8 @@ struct Legs<'a> {
     handoff: Handoff<'a>,
     /// The prefill pod's data-parallel rank, where it has to be named.
     rank: Option<u32>,
+    /// The pods that were tried, and the one that is to answer.
+    asked: Vec<Slot>,
 }
 
 /// A decode leg has at least so many times what the pair was expected to take.
@@ -87,18 +89,19 @@ impl Missed {
 // === impl Gateway ===
 
 impl Gateway {
-    /// One attempt. What was handed over and is not used yet stands in `handed`, whatever ends this.
+    /// One attempt. What was handed over and is not used yet stands in `handed`, whatever ends this;
+    /// a pod besides the placement's own that gave nothing joins `tried`.
     pub(super) async fn attempt(
         &self,
         ctx: &mut Ctx,
         request: &Request<'_>,
-        placement: &mut Placement,
+        (placement, tried): (&mut Placement, &mut Vec<Slot>),
         handed: &mut Option<Handed>,
     ) -> Result<Answer, Missed> {
         let connector = self.config.split.connector.connector();
         let Some((connector, from)) = connector.zip(placement.prefill.take()) else {
             ctx.attempts += 1;
-            return self.whole(ctx, request, placement).await;
+            return self.first_to_speak(ctx, request, placement, tried).await;
         };
         let prefill = from.endpoint.pod.addr;
         ctx.split = SplitSeen { prefill: Some(prefill), ..SplitSeen::default() };
@@ -113,7 +116,8 @@ impl Gateway {
         let engine_id = engine.as_ref().map(|engine| &*engine.id);
         let port = self.config.split.connector_port();
         let handoff = Handoff { id: &id, room, prefill, port, engine_id };
-        let legs = Legs { gateway: self, request, connector, handoff, rank };
+        let asked = [&**tried, &[placement.endpoint.slot]].concat();
+        let legs = Legs { gateway: self, request, connector, handoff, rank, asked };
         match connector.order() {
             Order::AfterPrefill => Box::pin(legs.one_by_one(ctx, *from, placement, handed)).await,
             Order::Together => Box::pin(legs.together(ctx, *from, placement)).await,
@@ -121,9 +125,9 @@ impl Gateway {
     }
 
     /// One pod does it all.
-    async fn whole(
+    pub(super) async fn whole(
         &self,
-        ctx: &Ctx,
+        ear: Ear,
         request: &Request<'_>,
         placement: &Placement,
     ) -> Result<Answer, Missed> {
@@ -133,7 +137,7 @@ impl Gateway {
             let answer = Answer::of(&call, limit).await;
             self.begun(answer, request, (since, limit)).await
         });
-        let at = (placement.endpoint.slot, self.ear(ctx));
+        let at = (placement.endpoint.slot, ear);
         let answer = self.while_hopeful(at, attempt).await;
         let failure = match &answer {
             Ok(answer) => answer.complaint(),
@@ -200,7 +204,8 @@ impl Legs<'_> {
         ctx.split.prefilled(prefilled.took_ms, prefilled.cached_tokens);
         ctx.attempts += 1;
         placement.handed_over(prefilled.took_ms, std::time::Instant::now());
-        let answer = self.decode((placement, from_slot), &body, handed.as_ref()).await;
+        let ear = gateway.ear(ctx, self.request.query, &self.asked);
+        let answer = self.decode((placement, from_slot), ear, &body, handed.as_ref()).await;
         let is_settled = match &answer {
             // A pod that is busy turned it down, and has told the prefill pod.
             Err(missed) => missed.failure == Failure::BUSY,
@@ -227,7 +232,8 @@ impl Legs<'_> {
         ctx.attempts += 1;
         ctx.split.sent = Some(std::time::Instant::now());
         placement.handed_over(0.0, std::time::Instant::now());
-        let mut decode = pin!(self.decode((placement, from.endpoint.slot), &body, None));
+        let ear = gateway.ear(ctx, self.request.query, &self.asked);
+        let mut decode = pin!(self.decode((placement, from.endpoint.slot), ear, &body, None));
         let failure = {
             let mut prefill = pin!(self.prefill(&mut from));
             tokio::select! {
@@ -257,6 +263,7 @@ impl Legs<'_> {
     async fn decode(
         &self,
         (placement, from): (&Placement, Slot),
+        ear: Ear,
         body: &Bytes,
         handed: Option<&Handed>,
     ) -> Result<Answer, Missed> {
@@ -277,7 +284,7 @@ impl Legs<'_> {
         let heard = Heard::now();
         let answer = tokio::select! {
             biased;
-            answer = gateway.while_hopeful((endpoint.slot, Ear::Beginning), attempt) => answer,
+            answer = gateway.while_hopeful((endpoint.slot, ear), attempt) => answer,
             _gone = gateway.given_up(from, &heard, Ear::LastBeginning) => Err(Failure::TOO_LATE),
         };
         let (by, failure) = match &answer {

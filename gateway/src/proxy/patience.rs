@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kv_index::Slot;
 use router::pool::Outcome;
+use router::query::Query;
 use router::silence::{Ear, Sight, Verdict, Why};
 use tokio::time::{Instant, sleep_until};
 
@@ -42,10 +43,14 @@ impl Heard {
 // === impl Gateway ===
 
 impl Gateway {
-    /// What is waited for at a pod that has not begun.
-    pub(super) fn ear(&self, ctx: &Ctx) -> Ear {
-        let is_last = ctx.attempts >= self.config.retry.attempts;
-        if is_last { Ear::LastBeginning } else { Ear::Beginning }
+    /// What is waited for at a pod that has not begun, where these are tried or asked right now.
+    pub(super) fn ear(&self, ctx: &Ctx, query: &Query, tried: &[Slot]) -> Ear {
+        let may_go = ctx.attempts < self.config.retry.attempts;
+        if may_go && self.router.has_another(query, tried) {
+            Ear::Beginning
+        } else {
+            Ear::LastBeginning
+        }
     }
 
     /// An attempt, for as long as there is hope for it. It is kilobytes, and stays where it is.

@@ -71,7 +71,10 @@ impl Gateway {
             .map_err(|_invalid| Refuse::Internal)?;
         let request = Request { query, head, body, ask };
         self.retries.deposit();
-        let mut tried = Tried::default();
+        if request.ask.is_some() {
+            self.rescues.deposit();
+        }
+        let (mut tried, mut last_said) = (Tried::default(), None);
         let Some(mut placement) = self.seat(session, ctx, query).await? else {
             return Ok(End::ClientGone);
         };
@@ -83,7 +86,8 @@ impl Gateway {
             let mut handed = None;
             let raced = {
                 // Pinned here: what is selected among is moved, and this is kilobytes.
-                let mut attempt = pin!(self.attempt(ctx, &request, &mut placement, &mut handed));
+                let place = (&mut placement, &mut tried.slots);
+                let mut attempt = pin!(self.attempt(ctx, &request, place, &mut handed));
                 tokio::select! {
                     biased;
                     attempt = &mut attempt => Raced::Attempt(Box::new(attempt)),
@@ -109,19 +113,22 @@ impl Gateway {
             };
             placement.failed(missed.failure.reason);
             self.remember(ctx, &mut tried, &missed, (&placement.endpoint, prefilling));
-            match (self.another(ctx, query, &tried, &missed), missed.answer) {
-                (Ok(next), answer) => {
-                    if let Some(answer) = answer {
-                        answer.connection.close().await;
-                    }
+            let next = self.another(ctx, query, &tried, &missed);
+            let said = missed.answer.zip(Some(placement));
+            // Kept while others are asked; what was kept before is dropped, and its connection closed.
+            last_said = said.or(last_said);
+            match next {
+                Ok(next) => {
                     placement = next;
                     self.give_back(handed, &placement.endpoint.pod).await;
                 }
-                // Nobody else: what the pod said is the best answer that there is.
-                (Err(_), Some(answer)) => {
+                // Nobody else: what a pod said last is a better answer than any of ours.
+                Err(refuse) => {
+                    let Some((answer, placement)) = last_said else { return Err(refuse) };
+                    ctx.upstream = Some(placement.endpoint.pod.addr);
+                    ctx.decision = query.api.map(|_read| placement.decision);
                     return self.answer(session, ctx, (*answer, placement), &request).await;
                 }
-                (Err(refuse), None) => return Err(refuse),
             }
         }
     }

@@ -145,6 +145,11 @@ impl Metrics {
         self.counts.migrations.with_label_values(&[outcome]).inc();
     }
 
+    /// Counts a stream whose first token was late, by what came of asking a second pod.
+    pub fn rescue(&self, outcome: &'static str) {
+        self.counts.rescues.with_label_values(&[outcome]).inc();
+    }
+
     /// Counts a further attempt, by why the one before failed.
     pub fn retry(&self, reason: &'static str) {
         self.counts.retries.with_label_values(&[reason]).inc();

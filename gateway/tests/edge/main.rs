@@ -14,6 +14,7 @@ mod models;
 mod native;
 mod queue;
 mod relay;
+mod rescue;
 mod retry;
 mod split;
 mod support;

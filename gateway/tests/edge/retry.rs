@@ -120,6 +120,24 @@ async fn an_overload_is_passed_on_when_every_pod_has_it() {
 }
 
 #[tokio::test]
+async fn what_a_pod_said_is_a_better_answer_than_ours_whatever_the_others_did() {
+    let said = r#"{"error":{"message":"no such thing","code":500}}"#;
+    for then in [Then::Close, Then::Reset] {
+        let speaking = RawPod::start([Reply::whole("500 Internal Server Error", said)]).await;
+        let mut silent = RawPod::start([Reply::new("", then)]).await;
+        let house = pair(&speaking, &silent).await;
+        // Whoever is asked first.
+        for _ in 0..4 {
+            let answer = ask(&house, PLAIN).await;
+            assert_eq!((answer.status.as_u16(), answer.text()), (500, said));
+            assert_eq!(answer.header("x-upstream-host"), speaking.addr.to_string());
+        }
+        assert_eq!(silent.unseen(), 4, "each asked both");
+        house.end().await;
+    }
+}
+
+#[tokio::test]
 async fn a_clients_mistake_is_never_tried_again() {
     for status in ["400 Bad Request", "404 Not Found", "413 Too Large", "422 No"] {
         let mut pods = [

@@ -217,3 +217,51 @@ async fn nothing_is_asked_of_pods_where_migration_is_off() {
     assert_eq!(pod.request().await, CHAT.as_bytes());
     house.end().await;
 }
+
+#[tokio::test]
+async fn messages_and_responses_move_before_their_first_token_and_end_with_a_word_after_it() {
+    const MESSAGE: &str = r#"{"model":"tiny","max_tokens":4,"messages":[{"role":"user","content":"hi"}],"stream":true}"#;
+    const RESPONSE: &str = r#"{"model":"tiny","input":"hi","stream":true}"#;
+    let (start, a, aborted, stop) = (
+        r#"{"type":"message_start","message":{"id":"m","stop_reason":null}}"#,
+        r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"A"}}"#,
+        r#"{"type":"message_delta","delta":{"stop_reason":null,"stop_sequence":null}}"#,
+        r#"{"type":"message_stop"}"#,
+    );
+    let (created, text, cancelled, completed) = (
+        r#"{"type":"response.created","response":{"status":"in_progress"}}"#,
+        r#"{"type":"response.output_text.delta","delta":"A"}"#,
+        r#"{"type":"response.completed","response":{"status":"cancelled"}}"#,
+        r#"{"type":"response.completed","response":{"status":"completed"}}"#,
+    );
+    for (path, body, begins, token, gave_up, ends) in [
+        ("/v1/messages", MESSAGE, start, a, aborted, stop),
+        ("/v1/responses", RESPONSE, created, text, cancelled, completed),
+    ] {
+        for (cut, is_lost) in [
+            (whole(&[begins]), false),
+            (whole(&[begins, gave_up, ends]), false),
+            (whole(&[begins, token]), true),
+            (whole(&[begins, token, gave_up, ends]), true),
+            (Reply::new(stream(&[begins, token]), Then::Reset), true),
+        ] {
+            let mut failing = RawPod::start([cut.clone()]).await;
+            let good = RawPod::start([whole(&[begins, token, ends])]).await;
+            let house = pair(&failing, &good).await;
+            let answer = loop {
+                let answer = house.post(path, body).await;
+                if failing.unseen() > 0 {
+                    break answer;
+                }
+            };
+            let events = answer.events();
+            let (first, last) = (events.first().copied(), events.last().copied());
+            assert_eq!((answer.status.as_u16(), first), (200, Some(begins)), "{cut:?}");
+            assert_eq!(last == Some(ends), !is_lost, "{cut:?}: {}", answer.text());
+            assert_eq!(last.is_some_and(|it| it.contains("\"error\":{")), is_lost, "{cut:?}");
+            let is_anthropic = answer.text().contains("event: error\ndata: {\"type\":\"error\"");
+            assert_eq!(is_anthropic, is_lost && path == "/v1/messages", "{}", answer.text());
+            house.end().await;
+        }
+    }
+}

@@ -27,6 +27,18 @@ fn a_booking_is_given_back_on_drop_before_and_after_the_first_token() {
 }
 
 #[test]
+fn a_place_is_given_back_once_and_what_its_pod_says_after_that_changes_nothing() {
+    let (bookings, slot) = (Arc::new(Bookings::default()), Slots::default().acquire());
+    let (mut a, b) = (book(&bookings, slot, 100), book(&bookings, slot, 50));
+    a.end();
+    assert_eq!(bookings.totals(), Totals { prefill_tokens: 50, requests: 1 });
+    answer(&mut a, 5);
+    drop(a);
+    assert_eq!(bookings.totals(), Totals { prefill_tokens: 50, requests: 1 });
+    drop(b);
+}
+
+#[test]
 fn a_late_booking_of_a_dead_pod_does_not_touch_its_successor() {
     let (bookings, mut slots) = (Arc::new(Bookings::default()), Slots::default());
     let old = slots.acquire();

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use memchr::memchr_iter;
 
+use super::ending;
 use super::leg::Cannot;
 use super::rewrite::{Chunk, Head, Said, Usage, error_of};
 use super::seam::Seam;
@@ -60,7 +61,7 @@ pub(super) struct Record {
 /// How far the answer has come.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    has_token: bool,
+    pub(super) has_token: bool,
     pub(super) finishes: u32,
     pub(super) usage_told: bool,
     pub(super) done: bool,
@@ -157,7 +158,9 @@ impl Stream {
     /// Whether a pod that closes now, however properly, leaves the answer without its end.
     #[must_use]
     pub fn is_unfinished(&self) -> bool {
-        self.ask.has_ids && !self.raw && !self.progress.done
+        let says_its_end =
+            self.ask.has_ids || matches!(self.ask.api, Api::Messages | Api::Responses);
+        says_its_end && !self.raw && !self.progress.done
     }
 
     /// Whether every choice has come to its end.
@@ -220,18 +223,21 @@ impl Stream {
             out.append(&mut self.held);
             return out.extend_from_slice(event);
         }
-        if error_of(data) {
+        if error_of(data) || ending::says_failed(self.ask.api, data) {
             self.progress.error = Some(event.to_vec());
             return;
         }
-        if says_aborted(data) {
+        if ending::says_aborted(self.ask.api, data) {
             self.progress.is_aborted = true;
             return;
         }
         match (self.ask.api, &self.seam) {
             (Api::Chat | Api::Completions, None) => self.first_pods(event, out),
             (Api::Chat | Api::Completions, Some(_)) => self.later_pods(data, out),
-            _ => self.other_apis(event, out),
+            (api, _) => {
+                self.progress.sees_other(api, event);
+                out.extend_from_slice(event);
+            }
         }
     }
 
@@ -329,24 +335,6 @@ impl Stream {
         }
     }
 
-    fn other_apis(&mut self, event: &[u8], out: &mut Vec<u8>) {
-        let progress = &mut self.progress;
-        progress.has_token = progress.has_token || splice::shows_text(event);
-        let type_is = |kind: &[u8]| splice::has(event, kind);
-        match self.ask.api {
-            Api::Messages => {
-                progress.finishes += u32::from(type_is(b"\"stop_reason\":\""));
-                progress.done |= type_is(b"\"type\":\"message_stop\"");
-            }
-            Api::Responses => {
-                progress.done |= type_is(b"\"type\":\"response.completed\"")
-                    || type_is(b"\"type\":\"response.incomplete\"");
-            }
-            _ => {}
-        }
-        out.extend_from_slice(event);
-    }
-
     /// An event went out, and with it those that were held.
     fn settle(&mut self, new: usize) {
         self.record.settled = self.record.ids.len();
@@ -385,13 +373,6 @@ fn event_length(bytes: &[u8]) -> Option<usize> {
         [b'\r', b'\n', ..] => Some(at + 3),
         _ => None,
     })
-}
-
-/// Whether a pod ends a choice, in an event or in a plain answer, because it gave it up: vLLM does so
-/// to every stream when it gets SIGTERM (0.26, observed), and to none whose client stays otherwise.
-#[must_use]
-pub fn says_aborted(json: &[u8]) -> bool {
-    splice::has(json, b"\"finish_reason\":\"abort\"")
 }
 
 /// Whether the pod sent an event only because it was asked for ids: it shows nothing.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use self::pods::{Client, Pod, Request, tokenizer};
-use super::{Cannot, FEATURES, Model, Next, Stream, Terms, Writing};
+use super::{Ask, Cannot, FEATURES, Model, Next, Stream, Terms, Writing, is_aborted};
 use crate::openai::Api;
 
 const EMOJI: &str = "A family 👨‍👩‍👧 at the Zürich zoo: 🦁🦓, 你好!";
@@ -170,6 +170,54 @@ fn says_last(last: &str) {
     stream.feed(format!("data: {last}\n\ndata: [DONE]\n\n").as_bytes(), &mut client.bytes);
     assert_eq!((stream.state(), client.bytes.len()), (Writing::Failed, before), "{last}");
     assert!(matches!(stream.resume(request.body.as_bytes(), Model::default()), Next::Leg(_)));
+}
+
+#[test]
+fn a_message_or_a_response_that_its_pod_gave_up_has_failed() {
+    let ask = |api| Ask { api, choices: 1, wants_usage: false, wants_ids: false, has_ids: false };
+    let text =
+        r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"A"}}"#;
+    let end = |reason: &str| {
+        format!(
+            r#"{{"type":"message_delta","delta":{{"stop_reason":{reason},"stop_sequence":null}}}}"#
+        )
+    };
+    let response = |status: &str| {
+        format!(r#"{{"response":{{"status":"{status}"}},"type":"response.completed"}}"#)
+    };
+    for (api, last, state) in [
+        (Api::Messages, end("\"end_turn\""), Writing::Text),
+        (Api::Messages, end("null"), Writing::Failed),
+        (Api::Messages, r#"{"type":"message_stop"}"#.to_owned(), Writing::Done),
+        (Api::Messages, r#"{"type":"error","error":{"type":"e"}}"#.to_owned(), Writing::Failed),
+        (Api::Responses, response("completed"), Writing::Done),
+        (Api::Responses, response("cancelled"), Writing::Failed),
+        (Api::Responses, r#"{"type":"response.failed","response":{}}"#.into(), Writing::Failed),
+    ] {
+        let mut stream = Stream::new(ask(api));
+        let mut out = Vec::new();
+        let start = r#"{"type":"message_start","message":{"stop_reason":null}}"#;
+        stream.feed(format!("data: {start}\n\ndata: {text}\n\n").as_bytes(), &mut out);
+        assert_eq!(stream.state(), Writing::Text, "{api:?}");
+        stream.feed(format!("data: {last}\n\n").as_bytes(), &mut out);
+        assert_eq!(stream.state(), state, "{api:?}: {last}");
+        assert_eq!(stream.is_unfinished(), state != Writing::Done, "{api:?}: {last}");
+    }
+}
+
+#[test]
+fn a_plain_answer_that_its_pod_gave_up_is_told_from_a_whole_one() {
+    for (api, answer, aborted) in [
+        (Api::Chat, r#"{"choices":[{"finish_reason":"abort"}]}"#, true),
+        (Api::Chat, r#"{"choices":[{"finish_reason":"length"}]}"#, false),
+        (Api::Messages, r#"{"type":"message","content":[],"model":"m"}"#, true),
+        (Api::Messages, r#"{"type":"message","content":[],"stop_reason":"end_turn"}"#, false),
+        (Api::CountTokens, r#"{"input_tokens":3}"#, false),
+        (Api::Responses, r#"{"status":"cancelled","output":[]}"#, true),
+        (Api::Responses, r#"{"status":"incomplete","output":[]}"#, false),
+    ] {
+        assert_eq!(is_aborted(api, answer.as_bytes()), aborted, "{api:?}: {answer}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use kv_index::Slot;
 
 use super::{Placement, Router, Turn};
+use crate::decide::Leg;
 use crate::policy::{self, PolicyName};
 use crate::query::Query;
 use crate::refusal::Refusal;
@@ -39,6 +40,23 @@ impl Router {
     pub fn place_any(&self, query: &Query, tried: &[Slot]) -> Result<Placement, Refusal> {
         let settings = policy::Settings { policy: PolicyName::LeastRequest, ..self.settings };
         self.place_by((&settings, Turn::real()), query, (tried, None), None)
+    }
+
+    /// Chooses a second pod that has a free place, for a request whose first token is late; never a
+    /// pair.
+    ///
+    /// # Errors
+    /// When no other pod can take it, or none has a free place.
+    pub fn place_second(&self, query: &Query, tried: &[Slot]) -> Result<Placement, Refusal> {
+        let tried = (tried, Some(&self.queue));
+        self.place_by((&self.settings, Turn::real()), query, tried, Some("rescue"))
+    }
+
+    /// Whether a pod is left that could take it.
+    #[must_use]
+    pub fn has_another(&self, query: &Query, tried: &[Slot]) -> bool {
+        let snapshot = self.pool.snapshot();
+        snapshot.endpoints.iter().any(|endpoint| Leg::Answer.may_take(endpoint, query, tried))
     }
 
     /// Chooses a pod that has a free place, for a request that was nowhere yet.

@@ -12,6 +12,7 @@ use crate::knowledge::Knowledge;
 use crate::memory::Assumption;
 use crate::policy::PolicyName;
 use crate::pool::Endpoint;
+use crate::rescue::Forecast;
 use crate::split::Split;
 use crate::split::transfer::Transfers;
 use crate::text_rate::TextRates;
@@ -24,6 +25,8 @@ pub struct Placement {
     pub endpoint: Arc<Endpoint>,
     /// Why, in short.
     pub decision: Decision,
+    /// When its first token is expected, by what was known then.
+    pub forecast: Forecast,
     /// The pod that prefills for it, with the place taken there.
     pub prefill: Option<Box<Placement>>,
     /// What it gets from there.
@@ -95,10 +98,17 @@ impl Placement {
     }
 
     /// The attempt gave no answer to send on; the reason in a word. The prompt is not on its way to
-    /// the pod any more.
+    /// the pod any more, and its place there is free.
     pub fn failed(&mut self, reason: &'static str) {
         self.assumption = None;
+        self.booking.end();
         self.note(|came| came.outcome = why::Outcome::Failed(reason));
+    }
+
+    /// Another pod was asked as well, and has spoken first: this one takes so long at least.
+    pub fn overtaken(&mut self, now: Instant) {
+        self.booking.first_token(now);
+        self.failed("overtaken");
     }
 
     /// Another pod prefills for it, and so many tokens come from there.

@@ -29,6 +29,7 @@ pub(super) struct Counts {
     pub(super) errors: IntCounterVec,
     pub(super) retries: IntCounterVec,
     pub(super) migrations: IntCounterVec,
+    pub(super) rescues: IntCounterVec,
 }
 
 /// How long things took.
@@ -72,6 +73,11 @@ impl Counts {
             migrations: of.counters(
                 "hearth_migrations_total",
                 "Streams whose pod failed after the first token, by what became of them: continued, completed (only the end was missing), failed (no other pod took it), or why they could not go on.",
+                &["outcome"],
+            )?,
+            rescues: of.counters(
+                "hearth_rescues_total",
+                "Streams whose first token was late, by what came of asking a second pod: won (it spoke first), lost (the first did), failed (both), or over_budget (none was asked).",
                 &["outcome"],
             )?,
         })

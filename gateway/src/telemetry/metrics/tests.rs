@@ -18,6 +18,7 @@ fn exposition() -> String {
     metrics.error("no_such_model");
     metrics.retry("connect");
     metrics.migration("continued");
+    metrics.rescue("won");
     metrics.queue.refused("full");
     metrics.first_token(Some("tiny"), 0.1);
     metrics.output_token_time(Some("tiny"), 0.01);

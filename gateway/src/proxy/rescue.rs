@@ -1,0 +1,143 @@
+//! A stream whose first token is late is asked of a second pod as well: who speaks first answers.
+//!
+//! Only a stream that one pod answers alone. A plain answer's first token is not seen before its last;
+//! a pair of pods has deadlines of its own, and a second pair would leave blocks behind until their
+//! lease is over.
+
+use std::pin::{Pin, pin};
+
+use kv_index::Slot;
+use router::Placement;
+use tokio::time::{Instant, sleep_until};
+use tower::retry::budget::Budget;
+
+use super::Gateway;
+use super::ctx::Ctx;
+use super::failure::Failure;
+use super::legs::{Missed, Request};
+use super::upstream::Answer;
+
+/// How it went between two pods.
+struct Raced {
+    /// Of the pod that spoke first, or else of the one that failed last.
+    answer: Result<Answer, Missed>,
+    is_second: bool,
+    /// Why the other pod gave nothing, if it did not merely lose.
+    other: Option<Failure>,
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// The answer of the pod where a request has its place, or of a second one that was asked because
+    /// the first was late: then the place is there. A pod that gave nothing meanwhile joins `tried`.
+    pub(super) async fn first_to_speak(
+        &self,
+        ctx: &mut Ctx,
+        request: &Request<'_>,
+        placement: &mut Placement,
+        tried: &mut Vec<Slot>,
+    ) -> Result<Answer, Missed> {
+        let sent = Instant::now();
+        let asked_now = [&**tried, &[placement.endpoint.slot]].concat();
+        let ear = self.ear(ctx, request.query, &asked_now);
+        let rescue = &self.config.survive.rescue;
+        let late_at = rescue.late_at(sent, &placement.forecast).filter(|_| request.ask.is_some());
+        let asked;
+        let (mut other, raced) = {
+            let mut first = pin!(self.whole(ear, request, placement));
+            let Some(late_at) = late_at else { return first.await };
+            tokio::select! {
+                biased;
+                answer = &mut first => return answer,
+                () = sleep_until(late_at) => {}
+            }
+            let Some(second) = self.second(ctx, request, (placement, sent), tried) else {
+                return first.await;
+            };
+            asked = std::time::Instant::now();
+            // Boxed: it is rare, and kilobytes that every request would carry.
+            let raced = Box::pin(race(first, self.whole(ear, request, &second))).await;
+            (second, raced)
+        };
+        let Raced { answer, is_second, other: failure } = raced;
+        if is_second {
+            std::mem::swap(placement, &mut other);
+            ctx.upstream = Some(placement.endpoint.pod.addr);
+            ctx.upstream_sent = Some(asked);
+            ctx.decision = Some(placement.decision);
+        }
+        let reason = match failure {
+            Some(failure) => {
+                tried.push(other.endpoint.slot);
+                other.failed(failure.reason);
+                Some(failure.reason)
+            }
+            None if is_second => {
+                other.overtaken(std::time::Instant::now());
+                Some("overtaken")
+            }
+            None => {
+                other.failed("not_needed");
+                None
+            }
+        };
+        if let Some(reason) = reason {
+            ctx.attempt_failed(other.endpoint.pod.addr, reason);
+        }
+        self.metrics.rescue(match (&answer, is_second) {
+            (Err(_), _) => "failed",
+            (Ok(_), true) => "won",
+            (Ok(_), false) => "lost",
+        });
+        answer
+    }
+
+    /// A place at a second pod, if it is expected to win and may be asked.
+    fn second(
+        &self,
+        ctx: &mut Ctx,
+        request: &Request<'_>,
+        (first, sent): (&Placement, Instant),
+        tried: &[Slot],
+    ) -> Option<Placement> {
+        if !self.rescues.withdraw() {
+            self.metrics.rescue("over_budget");
+            return None;
+        }
+        let tried = [tried, &[first.endpoint.slot]].concat();
+        let mut second = self.router.place_second(request.query, &tried).ok()?;
+        let elsewhere_ms = second.forecast.ttft_ms;
+        let late = self.config.survive.rescue.late_after(first.forecast.ttft_ms, elsewhere_ms);
+        if late.is_none_or(|late| sent.elapsed() < late) {
+            // Others were placed there meanwhile.
+            second.failed("not_faster");
+            return None;
+        }
+        ctx.attempts += 1;
+        Some(second)
+    }
+}
+
+/// Runs both until one of them has an answer or both have failed.
+async fn race(
+    mut first: Pin<&mut impl Future<Output = Result<Answer, Missed>>>,
+    second: impl Future<Output = Result<Answer, Missed>>,
+) -> Raced {
+    let mut second = pin!(second);
+    tokio::select! {
+        biased;
+        answer = &mut first => match answer {
+            Ok(answer) => Raced { answer: Ok(answer), is_second: false, other: None },
+            Err(missed) => {
+                Raced { answer: second.await, is_second: true, other: Some(missed.failure) }
+            }
+        },
+        answer = &mut second => match answer {
+            Ok(answer) => Raced { answer: Ok(answer), is_second: true, other: None },
+            Err(missed) => {
+                Raced { answer: first.await, is_second: false, other: Some(missed.failure) }
+            }
+        },
+    }
+}
