@@ -39,6 +39,8 @@ pub enum Ear {
     Beginning,
     /// The same at the last pod that may be tried: patience costs less than an error.
     LastBeginning,
+    /// Blocks of a pod that has prefilled: what its engine does now says nothing of them.
+    Handed,
     /// The next token of a stream that may go on elsewhere.
     Stream,
     /// The next token of a stream that can only go on where it is.
@@ -115,7 +117,7 @@ impl SilenceSettings {
         }
         let patience = if ear == Ear::BoundStream { floor.max(doubt) } else { doubt };
         // On a starved machine every pod looks mute: where there is nobody else, it is waited for.
-        let may_go = matches!(ear, Ear::Beginning | Ear::Stream);
+        let may_go = matches!(ear, Ear::Beginning | Ear::Handed | Ear::Stream);
         let is_mute = sight.is_mute && may_go && silent >= floor.max(doubt);
         if is_mute || sight.is_gone && silent >= patience {
             return Verdict::GiveUp(Why::Out);
@@ -127,7 +129,7 @@ impl SilenceSettings {
                 // Since it was asked, that is: what the engine did before says nothing.
                 idle.is_some_and(|idle| idle.min(silent) >= floor)
             }
-            Ear::LastBeginning | Ear::BoundStream => false,
+            Ear::LastBeginning | Ear::Handed | Ear::BoundStream => false,
         };
         if has_stalled {
             return Verdict::GiveUp(Why::Stalled);

@@ -285,7 +285,7 @@ impl Legs<'_> {
         let answer = tokio::select! {
             biased;
             answer = gateway.while_hopeful((endpoint.slot, ear), attempt) => answer,
-            _gone = gateway.given_up(from, &heard, Ear::LastBeginning) => Err(Failure::TOO_LATE),
+            _gone = gateway.given_up(from, &heard, Ear::Handed) => Err(Failure::TOO_LATE),
         };
         let (by, failure) = match &answer {
             Ok(answer) => match answer.complaint_of_leg() {

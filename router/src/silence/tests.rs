@@ -61,7 +61,7 @@ fn a_pod_that_is_gone_is_left_when_its_answer_is_silent() {
 
 #[test]
 fn a_pod_that_does_not_answer_probes_may_be_busy() {
-    for ear in [Ear::Beginning, Ear::Stream] {
+    for ear in [Ear::Beginning, Ear::Handed, Ear::Stream] {
         assert_eq!(after(9.9, ear, mute), "doubt", "{ear:?}");
         assert_eq!(after(10.0, ear, mute), "out", "{ear:?}");
     }
@@ -88,6 +88,7 @@ fn an_answer_that_has_not_begun_stalls_when_the_engine_has_nothing_to_do() {
     assert_eq!(after(14.0, Ear::Beginning, idle(-5.0)), "doubt", "it had something to do");
     assert_eq!(after(15.0, Ear::Beginning, idle(-5.0)), "stalled");
     assert_eq!(after(600.0, Ear::LastBeginning, idle(100.0)), "doubt", "there is nobody else");
+    assert_eq!(after(600.0, Ear::Handed, idle(100.0)), "doubt", "it has done its part");
 }
 
 #[test]
