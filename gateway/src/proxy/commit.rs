@@ -63,14 +63,14 @@ impl Answer {
                 let mut stream = Box::new(Stream::new(ask));
                 let deadline = bounds.since + bounds.first_token;
                 let token = self.first_token(&mut stream, bounds.hold);
-                timeout_at(deadline, token).await.unwrap_or(Err(Failure::TOO_LATE))?;
+                timeout_at(deadline, token).await.unwrap_or(Err(Failure::TooLate))?;
                 self.stream = Some(stream);
             }
             None if self.head.status.is_success() && !self.is_event_stream() => {
                 self.whole(bounds.hold).await?;
                 let said = self.first.as_deref().unwrap_or_default();
                 if self.ended && api.is_some_and(|api| is_aborted(api, said)) {
-                    return Err(Failure::ERROR_EVENT);
+                    return Err(Failure::ErrorEvent);
                 }
             }
             None => {}
@@ -84,11 +84,11 @@ impl Answer {
         loop {
             let Some(bytes) = self.first.take() else {
                 // It closed as if all were said, and nothing was.
-                return if stream.is_unfinished() { Err(Failure::CUT) } else { self.ends(out) };
+                return if stream.is_unfinished() { Err(Failure::Cut) } else { self.ends(out) };
             };
             stream.feed(&bytes, &mut out);
             match stream.state() {
-                Writing::Failed => return Err(Failure::ERROR_EVENT),
+                Writing::Failed => return Err(Failure::ErrorEvent),
                 Writing::Nothing if out.len() <= hold => {}
                 _ => break,
             }

@@ -164,13 +164,8 @@ impl Gateway {
 
     /// The prefill pod gave nothing; it is told to the pool.
     fn prefill_missed(&self, from: &Placement, failure: Failure) -> Missed {
-        if failure == Failure::TURNED_DOWN {
-            // The request is at fault, and the pod that answers will say what is wrong with it.
-            report(self.router.pool(), from.endpoint.slot, None);
-        } else {
-            report(self.router.pool(), from.endpoint.slot, Some(failure));
-        }
-        self.metrics.splits.failed("prefill", failure.reason);
+        report(self.router.pool(), from.endpoint.slot, Some(failure));
+        self.metrics.splits.failed("prefill", failure.reason());
         Missed::new(By::Prefilling, failure)
     }
 }
@@ -208,7 +203,7 @@ impl Legs<'_> {
         let answer = self.decode((placement, from_slot), ear, &body, handed.as_ref()).await;
         let is_settled = match &answer {
             // A pod that is busy turned it down, and has told the prefill pod.
-            Err(missed) => missed.failure == Failure::BUSY,
+            Err(missed) => missed.failure == Failure::Busy,
             Ok(_) => true,
         };
         if let Some(handed) = handed.as_mut().filter(|_| is_settled) {
@@ -256,7 +251,7 @@ impl Legs<'_> {
 
     fn decode_body(&self, members: &[Member]) -> Result<Bytes, Missed> {
         let body = with(&self.request.body, members);
-        body.map_err(|_was_read_before| Missed::new(By::Neither, Failure::MALFORMED))
+        body.map_err(|_was_read_before| Missed::new(By::Neither, Failure::Malformed))
     }
 
     /// The decode leg. It waits in vain for blocks of a prefill pod that is gone.
@@ -285,17 +280,17 @@ impl Legs<'_> {
         let answer = tokio::select! {
             biased;
             answer = gateway.while_hopeful((endpoint.slot, ear), attempt) => answer,
-            _gone = gateway.given_up(from, &heard, Ear::Handed) => Err(Failure::TOO_LATE),
+            _gone = gateway.given_up(from, &heard, Ear::Handed) => Err(Failure::TooLate),
         };
         let (by, failure) = match &answer {
             Ok(answer) => match answer.complaint_of_leg() {
                 None => (By::Neither, None),
-                Some(Failure::BUSY) => (By::Answering, Some(Failure::BUSY)),
+                Some(Failure::Busy) => (By::Answering, Some(Failure::Busy)),
                 Some(failure) => (By::Either, Some(failure)),
             },
-            Err(Failure::LEASE_OVER) => (By::Neither, Some(Failure::LEASE_OVER)),
-            Err(Failure::ERROR_EVENT) => (By::Either, Some(Failure::ERROR_EVENT)),
-            Err(Failure::TOO_LATE) => (By::Either, Some(Failure::NO_TRANSFER)),
+            Err(Failure::LeaseOver) => (By::Neither, Some(Failure::LeaseOver)),
+            Err(Failure::ErrorEvent) => (By::Either, Some(Failure::ErrorEvent)),
+            Err(Failure::TooLate) => (By::Either, Some(Failure::NoTransfer)),
             Err(failure) => (By::Answering, Some(*failure)),
         };
         if by == By::Answering || failure.is_none() {
@@ -304,7 +299,7 @@ impl Legs<'_> {
         let Some(failure) = failure else {
             return answer.map_err(|failure| Missed::new(By::Answering, failure));
         };
-        gateway.metrics.splits.failed("decode", failure.reason);
+        gateway.metrics.splits.failed("decode", failure.reason());
         // An error to a split says nothing to the client: it may be no error without one.
         let answer = answer.ok().filter(|_| by == By::Answering).map(Box::new);
         Err(Missed { by, failure, answer })
@@ -313,7 +308,7 @@ impl Legs<'_> {
 
 fn no_handoff(error: NoHandoff) -> Failure {
     match error {
-        NoHandoff::NoEngine => Failure::NO_ENGINE,
-        _ => Failure::NO_PARAMS,
+        NoHandoff::NoEngine => Failure::NoEngine,
+        _ => Failure::NoParams,
     }
 }

@@ -113,8 +113,8 @@ impl Gateway {
 
 fn failure(why: Why) -> Failure {
     match why {
-        Why::Out => Failure::OUT,
-        Why::Stalled => Failure::STALLED,
-        Why::Leaving => Failure::LEAVING,
+        Why::Out => Failure::Out,
+        Why::Stalled => Failure::Stalled,
+        Why::Leaving => Failure::Leaving,
     }
 }

@@ -111,7 +111,7 @@ impl Gateway {
                     return Err(Refuse::Draining);
                 }
             };
-            placement.failed(missed.failure.reason);
+            placement.failed(missed.failure.reason());
             self.remember(ctx, &mut tried, &missed, (&placement.endpoint, prefilling));
             let next = self.another(ctx, query, &tried, &missed);
             let said = missed.answer.zip(Some(placement));
@@ -163,10 +163,10 @@ impl Gateway {
         };
         tried.slots.extend(by.map(|endpoint| endpoint.slot));
         let told = by.or(prefilling.as_ref()).unwrap_or(answering);
-        ctx.attempt_failed(told.pod.addr, missed.failure.reason);
+        ctx.attempt_failed(told.pod.addr, missed.failure.reason());
         tried.prefills += u32::from(missed.by != By::Answering);
         tried.has_failed_pair |= missed.by == By::Either;
-        tried.errors += u32::from(missed.failure == Failure::SERVER_ERROR);
+        tried.errors += u32::from(missed.failure == Failure::ServerError);
         if let Some(from) = prefilling {
             self.engines.forget(&from.pod);
         }
@@ -186,8 +186,8 @@ impl Gateway {
         missed: &Missed,
     ) -> Result<Placement, Refuse> {
         let failure = missed.failure;
-        let refuse = || Refuse::AttemptsFailed { cause: failure.cause };
-        if failure.is_final && missed.by == By::Answering {
+        let refuse = || Refuse::AttemptsFailed { cause: failure.cause() };
+        if failure == Failure::TooLate && missed.by == By::Answering {
             return Err(Refuse::FirstByteTooLate);
         }
         if tried.errors > 1 {
@@ -198,7 +198,7 @@ impl Gateway {
         let is_prefill = matches!(missed.by, By::Prefilling | By::Neither);
         let attempts = self.config.retry.attempts;
         let may_split =
-            !tried.has_failed_pair && failure != Failure::TURNED_DOWN && tried.prefills < attempts;
+            !tried.has_failed_pair && failure != Failure::TurnedDown && tried.prefills < attempts;
         if !is_prefill && (ctx.attempts >= attempts || !self.may_retry()) {
             return Err(refuse());
         }
@@ -212,7 +212,7 @@ impl Gateway {
         if tried.prefills > 0 && placement.prefill.is_none() && placement.decision.split.is_some() {
             placement.decision.split = Some(Split::whole(verdict(failure)));
         }
-        self.metrics.retry(failure.reason);
+        self.metrics.retry(failure.reason());
         Ok(placement)
     }
 }
@@ -220,9 +220,9 @@ impl Gateway {
 /// Why a request that could not be split was not, in a word.
 fn verdict(failure: Failure) -> &'static str {
     match failure {
-        Failure::LEASE_OVER => "lease-over",
-        Failure::TURNED_DOWN => "turned-down",
-        Failure::NO_TRANSFER => "transfer-failed",
+        Failure::LeaseOver => "lease-over",
+        Failure::TurnedDown => "turned-down",
+        Failure::NoTransfer => "transfer-failed",
         _ => "leg-failed",
     }
 }

@@ -70,8 +70,8 @@ impl Gateway {
         let reason = match failure {
             Some(failure) => {
                 tried.push(other.endpoint.slot);
-                other.failed(failure.reason);
-                Some(failure.reason)
+                other.failed(failure.reason());
+                Some(failure.reason())
             }
             None if is_second => {
                 other.overtaken(std::time::Instant::now());

@@ -103,14 +103,12 @@ impl Gateway {
             };
             let failure = match &attempt {
                 Ok(answer) if answer.head.status != StatusCode::OK => {
-                    Some(answer.complaint().unwrap_or(Failure::REFUSED))
+                    Some(answer.complaint().unwrap_or(Failure::Refused))
                 }
                 Ok(answer) => answer.complaint(),
                 Err(failure) => Some(*failure),
             };
-            if failure != Some(Failure::REFUSED) {
-                report(self.router.pool(), next.endpoint.slot, failure);
-            }
+            report(self.router.pool(), next.endpoint.slot, failure);
             if let (None, Ok(answer)) = (failure, attempt) {
                 *placement = next;
                 placement.answered(answer.head.status.as_u16(), std::time::Instant::now());
@@ -118,7 +116,7 @@ impl Gateway {
                 ctx.moves += 1;
                 return Onward::Pod(answer.connection, answer.first);
             }
-            let reason = failure.map_or("refused", |failure| failure.reason);
+            let reason = failure.map_or("refused", Failure::reason);
             ctx.attempt_failed(pod.addr, reason);
             next.failed(reason);
             tried.push(next.endpoint.slot);
@@ -146,9 +144,9 @@ impl Gateway {
             return;
         }
         let is_error = stream.is_some_and(|stream| stream.state() == Writing::Failed);
-        let failure = if is_error { Failure::ERROR_EVENT } else { silence.unwrap_or(Failure::CUT) };
+        let failure = if is_error { Failure::ErrorEvent } else { silence.unwrap_or(Failure::Cut) };
         report(self.router.pool(), placement.endpoint.slot, Some(failure));
-        ctx.attempt_failed(placement.endpoint.pod.addr, failure.reason);
-        placement.failed(failure.reason);
+        ctx.attempt_failed(placement.endpoint.pod.addr, failure.reason());
+        placement.failed(failure.reason());
     }
 }

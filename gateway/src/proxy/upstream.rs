@@ -66,7 +66,7 @@ impl Answer {
     /// pod that drips its head byte by byte has no more time than one that is silent.
     pub(super) async fn of(call: &Call<'_>, limit: Duration) -> Result<Self, Failure> {
         let answer = pin!(Self::by_any_connection(call));
-        timeout(limit, answer).await.unwrap_or(Err(Failure::TOO_LATE))
+        timeout(limit, answer).await.unwrap_or(Err(Failure::TooLate))
     }
 
     async fn by_any_connection(call: &Call<'_>) -> Result<Self, Failure> {
@@ -78,7 +78,7 @@ impl Answer {
             let is_reused = idle.is_reused;
             let now = Instant::now();
             if call.lease.is_some_and(|lease| !lease.is_open(now)) {
-                return Err(Failure::LEASE_OVER);
+                return Err(Failure::LeaseOver);
             }
             if let Some(sent) = call.sent {
                 sent.store(true, Ordering::Relaxed);
@@ -106,7 +106,7 @@ impl Answer {
         deadlines: &Deadlines,
         absent_at: Instant,
     ) -> Result<Self, Failure> {
-        let head = answer_head(connection.head().ok_or(Failure::MALFORMED)?);
+        let head = answer_head(connection.head().ok_or(Failure::Malformed)?);
         let first = loop {
             match connection.read().await? {
                 Some(bytes) if bytes.is_empty() => {}
@@ -131,9 +131,9 @@ impl Answer {
             StatusCode::INTERNAL_SERVER_ERROR
                 if ENGINE_GONE.iter().any(|it| memchr::memmem::find(first, it).is_some()) =>
             {
-                Some(Failure::retry("engine_gone", "a pod's engine has stopped"))
+                Some(Failure::EngineGone)
             }
-            StatusCode::OK if is_error_event() => Some(Failure::ERROR_EVENT),
+            StatusCode::OK if is_error_event() => Some(Failure::ErrorEvent),
             status => Failure::of_status(status),
         }
     }
@@ -142,8 +142,8 @@ impl Answer {
     /// 500, and so may one that cannot hand it over.
     pub(super) fn complaint_of_leg(&self) -> Option<Failure> {
         let is_error = self.head.status.is_server_error();
-        let complaint = self.complaint().filter(|it| *it != Failure::SERVER_ERROR);
-        complaint.or(is_error.then_some(Failure::LEG_ERROR))
+        let complaint = self.complaint().filter(|it| *it != Failure::ServerError);
+        complaint.or(is_error.then_some(Failure::LegError))
     }
 }
 

@@ -72,28 +72,28 @@ impl Gateway {
             Some(engines) => engines,
             None => {
                 let asked = timeout(LIMIT, self.ask_for_engines(pod)).await;
-                let engines = asked.unwrap_or(Err(Failure::NO_ENGINE))?;
+                let engines = asked.unwrap_or(Err(Failure::NoEngine))?;
                 self.engines.keep(pod, &engines);
                 engines
             }
         };
         let at = usize::try_from(room).unwrap_or_default() % engines.len().max(1);
-        engines.get(at).cloned().ok_or(Failure::NO_ENGINE)
+        engines.get(at).cloned().ok_or(Failure::NoEngine)
     }
 
     async fn ask_for_engines(&self, pod: &Pod) -> Result<Arc<[Engine]>, Failure> {
         let addr = SocketAddr::new(pod.addr.ip(), self.config.split.connector_port());
         let server = Pod { addr, ..pod.clone() };
-        let head = get_for("/query").map_err(|_invalid| Failure::NO_ENGINE)?;
+        let head = get_for("/query").map_err(|_invalid| Failure::NoEngine)?;
         let empty = Bytes::new();
         let call = self.call(&server, &head, &empty);
         let Answer { head, first, mut connection, .. } = Answer::of(&call, LIMIT).await?;
         if !head.status.is_success() {
-            return Err(Failure::NO_ENGINE);
+            return Err(Failure::NoEngine);
         }
         let body = whole(&mut connection, first).await?;
         connection.release(&self.connector, self.config.deadlines.upstream_idle.get()).await;
-        read(&body).ok_or(Failure::NO_ENGINE)
+        read(&body).ok_or(Failure::NoEngine)
     }
 }
 

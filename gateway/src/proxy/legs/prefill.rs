@@ -61,7 +61,7 @@ impl Legs<'_> {
         let (gateway, at) = (self.gateway, (from.endpoint.slot, Ear::Beginning));
         let asked = pin!(self.ask_for_prefill(from));
         let prefilled = timeout(limit, gateway.while_hopeful(at, asked)).await;
-        prefilled.unwrap_or(Err(Failure::PREFILL_TOO_LATE))
+        prefilled.unwrap_or(Err(Failure::PrefillTooLate))
     }
 
     async fn ask_for_prefill(&self, from: &mut Placement) -> Result<Prefilled, Failure> {
@@ -72,7 +72,7 @@ impl Legs<'_> {
             Some(api) => prefill_leg(api, &request.body, &more),
             None => with(&request.body, &more),
         };
-        let body = body.map_err(|_was_read_before| Failure::MALFORMED)?;
+        let body = body.map_err(|_was_read_before| Failure::Malformed)?;
         let mut head = with_length(&request.head, body.len());
         if let Some(rank) = self.rank
             && head.insert_header("x-data-parallel-rank", rank).is_err()
@@ -89,7 +89,7 @@ impl Legs<'_> {
         }
         let status = answer.head.status;
         if !status.is_success() {
-            return Err(Failure::TURNED_DOWN);
+            return Err(Failure::TurnedDown);
         }
         let (now, absent_at) = (Instant::now(), answer.absent_at);
         from.answered(status.as_u16(), now);
@@ -128,7 +128,7 @@ pub(super) async fn whole(
     }
     while let Some(bytes) = connection.read().await? {
         if body.len() + bytes.len() > MAX_ANSWER {
-            return Err(Failure::MALFORMED);
+            return Err(Failure::Malformed);
         }
         body.extend_from_slice(&bytes);
     }
