@@ -5,6 +5,7 @@
 //! | exact | what it told | and what it was sent a moment ago, or is being sent |
 //! | uncertain | what it told | and half of what it was sent beyond that |
 //! | catching up | what it told so far | or what it was sent, whichever is more |
+//! | catching up from the beginning | nothing | half of what it told so far, or what it was sent |
 //! | approximate (tells nothing, or the prompt could not be tokenized) | what it was sent | the same |
 //!
 //! What is known is what the answer says and what the engine's own count is held against; what is
@@ -60,7 +61,9 @@ impl Beliefs<'_> {
             let trust = Trust::Approximate;
             return Belief { known_blocks: sent, likely_blocks: sent, is_on_its_way, trust };
         };
-        let told = told.blocks(slot);
+        // A history that is not told to its end speaks of blocks that may be long gone.
+        let is_history = trust == Trust::Retelling;
+        let told = if is_history { told.blocks(slot) / 2 } else { told.blocks(slot) };
         let beyond = sent.saturating_sub(told);
         let is_untold = match last_use {
             LastUse::OnItsWay => true,
@@ -70,10 +73,13 @@ impl Beliefs<'_> {
             Trust::Exact if is_untold => (told + beyond, beyond > 0),
             Trust::Exact => (told, false),
             Trust::Uncertain(_) => (told + beyond / 2, beyond > 1),
-            Trust::CatchingUp | Trust::Approximate => (told + beyond, beyond > 0),
+            Trust::CatchingUp | Trust::Retelling | Trust::Approximate => {
+                (told + beyond, beyond > 0)
+            }
         };
         let is_on_its_way = is_on_its_way && is_sent_counted;
-        Belief { known_blocks: told, likely_blocks, is_on_its_way, trust }
+        let known_blocks = if is_history { 0 } else { told };
+        Belief { known_blocks, likely_blocks, is_on_its_way, trust }
     }
 }
 

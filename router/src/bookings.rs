@@ -1,6 +1,7 @@
 //! Load is what we booked: nobody polls a gauge to learn how busy a pod is.
 
 mod desk;
+mod overhead;
 mod rate;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,9 @@ pub struct Load {
     /// Learned cost of one uncached prompt token, in milliseconds. Of a pod that has not shown its
     /// own it is the mean of those that have: an idle pod must not look slow because it is idle.
     pub prefill_ms_per_token: f64,
+    /// Learned time that a first token takes whatever the prompt, in milliseconds; the same for all
+    /// pods.
+    pub overhead_ms: f64,
 }
 
 /// All bookings. Pick and booking are one step under one short lock, so that two requests that
@@ -73,16 +77,19 @@ pub struct Totals {
     pub requests: u64,
 }
 
-/// Fewer cold tokens say more about noise than about the pod's prefill rate.
-const LEARN_FROM_TOKENS: u32 = 128;
-
 // === impl Load ===
 
 impl Default for Load {
     fn default() -> Self {
-        // 0.1 ms per token, 10,000 tokens/s: a mid-size model on one current GPU. Learned from the
-        // first long prompt on.
-        Self { prefill_tokens: 0, requests: 0, recent_tokens: 0.0, prefill_ms_per_token: 0.1 }
+        Self {
+            prefill_tokens: 0,
+            requests: 0,
+            recent_tokens: 0.0,
+            // 10,000 tokens/s: a mid-size model on one current GPU. Learned from the first long
+            // prompt on.
+            prefill_ms_per_token: 0.1,
+            overhead_ms: 0.0,
+        }
     }
 }
 
@@ -181,7 +188,8 @@ impl Booking {
         });
     }
 
-    /// The first token came: the prefill is over, and the pod's rate is learned from it. Counted
+    /// The first token came: the prefill is over, and the pod's rate is learned from it, or what a
+    /// first token takes whatever the prompt. Counted
     /// from the booking, so that a slow upload or a failed attempt elsewhere is not the pod's.
     pub fn first_token(&mut self, now: Instant) {
         if !std::mem::take(&mut self.prefilling) {
@@ -194,10 +202,8 @@ impl Booking {
         desk.change(self.slot, |load| {
             load.prefill_tokens = load.prefill_tokens.saturating_sub(u64::from(cold_tokens));
         });
-        if cold_tokens >= LEARN_FROM_TOKENS {
-            #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
-            desk.learn(self.slot, ttft_ms, ahead as f64);
-        }
+        #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
+        desk.learn(self.slot, (ttft_ms, ahead as f64), cold_tokens);
     }
 }
 

@@ -1,8 +1,16 @@
 //! What is known of the pods' caches: what they told, and what they were sent.
 
+mod watch;
+
+use std::sync::Arc;
+
 use kv_index::{
-    Applied, ApproximateIndex, ChainHasher, Event, ExactIndex, ExactSettings, Settings, Slot,
+    Applied, ApproximateIndex, BlockHash, ChainHasher, Event, ExactIndex, ExactSettings, Settings,
+    Slot,
 };
+
+pub(crate) use watch::Watch;
+use watch::Watches;
 
 use crate::feed::kv_events::{KvHolder, KvSink};
 
@@ -15,6 +23,7 @@ pub struct Knowledge {
     pub sent: ApproximateIndex,
     /// Makes the chains by which both are asked.
     pub hasher: ChainHasher,
+    watches: Arc<Watches>,
 }
 
 // === impl Knowledge ===
@@ -31,7 +40,13 @@ impl Knowledge {
     pub fn new(told: ExactSettings, sent: Settings) -> Self {
         let hasher = ChainHasher::default();
         let told = ExactIndex::new(told, hasher.clone());
-        Self { told, sent: ApproximateIndex::new(sent), hasher }
+        Self { told, sent: ApproximateIndex::new(sent), hasher, watches: Arc::default() }
+    }
+
+    /// A prompt goes on its way to a pod that tells of its cache: what of it is told to be gone before
+    /// the answer begins is noted.
+    pub(crate) fn watch(&self, slot: Slot, chain: &Arc<Vec<BlockHash>>) -> Watch {
+        self.watches.watch(slot, chain)
     }
 
     /// The pod is gone.
@@ -48,9 +63,15 @@ impl KvSink for Knowledge {
         if holder.rank > 0 {
             return Applied::default();
         }
-        let applied = self.told.apply(holder.slot, event);
+        let slot = holder.slot;
+        if matches!(event, Event::Stored(_)) {
+            self.watches.look(slot, &self.told);
+            return self.told.apply(slot, event);
+        }
+        let applied = self.told.apply(slot, event);
+        self.watches.lost(slot);
         if *event == Event::Cleared {
-            self.sent.clear(holder.slot);
+            self.sent.clear(slot);
         }
         applied
     }
@@ -58,7 +79,11 @@ impl KvSink for Knowledge {
     fn clear(&self, holder: KvHolder) {
         if holder.rank == 0 {
             self.told.clear(holder.slot);
+            self.watches.lost(holder.slot);
             self.sent.clear(holder.slot);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -172,12 +172,14 @@ impl Candidate {
         }
     }
 
-    /// The time to the first token that it predicts: what is booked before, and its own prefill.
+    /// The time to the first token that it predicts: what is booked before, its own prefill, and what
+    /// a first token takes whatever the prompt.
     #[must_use]
     pub fn ttft_ms(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
         let queued = self.load.prefill_tokens as f64;
-        (queued + f64::from(self.uncached_tokens)) * self.load.prefill_ms_per_token
+        let tokens = queued + f64::from(self.uncached_tokens);
+        tokens * self.load.prefill_ms_per_token + self.load.overhead_ms
     }
 }
 

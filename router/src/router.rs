@@ -21,6 +21,7 @@ use crate::belief::Beliefs;
 use crate::bookings::{Booking, Bookings};
 use crate::conversations::Home;
 use crate::decide::{Leg, View};
+use crate::feed::kv_events::Trust;
 use crate::knowledge::Knowledge;
 use crate::memory::{Assumption, Memory, Sent};
 use crate::openai::{self, Api, Fields, Prompt};
@@ -253,6 +254,8 @@ impl Router {
                 split: None,
             },
             told_batches: endpoint.kv_events.batches(),
+            watch: (chosen.trust != Trust::Approximate && chosen.known_tokens > 0)
+                .then(|| self.knowledge().watch(chosen.slot, &query.prompt.chain)),
             endpoint,
             forecast: Forecast::default(),
             prefill: None,

@@ -73,7 +73,7 @@ pub struct Split {
 pub struct Terms {
     /// The prefill pod's booked work.
     pub queued_ms: f64,
-    /// What the prefill pod computes.
+    /// What the prefill pod computes, and what a first token takes there whatever the prompt.
     pub prefill_ms: f64,
     /// What is moved.
     pub transfer_ms: f64,
@@ -186,7 +186,7 @@ pub fn weigh(
             if best.is_none_or(|best| pair_ms < best.terms.pair_ms) {
                 let terms = Terms {
                     queued_ms: queued_ms(from),
-                    prefill_ms: uncached_ms(from),
+                    prefill_ms: uncached_ms(from) + from.load.overhead_ms,
                     transfer_ms,
                     pair_ms,
                     stall_ms,

@@ -6,6 +6,7 @@
 mod chat;
 mod cuts;
 mod encoder;
+mod fast;
 mod hub;
 mod memo;
 mod pieces;
@@ -134,7 +135,9 @@ impl Tokenizer {
 
     fn ids(&self, text: &str, specials: bool) -> Result<Vec<u32>, TokenizeError> {
         if let (Some(pieces), Some(memo)) = (&self.pieces, &self.memo)
+            && !self.encoder.has_differed()
             && let Some(ids) = pieces.encode(&self.encoder, memo, text, specials)?
+            && !self.encoder.has_differed()
         {
             return Ok(ids);
         }
@@ -142,7 +145,7 @@ impl Tokenizer {
     }
 
     /// Which library encodes, and if it is the slow one, why.
-    pub fn engine(&self) -> &Engine {
+    pub fn engine(&self) -> Engine {
         self.encoder.engine()
     }
 

@@ -180,7 +180,7 @@ impl Entry {
         let trouble = self.trouble.lock().clone();
         let (state, trouble) = match self.tokenizer.get().map(|tokenizer| tokenizer.engine()) {
             Some(Engine::Fastokens) => ("ready", None),
-            Some(Engine::Tokenizers { because }) => ("ready", Some(because.clone())),
+            Some(Engine::Tokenizers { because }) => ("ready", Some(because)),
             None if trouble.is_none() => ("waiting", None),
             None => ("failed", trouble),
         };

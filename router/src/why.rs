@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
+use crate::feed::kv_events::Outcome as Prediction;
 use crate::policy::{Candidate, PolicyName};
 use crate::split::Split;
 
@@ -73,6 +74,8 @@ pub struct Came {
     pub prompt_tokens: Option<u32>,
     /// Prompt tokens that the pod found in its cache.
     pub cached_tokens: Option<u32>,
+    /// What that shows of the prediction, where the pod's own events had made it.
+    pub prediction: Option<Prediction>,
     /// `in_flight`, `answered`, `refused` (the pod answered with an error), or why it gave no
     /// answer.
     pub outcome: Outcome,

@@ -200,6 +200,31 @@ async fn a_failed_self_check_rebuilds_from_the_history() {
 }
 
 #[tokio::test]
+async fn an_over_predicted_answer_has_the_history_asked_for_what_was_lost() {
+    let mut publisher = FakePublisher::start().await;
+    let patient = KvEventsSettings { idle: HumanDuration::from_secs(3600), ..settings() };
+    let world = World::start_with(patient, publisher.sources()).await;
+    publisher.publish(&stored([1, 2])).await;
+    world.until(&[1, 2], Trust::Exact).await;
+    publisher.whisper(&[Say::Removed(2)]);
+    world.pool.snapshot().endpoints[0].kv_events.judge(Verdict::Overpredicted);
+    world.until(&[1], Trust::Exact).await;
+    assert_eq!(world.report().counts[KvCount::Resets], 0, "the rest is as good as before");
+}
+
+#[tokio::test]
+async fn a_history_longer_than_the_publishers_socket_can_queue_is_told_in_parts() {
+    let mut publisher = FakePublisher::start().await;
+    for block in 1..=7 {
+        publisher.publish(&stored([block])).await;
+    }
+    publisher.keep_at_most(3);
+    let world = World::start(&publisher).await;
+    world.until(&[1, 2, 3, 4, 5, 6, 7], Trust::Exact).await;
+    assert_eq!(world.report().counts[KvCount::FailedReplays], 0);
+}
+
+#[tokio::test]
 async fn each_rank_is_a_holder_and_a_pod_of_several_is_believed_of_none() {
     let (mut first, mut second) = (FakePublisher::start().await, FakePublisher::start().await);
     second.publish(&stored([1])).await;

@@ -52,7 +52,7 @@ fn the_small_tokenizer_counts_as_the_real_one_does() {
 
 #[test]
 fn the_small_tokenizer_runs_on_the_fast_library() {
-    assert_eq!(small().engine(), &Engine::Fastokens);
+    assert_eq!(small().engine(), Engine::Fastokens);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn the_real_llama_tokenizer_counts_the_same() {
         &read(dir.join("tokenizer_config.json")),
     )
     .expect("Llama 3.1 loads");
-    assert_eq!(tokenizer.engine(), &Engine::Fastokens);
+    assert_eq!(tokenizer.engine(), Engine::Fastokens);
     assert_counts(&tokenizer);
 }
 

@@ -121,6 +121,7 @@ pub(super) struct KvRow {
 struct PredictionsRow {
     equal: u64,
     over: u64,
+    overtaken: u64,
     under: u64,
     over_tokens: u64,
 }
@@ -241,7 +242,7 @@ impl From<&EngineHints> for EngineRow {
 
 impl From<KvReport> for KvRow {
     fn from(report: KvReport) -> Self {
-        let Predictions { equal, over, under, over_tokens } = report.predictions;
+        let Predictions { equal, over, overtaken, under, over_tokens } = report.predictions;
         Self {
             trust: report.trust.word(),
             doubt: report.trust.doubt(),
@@ -249,7 +250,7 @@ impl From<KvReport> for KvRow {
             blocks: report.blocks.counts().into(),
             last_sequence: report.last_seq,
             age_ms: report.age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
-            predictions: PredictionsRow { equal, over, under, over_tokens },
+            predictions: PredictionsRow { equal, over, overtaken, under, over_tokens },
         }
     }
 }

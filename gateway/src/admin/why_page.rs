@@ -53,6 +53,8 @@ struct CameRow {
     transfer_ms: Option<f64>,
     prompt_tokens: Option<u32>,
     cached_tokens: Option<u32>,
+    /// What that shows of `matched_tokens`, where the pod's own events had promised them.
+    prediction: Option<&'static str>,
 }
 
 /// One pod that could have taken it.
@@ -103,6 +105,7 @@ impl From<&Explained> for WhyRow {
                 transfer_ms: it.came.transfer_ms,
                 prompt_tokens: it.came.prompt_tokens,
                 cached_tokens: it.came.cached_tokens,
+                prediction: it.came.prediction.map(|it| it.word()),
             },
         }
     }

@@ -97,7 +97,8 @@ impl Gateway {
             ctx.seen.cached_tokens = reused.or(ctx.seen.cached_tokens);
             ctx.tpot_ms = passage.observer.tpot_ms();
         }
-        if ctx.moves == 0 {
+        // An engine that was stopped in the middle counts no cached tokens.
+        if ctx.moves == 0 && !matches!(end, End::PodFailed) {
             if let Some(ms) = ctx.tpot_ms {
                 placement.endpoint.record.pace.learn(ms);
             }

@@ -1,7 +1,7 @@
 //! The metrics of the pods' KV events, read when they are scraped.
 
 use prometheus::{Error, GaugeVec, IntCounterVec, IntGaugeVec};
-use router::feed::kv_events::{KvCount, KvReport, Predictions};
+use router::feed::kv_events::{KvCount, KvReport};
 
 use super::reading::Reading;
 use super::registrar::Registrar;
@@ -85,7 +85,8 @@ impl Families {
             )?,
             predictions: of.counters(
                 "hearth_kv_predictions_total",
-                "Answers by whether the engine reused what its pod's events had promised.",
+                "Answers by whether the engine reused what its pod's events had promised; \
+                 `overtaken`: it did not, and its events told why before it answered.",
                 &[pod, addr, "outcome"],
             )?,
             over_tokens: of.counters(
@@ -104,11 +105,10 @@ impl Families {
         for (outcome, count) in report.blocks.counts() {
             self.blocks.with_label_values(&[name, addr, outcome]).inc_by(count as u64);
         }
-        let Predictions { equal, over, under, over_tokens } = report.predictions;
-        for (outcome, count) in [("equal", equal), ("over", over), ("under", under)] {
+        for (outcome, count) in report.predictions.counts() {
             self.predictions.with_label_values(&[name, addr, outcome]).inc_by(count);
         }
-        self.over_tokens.with_label_values(&pod).inc_by(over_tokens);
+        self.over_tokens.with_label_values(&pod).inc_by(report.predictions.over_tokens);
         if let Some(seq) = report.last_seq {
             self.last_sequence.with_label_values(&pod).set(as_f64(seq));
         }
@@ -121,6 +121,7 @@ impl Families {
 #[cfg(test)]
 mod tests {
     use prometheus::Registry;
+    use router::feed::kv_events::Predictions;
 
     use super::*;
     use crate::telemetry::reading::tests::reading;
@@ -147,7 +148,8 @@ mod tests {
     fn a_pod_that_tells_has_every_series() {
         let registry = Registry::new();
         let families = Families::register(&Registrar(&registry)).expect("well formed");
-        let predictions = Predictions { equal: 5, over: 1, under: 2, over_tokens: 48 };
+        let predictions =
+            Predictions { equal: 5, over: 1, overtaken: 3, under: 2, over_tokens: 48 };
         let ranks = vec![Default::default()];
         let blocks = kv_index::Applied { evicted: 9, ..Default::default() };
         let counts = [(KvCount::Gaps, 7)].into_iter().collect();
@@ -159,6 +161,7 @@ mod tests {
         let with = |word| [pod[0], pod[1], word];
         assert_eq!(families.blocks.with_label_values(&with("evicted")).get(), 9);
         assert_eq!(families.predictions.with_label_values(&with("under")).get(), 2);
+        assert_eq!(families.predictions.with_label_values(&with("overtaken")).get(), 3);
         assert_eq!(families.over_tokens.with_label_values(&pod).get(), 48);
     }
 }

@@ -1,6 +1,7 @@
 //! One gateway or several, each Hearth's own router: what it believes, books and learns is real,
 //! and only the clock, the dice and the pods are not.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,8 @@ pub(super) struct Placed {
     gateway: usize,
     blocks: usize,
     placement: Placement,
+    /// The time to the first token that the router expected; zero: its rule expects nothing.
+    pub(super) expected: Duration,
 }
 
 /// What the pods say of themselves when they are asked.
@@ -94,11 +97,15 @@ impl Gateways {
             usage: &gauges.usage,
             block_tokens: self.block_tokens,
         };
+        let expected = Cell::new(Duration::ZERO);
+        let expects = &expected;
         let rule = move |ask, rows: &mut [policy::Candidate]| {
             for row in &mut *rows {
                 row.load.prefill_ms_per_token *= rates.factor(row.position);
             }
-            rule.pick(pods, ask, rows)
+            let chosen = rule.pick(pods, ask, rows)?;
+            expects.set(Duration::from_secs_f64(rows[chosen].terms.ttft_ms() / 1e3));
+            Some(chosen)
         };
         let dice = mix([self.seed, number as u64, 2]);
         let turn = Turn { now: self.started + now, dice, rule: Some(&rule) };
@@ -106,7 +113,8 @@ impl Gateways {
         let pod = self.slots.iter().position(|slot| *slot == placement.endpoint.slot)?;
         let blocks = request.prompt_tokens.div_ceil(self.block_tokens);
         gateway.held_blocks[pod] += blocks;
-        Some(Placed { pod, gateway: which, blocks, placement })
+        let expected = expected.get();
+        Some(Placed { pod, gateway: which, blocks, placement, expected })
     }
 
     /// The first token of a request came.

@@ -20,6 +20,8 @@ pub struct Score {
     pub of_shared: f64,
     /// Time to the first token, in milliseconds.
     pub ttft_ms: Percentiles,
+    /// How far off the router expected it, as a share of it: the median of all requests.
+    pub ttft_error: f64,
     /// Requests a second that hold the objective.
     pub goodput: f64,
     /// Requests of the pod with most over the mean.
@@ -64,6 +66,7 @@ impl Score {
             reuse,
             of_shared: if shared > 0.0 { reuse / shared } else { 1.0 },
             ttft_ms: Percentiles::of(came.iter().map(Came::ttft)),
+            ttft_error: median(came.iter().filter_map(Came::ttft_error)),
             goodput: good as f64 / end.as_secs_f64().max(f64::MIN_POSITIVE),
             max_over_mean: per_pod(&|_, _| 1),
             work_max_over_mean: per_pod(&|request, came| {
@@ -103,11 +106,24 @@ impl Came {
         self.first.saturating_sub(self.sent)
     }
 
+    fn ttft_error(&self) -> Option<f64> {
+        let ttft = self.ttft().as_secs_f64();
+        let off = (self.expected.as_secs_f64() - ttft).abs();
+        (!self.expected.is_zero() && ttft > 0.0).then(|| off / ttft)
+    }
+
     fn holds(&self, slo: Slo, request: &Request) -> bool {
         let gaps = request.output_tokens.saturating_sub(1).max(1);
         let between = self.last.saturating_sub(self.first).as_secs_f64() / gaps as f64;
         self.ttft() <= slo.ttft && between <= slo.between.as_secs_f64()
     }
+}
+
+/// 0 of nothing.
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 // === impl Percentiles ===

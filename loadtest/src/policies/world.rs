@@ -17,6 +17,8 @@ pub struct Came {
     pub pod: usize,
     /// When it was sent.
     pub sent: Duration,
+    /// How long after that its first token was expected; zero: its rule expects nothing.
+    pub expected: Duration,
     /// When its first token came.
     pub first: Duration,
     /// When its last token came.
@@ -107,6 +109,7 @@ impl World<'_> {
             output_tokens: request.output_tokens,
         };
         (self.came[number].pod, self.came[number].sent) = (placed.pod, now);
+        self.came[number].expected = placed.expected;
         self.pods[placed.pod].submit(job, now);
         self.tell(placed.pod);
         self.placed[number] = Some(placed);

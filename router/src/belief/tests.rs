@@ -39,6 +39,8 @@ fn the_table() {
         (uncertain, 4, 60_000, (10, 10)),
         (Trust::CatchingUp, 30, 60_000, (10, 30)),
         (Trust::CatchingUp, 4, 60_000, (10, 10)),
+        (Trust::Retelling, 30, 60_000, (0, 30)),
+        (Trust::Retelling, 4, 60_000, (0, 5)),
         (Trust::Approximate, 30, 60_000, (30, 30)),
         (Trust::Approximate, 4, 60_000, (4, 4)),
     ] {

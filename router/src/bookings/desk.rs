@@ -42,7 +42,7 @@ impl Desk {
             Some((Some(owner), load)) if *owner == slot => {
                 let rate = self.rates.ms_per_token(slot);
                 let prefill_ms_per_token = rate.unwrap_or(load.prefill_ms_per_token);
-                Load { prefill_ms_per_token, ..*load }
+                Load { prefill_ms_per_token, overhead_ms: self.rates.overhead_ms(), ..*load }
             }
             _ => self.newcomer(),
         }
@@ -66,6 +66,7 @@ impl Desk {
             load.recent_tokens /= known;
         }
         load.prefill_ms_per_token = self.rates.mean().unwrap_or(load.prefill_ms_per_token);
+        load.overhead_ms = self.rates.overhead_ms();
         load
     }
 
@@ -79,10 +80,10 @@ impl Desk {
         }
     }
 
-    /// So many tokens of the pod's prefill took so long.
-    pub(super) fn learn(&mut self, slot: Slot, ms: f64, tokens: f64) {
+    /// So many tokens of the pod's prefill took so long, the answer's own last.
+    pub(super) fn learn(&mut self, slot: Slot, took: (f64, f64), cold_tokens: u32) {
         if self.loads.get(slot.index()).is_some_and(|(owner, _)| *owner == Some(slot)) {
-            self.rates.learn(slot, ms, tokens);
+            self.rates.learn(slot, took, cold_tokens);
         }
     }
 

@@ -2,6 +2,8 @@
 
 use kv_index::Slot;
 
+use super::overhead::Overhead;
+
 /// What was seen of the pods' rates, by slot index.
 ///
 /// Pods of one fleet are mostly alike, and a rate that is wrong in one place and not in another sends
@@ -13,6 +15,7 @@ use kv_index::Slot;
 pub(super) struct Rates {
     pods: Vec<Seen>,
     fleet: Seen,
+    overhead: Overhead,
 }
 
 /// Answers as sums in which the latest count most. Sums and not rates, so that a short prompt, whose
@@ -21,7 +24,12 @@ pub(super) struct Rates {
 struct Seen {
     ms: f64,
     tokens: f64,
+    /// How many: each took the overhead besides.
+    answers: f64,
 }
+
+/// Fewer cold tokens say more about the overhead than about the rate.
+const LEARN_FROM_TOKENS: u32 = 128;
 
 /// What is left of a pod's older answers when it gives a new one.
 const OWN_FADE: f64 = 0.9;
@@ -47,19 +55,38 @@ impl Rates {
     pub(super) fn ms_per_token(&self, slot: Slot) -> Option<f64> {
         let fleet = self.mean()?;
         let own = self.pods.get(slot.index()).copied().unwrap_or_default();
-        let ms_per_token = (own.ms + fleet * PRIOR_TOKENS) / (own.tokens + PRIOR_TOKENS);
+        let own_ms = own.computing_ms(self.overhead_ms());
+        let ms_per_token = (own_ms + fleet * PRIOR_TOKENS) / (own.tokens + PRIOR_TOKENS);
         Some(ms_per_token.clamp(RATE_RANGE_MS.0, RATE_RANGE_MS.1))
     }
 
     /// The fleet's rate.
     pub(super) fn mean(&self) -> Option<f64> {
-        let Seen { ms, tokens } = self.fleet;
+        let (ms, tokens) = (self.fleet.computing_ms(self.overhead_ms()), self.fleet.tokens);
         (tokens > 0.0).then(|| (ms / tokens).clamp(RATE_RANGE_MS.0, RATE_RANGE_MS.1))
     }
 
-    pub(super) fn learn(&mut self, slot: Slot, ms: f64, tokens: f64) {
-        let believable =
-            self.mean().map_or(ms, |it| ms.clamp(it * tokens / OUTLIER, it * tokens * OUTLIER));
+    /// What a first token takes whatever the prompt, of any pod.
+    pub(super) fn overhead_ms(&self) -> f64 {
+        self.overhead.ms()
+    }
+
+    /// So many tokens took so long, the last `cold_tokens` of them those of the answer itself.
+    pub(super) fn learn(&mut self, slot: Slot, (ms, tokens): (f64, f64), cold_tokens: u32) {
+        if let Some(rate) = self.ms_per_token(slot) {
+            self.overhead.learn(ms, tokens, rate);
+        }
+        if cold_tokens >= LEARN_FROM_TOKENS {
+            self.learn_rate(slot, ms, tokens);
+        }
+    }
+
+    fn learn_rate(&mut self, slot: Slot, ms: f64, tokens: f64) {
+        let overhead_ms = self.overhead_ms();
+        let believable = self.mean().map_or(ms, |it| {
+            let expected_ms = it * tokens;
+            ms.clamp(expected_ms / OUTLIER, expected_ms * OUTLIER + overhead_ms)
+        });
         if self.pods.len() <= slot.index() {
             self.pods.resize(slot.index() + 1, Seen::default());
         }
@@ -80,15 +107,22 @@ impl Rates {
 // === impl Seen ===
 
 impl Seen {
+    /// What is left without the overhead. Some always is: what is taken for overhead may be a part of it.
+    fn computing_ms(&self, overhead_ms: f64) -> f64 {
+        (self.ms - self.answers * overhead_ms).max(self.ms / OUTLIER)
+    }
+
     fn fade(&mut self, kept: f64) {
         self.ms *= kept;
         self.tokens *= kept;
+        self.answers *= kept;
     }
 
     fn add(&mut self, ms: f64, tokens: f64, kept: f64) {
         self.fade(kept);
         self.ms += ms;
         self.tokens += tokens;
+        self.answers += 1.0;
     }
 }
 
@@ -108,12 +142,12 @@ mod tests {
         let (slow, other) = (slots.acquire(), slots.acquire());
         let mut rates = Rates::default();
         assert_eq!(rates.ms_per_token(slow), None);
-        rates.learn(other, 100.0, 1_000.0);
-        rates.learn(slow, 50_000.0, 1_000.0);
+        rates.learn(other, (100.0, 1_000.0), 1_000);
+        rates.learn(slow, (50_000.0, 1_000.0), 1_000);
         let first = rates.ms_per_token(slow).expect("one was shown");
         assert!(first < 0.1 * OUTLIER, "no answer says all: {first}");
         for _ in 0..500 {
-            rates.learn(other, 100.0, 1_000.0);
+            rates.learn(other, (100.0, 1_000.0), 1_000);
         }
         assert!(is_near(rates.ms_per_token(slow), 0.1), "{:?}", rates.ms_per_token(slow));
     }
@@ -124,8 +158,8 @@ mod tests {
         let (slow, other) = (slots.acquire(), slots.acquire());
         let mut rates = Rates::default();
         for _ in 0..100 {
-            rates.learn(other, 100.0, 1_000.0);
-            rates.learn(slow, 300.0, 1_000.0);
+            rates.learn(other, (100.0, 1_000.0), 1_000);
+            rates.learn(slow, (300.0, 1_000.0), 1_000);
         }
         let (slow, other) = (rates.ms_per_token(slow), rates.ms_per_token(other));
         let ratio = slow.expect("it was shown") / other.expect("it was shown");
@@ -137,9 +171,37 @@ mod tests {
         let mut slots = Slots::default();
         let (known, new) = (slots.acquire(), slots.acquire());
         let mut rates = Rates::default();
-        rates.learn(known, 200.0, 1_000.0);
+        rates.learn(known, (200.0, 1_000.0), 1_000);
         assert!(is_near(rates.ms_per_token(new), 0.2));
         rates.unlearn(known);
         assert!(is_near(rates.ms_per_token(known), 0.2), "what the fleet is like stays known");
+    }
+
+    #[test]
+    fn what_short_prompts_take_is_no_part_of_the_rate() {
+        let slot = Slots::default().acquire();
+        let mut rates = Rates::default();
+        // 60 ms, and 0.08 ms per token.
+        let took = |tokens: f64| 60.0 + 0.08 * tokens;
+        for _ in 0..40 {
+            rates.learn(slot, (took(6_000.0), 6_000.0), 6_000);
+            rates.learn(slot, (took(130.0), 130.0), 130);
+            rates.learn(slot, (took(20.0), 20.0), 20);
+        }
+        let (rate, overhead) = (rates.ms_per_token(slot), rates.overhead_ms());
+        assert!(is_near(rate, 0.08), "{rate:?}");
+        assert!((55.0..65.0).contains(&overhead), "{overhead}");
+    }
+
+    #[test]
+    fn a_fleet_that_is_slow_per_token_is_not_taken_for_one_with_an_overhead() {
+        let slot = Slots::default().acquire();
+        let mut rates = Rates::default();
+        for _ in 0..40 {
+            rates.learn(slot, (70.0, 10.0), 10);
+            rates.learn(slot, (7_000.0, 1_000.0), 1_000);
+        }
+        assert!(is_near(rates.ms_per_token(slot), 7.0), "{:?}", rates.ms_per_token(slot));
+        assert!(rates.overhead_ms() < 5.0, "{}", rates.overhead_ms());
     }
 }

@@ -38,7 +38,7 @@ use tokio::task::JoinSet;
 
 pub use crate::pod::{KvPorts, PortsError};
 pub(super) use bind::{Lanes, run as listen};
-pub use calibration::Predictions;
+pub use calibration::{Compared, Outcome, Predictions};
 pub use counts::{KvCount, KvCounts};
 pub use status::{KvReport, KvStatus, Verdict};
 pub use trust::{Doubt, Trust};

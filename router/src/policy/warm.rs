@@ -3,7 +3,7 @@
 //! Per candidate, with `r` its learned milliseconds per uncached prompt token:
 //!
 //! ```text
-//! cost = (queued + uncached) * r           time to the first token: what is booked before, and us
+//! cost = overhead + (queued + uncached) * r  time to the first token: what is booked before, and us
 //!      + requests * decode_ms              every running request slows each decode step
 //!      + 2 * cold * r * exp(-age / reuse)  warm blocks of others that our cold ones push out
 //!      - share * on_its_way * r            a prefill that is under way need not be done twice
@@ -55,6 +55,8 @@ pub struct Terms {
     pub queued_ms: f64,
     /// Our own prefill.
     pub uncached_ms: f64,
+    /// What a first token takes whatever the prompt: the same for all pods, it moves no choice.
+    pub overhead_ms: f64,
     /// Requests in flight, which slow each decode step.
     pub decode_ms: f64,
     /// Warm blocks that our cold ones push out.
@@ -151,6 +153,7 @@ impl Terms {
         Self {
             queued_ms: queued * ms,
             uncached_ms: f64::from(pod.uncached_tokens) * ms,
+            overhead_ms: pod.load.overhead_ms,
             decode_ms: f64::from(pod.load.requests) * weights.decode_ms,
             eviction_ms: EVICTION_PRICE
                 * f64::from(pod.cold_tokens)
@@ -178,7 +181,7 @@ impl Terms {
     /// The time to the first token that it predicts.
     #[must_use]
     pub fn ttft_ms(&self) -> f64 {
-        self.queued_ms + self.uncached_ms
+        self.queued_ms + self.uncached_ms + self.overhead_ms
     }
 }
 

@@ -7,8 +7,8 @@ use kv_index::{BlockHash, LastUse};
 use parking_lot::Mutex;
 
 use crate::bookings::Booking;
-use crate::feed::kv_events::Trust;
-use crate::knowledge::Knowledge;
+use crate::feed::kv_events::{Compared, Outcome, Trust};
+use crate::knowledge::{Knowledge, Watch};
 use crate::memory::Assumption;
 use crate::policy::PolicyName;
 use crate::pool::Endpoint;
@@ -41,6 +41,8 @@ pub struct Placement {
     pub(super) block_tokens: u32,
     /// Batches that the pod had told when it was chosen.
     pub(super) told_batches: u64,
+    /// What it was known to hold of the prompt since, if it was known to hold some.
+    pub(super) watch: Option<Watch>,
     /// Of what it was sent of the prompt before, when it was chosen.
     pub(super) last_use: LastUse,
     pub(super) placed_ms: u64,
@@ -141,6 +143,9 @@ impl Placement {
         let waited = now.saturating_duration_since(self.placed_at);
         self.note(|came| came.ttft_ms = Some(waited.as_secs_f64() * 1e3));
         self.booking.first_token(now);
+        if let Some(watch) = &self.watch {
+            watch.served();
+        }
         let sent = self.moved.as_ref().and_then(|moved| Some((moved, moved.sent_at?)));
         if let Some((moved, sent_at)) = sent {
             let ms = now.saturating_duration_since(sent_at).as_secs_f64() * 1e3;
@@ -188,12 +193,20 @@ impl Placement {
     /// cache was emptied tells of that together with what it then stored for this very request, and
     /// never tells of a hit.
     fn correct_what_was_told(&self, cached_tokens: u32) {
+        let (told, block_tokens) = (&self.knowledge.told, self.block_tokens.max(1));
         let predicted = self.decision.matched_tokens;
-        self.endpoint.kv_events.compare(predicted, cached_tokens);
+        let least = self.watch.as_ref().map_or(u32::MAX, |watch| watch.least(told));
+        let outcome = self.endpoint.kv_events.compare(&Compared {
+            trust: self.decision.trust,
+            predicted,
+            least: least.saturating_mul(block_tokens),
+            cached: cached_tokens,
+        });
+        self.note(|came| came.prediction = Some(outcome));
         let is_old = self.endpoint.kv_events.batches() != self.told_batches;
-        if cached_tokens < predicted && !is_old {
-            let depth = (cached_tokens / self.block_tokens.max(1)) as usize;
-            self.knowledge.told.truncate(self.booking.slot(), &self.chain, depth);
+        if outcome == Outcome::Over && !is_old {
+            let depth = (cached_tokens / block_tokens) as usize;
+            told.truncate(self.booking.slot(), &self.chain, depth);
         }
     }
 }

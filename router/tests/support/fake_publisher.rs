@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -25,6 +26,8 @@ pub(crate) struct FakePublisher {
     pub(crate) publish: u16,
     pub(crate) replay: u16,
     buffer: Arc<Mutex<Vec<(u64, Bytes)>>>,
+    /// Replies to one question that its socket keeps; it drops the others.
+    high_water: Arc<AtomicUsize>,
     next: u64,
     /// Each process publishes later than the one before.
     clock_s: f64,
@@ -52,9 +55,20 @@ impl FakePublisher {
         let replay = bind(&mut router, replay).await;
         let buffer = Arc::<Mutex<Vec<_>>>::default();
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve_replay(router, Arc::clone(&buffer)));
+        let high_water = Arc::new(AtomicUsize::new(usize::MAX));
+        tasks.spawn(serve_replay(router, Arc::clone(&buffer), Arc::clone(&high_water)));
         let topic = "kv@pod@tiny".to_owned();
-        Self { socket, publish, replay, buffer, next: 0, clock_s, topic, _replay: tasks }
+        Self {
+            socket,
+            publish,
+            replay,
+            buffer,
+            high_water,
+            next: 0,
+            clock_s,
+            topic,
+            _replay: tasks,
+        }
     }
 
     /// What `/kv_event_sources` says of it.
@@ -84,6 +98,11 @@ impl FakePublisher {
     /// A batch that nobody hears and nobody can ask for.
     pub(crate) fn lose(&mut self, events: &[Say]) {
         self.batch(events);
+    }
+
+    /// Its socket drops what exceeds so many replies to one question, as a ROUTER does.
+    pub(crate) fn keep_at_most(&self, replies: usize) {
+        self.high_water.store(replies, Ordering::Relaxed);
     }
 
     /// Forgets the history.
@@ -118,7 +137,11 @@ async fn bind(socket: &mut impl Socket, port: u16) -> u16 {
 }
 
 /// Answers as vLLM's publisher thread does, until it is aborted.
-async fn serve_replay(mut router: RouterSocket, buffer: Arc<Mutex<Vec<(u64, Bytes)>>>) {
+async fn serve_replay(
+    mut router: RouterSocket,
+    buffer: Arc<Mutex<Vec<(u64, Bytes)>>>,
+    high_water: Arc<AtomicUsize>,
+) {
     while let Ok(asked) = router.recv().await {
         let [peer, empty, from] = &asked.into_vec()[..] else { continue };
         let from = u64::from_be_bytes(from[..].try_into().expect("eight bytes"));
@@ -128,6 +151,7 @@ async fn serve_replay(mut router: RouterSocket, buffer: Arc<Mutex<Vec<(u64, Byte
             .map(|(seq, payload)| (Bytes::from_static(b"kv@pod@tiny"), seq, payload))
             .collect();
         replies.push((Bytes::new(), u64::MAX, Bytes::new()));
+        replies.truncate(high_water.load(Ordering::Relaxed));
         for (topic, seq, payload) in replies {
             let seq = Bytes::copy_from_slice(&seq.to_be_bytes());
             let frames = vec![peer.clone(), empty.clone(), topic, seq, payload];

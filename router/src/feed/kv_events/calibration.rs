@@ -10,28 +10,59 @@ use super::trust::Trust;
 pub(super) struct Calibration {
     equal: AtomicU64,
     over: AtomicU64,
+    overtaken: AtomicU64,
     under: AtomicU64,
-    /// Tokens predicted and not found.
+    /// Tokens predicted and not found, and not told to be gone.
     over_tokens: AtomicU64,
     over_in_a_row: AtomicU32,
     equal_in_a_row: AtomicU32,
 }
 
+/// A prediction, and what came of it, in prompt tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compared {
+    /// How far the pod's story could be believed when it was predicted.
+    pub trust: Trust,
+    /// What it was known to hold then.
+    pub predicted: u32,
+    /// The least that it was known to hold from then until it began the answer.
+    pub least: u32,
+    /// What its engine found.
+    pub cached: u32,
+}
+
+/// What an answer shows of a prediction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The engine reused exactly what was predicted.
+    Equal,
+    /// It reused more.
+    Under,
+    /// It reused less, and its events had told so by the time that it began the answer: between our
+    /// decision and its own, other requests took the place of these blocks, or it was reset. The
+    /// prediction was right, and late.
+    Overtaken,
+    /// It reused less, and nothing that it told explains it.
+    Over,
+}
+
 /// What was counted since the pod appeared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Predictions {
-    /// Answers of which the engine reused exactly what was predicted.
+    /// Answers by [`Outcome::Equal`].
     pub equal: u64,
-    /// Answers of which it reused less.
+    /// Answers by [`Outcome::Over`].
     pub over: u64,
-    /// Answers of which it reused more.
+    /// Answers by [`Outcome::Overtaken`].
+    pub overtaken: u64,
+    /// Answers by [`Outcome::Under`].
     pub under: u64,
-    /// Tokens that it was predicted to reuse and did not.
+    /// Tokens that [`Outcome::Over`] promised too many.
     pub over_tokens: u64,
 }
 
-/// One wrong prediction may be a block that was evicted while the request was on its way; so many
-/// in a row are an index that is wrong.
+/// One wrong prediction may be an event that came after the answer; so many in a row are an index
+/// that is wrong.
 const FAILING: u32 = 3;
 
 /// So many right predictions in a row, and a pod that was in doubt is believed again.
@@ -40,30 +71,48 @@ const RECONCILED: u32 = 20;
 // === impl Calibration ===
 
 impl Calibration {
-    /// Notes one answer, and says what it shows, if anything.
-    pub(super) fn compare(&self, trust: Trust, predicted: u32, cached: u32) -> Option<Verdict> {
-        let add = |count: &AtomicU64, by: u64| count.fetch_add(by, Ordering::Relaxed);
-        if cached > predicted {
-            add(&self.under, 1);
-            self.equal_in_a_row.store(0, Ordering::Relaxed);
-            return None;
+    /// Notes one answer, and says what it shows; of a pod whose story is not believed now, or was not
+    /// then, it shows nothing that must be done.
+    pub(super) fn compare(&self, now: Trust, answer: &Compared) -> (Outcome, Option<Verdict>) {
+        let outcome = answer.outcome();
+        let count = match outcome {
+            Outcome::Equal => &self.equal,
+            Outcome::Under => &self.under,
+            Outcome::Overtaken => &self.overtaken,
+            Outcome::Over => &self.over,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        if outcome == Outcome::Over {
+            let too_many = u64::from(answer.predicted - answer.cached);
+            self.over_tokens.fetch_add(too_many, Ordering::Relaxed);
         }
-        if cached == predicted {
-            add(&self.equal, 1);
-            self.over_in_a_row.store(0, Ordering::Relaxed);
-            let right = self.equal_in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
-            let is_in_doubt = matches!(trust, Trust::Uncertain(_));
-            return (is_in_doubt && right >= RECONCILED).then_some(Verdict::Reconciled);
+        let is_test = answer.trust.is_testable() && now.is_testable();
+        (outcome, if is_test { self.judge(now, outcome) } else { None })
+    }
+
+    fn judge(&self, now: Trust, outcome: Outcome) -> Option<Verdict> {
+        let (over, equal) = (&self.over_in_a_row, &self.equal_in_a_row);
+        match outcome {
+            Outcome::Overtaken => None,
+            Outcome::Under => {
+                equal.store(0, Ordering::Relaxed);
+                None
+            }
+            Outcome::Equal => {
+                over.store(0, Ordering::Relaxed);
+                let right = equal.fetch_add(1, Ordering::Relaxed) + 1;
+                let is_in_doubt = matches!(now, Trust::Uncertain(_));
+                (is_in_doubt && right >= RECONCILED).then_some(Verdict::Reconciled)
+            }
+            Outcome::Over => {
+                equal.store(0, Ordering::Relaxed);
+                if over.fetch_add(1, Ordering::Relaxed) + 1 < FAILING {
+                    return Some(Verdict::Overpredicted);
+                }
+                over.store(0, Ordering::Relaxed);
+                Some(Verdict::Failing)
+            }
         }
-        add(&self.over, 1);
-        add(&self.over_tokens, u64::from(predicted - cached));
-        self.equal_in_a_row.store(0, Ordering::Relaxed);
-        let wrong = self.over_in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
-        if wrong < FAILING {
-            return None;
-        }
-        self.over_in_a_row.store(0, Ordering::Relaxed);
-        Some(Verdict::Failing)
     }
 
     pub(super) fn report(&self) -> Predictions {
@@ -71,9 +120,58 @@ impl Calibration {
         Predictions {
             equal: read(&self.equal),
             over: read(&self.over),
+            overtaken: read(&self.overtaken),
             under: read(&self.under),
             over_tokens: read(&self.over_tokens),
         }
+    }
+}
+
+// === impl Compared ===
+
+impl Compared {
+    fn outcome(&self) -> Outcome {
+        if self.cached == self.predicted {
+            Outcome::Equal
+        } else if self.cached > self.predicted {
+            Outcome::Under
+        } else if self.least <= self.cached {
+            Outcome::Overtaken
+        } else {
+            Outcome::Over
+        }
+    }
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Equal => "equal",
+            Self::Under => "under",
+            Self::Overtaken => "overtaken",
+            Self::Over => "over",
+        }
+    }
+}
+
+// === impl Predictions ===
+
+impl Predictions {
+    /// Each outcome's word and count.
+    #[must_use]
+    pub fn counts(&self) -> [(&'static str, u64); 4] {
+        let Self { equal, over, overtaken, under, .. } = *self;
+        [
+            (Outcome::Equal, equal),
+            (Outcome::Over, over),
+            (Outcome::Overtaken, overtaken),
+            (Outcome::Under, under),
+        ]
+        .map(|(outcome, count)| (outcome.word(), count))
     }
 }
 
@@ -82,26 +180,69 @@ mod tests {
     use super::super::trust::Doubt;
     use super::*;
 
+    fn exact(predicted: u32, least: u32, cached: u32) -> Compared {
+        Compared { trust: Trust::Exact, predicted, least, cached }
+    }
+
     #[test]
-    fn three_over_predictions_in_a_row_are_a_failing_index_and_one_right_answer_clears_them() {
+    fn an_answer_is_held_against_what_was_known_then_and_since() {
+        for (predicted, least, cached, outcome) in [
+            (64, 64, 64, Outcome::Equal),
+            (64, 0, 64, Outcome::Equal),
+            (64, 64, 80, Outcome::Under),
+            (64, 16, 16, Outcome::Overtaken),
+            (64, 0, 16, Outcome::Overtaken),
+            (64, 32, 16, Outcome::Over),
+            (64, 64, 0, Outcome::Over),
+        ] {
+            assert_eq!(exact(predicted, least, cached).outcome(), outcome, "{least} {cached}");
+        }
+    }
+
+    #[test]
+    fn an_over_prediction_is_asked_about_and_the_third_in_a_row_is_a_failing_index() {
         let it = Calibration::default();
-        let over = || it.compare(Trust::Exact, 64, 16);
-        assert_eq!([over(), over()], [None, None]);
-        assert_eq!(it.compare(Trust::Exact, 64, 64), None);
-        assert_eq!([over(), over(), over()], [None, None, Some(Verdict::Failing)]);
-        assert_eq!(over(), None, "the count begins anew");
-        assert_eq!(it.report(), Predictions { equal: 1, over: 6, under: 0, over_tokens: 6 * 48 });
+        let over = || it.compare(Trust::Exact, &exact(64, 64, 16)).1;
+        let asked = Some(Verdict::Overpredicted);
+        assert_eq!([over(), over()], [asked, asked]);
+        assert_eq!(it.compare(Trust::Exact, &exact(64, 64, 64)).1, None);
+        assert_eq!([over(), over(), over()], [asked, asked, Some(Verdict::Failing)]);
+        assert_eq!(over(), asked, "the count begins anew");
+        let over_tokens = 6 * 48;
+        assert_eq!(it.report(), Predictions { equal: 1, over: 6, over_tokens, ..it.report() });
+    }
+
+    #[test]
+    fn what_was_overtaken_accuses_nobody() {
+        let it = Calibration::default();
+        for _ in 0..10 {
+            let shown = it.compare(Trust::Exact, &exact(64, 16, 16));
+            assert_eq!(shown, (Outcome::Overtaken, None));
+        }
+        assert_eq!((it.report().overtaken, it.report().over_tokens), (10, 0));
+    }
+
+    #[test]
+    fn what_was_predicted_or_comes_in_while_a_history_is_told_shows_nothing() {
+        let it = Calibration::default();
+        let shown = |then, now| it.compare(now, &Compared { trust: then, ..exact(64, 64, 0) }).1;
+        for _ in 0..10 {
+            assert_eq!(shown(Trust::CatchingUp, Trust::Exact), None);
+            assert_eq!(shown(Trust::Exact, Trust::Retelling), None);
+        }
+        assert_eq!(it.report().over, 20, "they are counted all the same");
     }
 
     #[test]
     fn twenty_right_answers_in_a_row_end_a_doubt_and_more_than_predicted_is_not_right() {
         let it = Calibration::default();
         let doubt = Trust::Uncertain(Doubt::LateStart);
-        let right = |times: u32| (0..times).filter_map(|_| it.compare(doubt, 0, 0)).count();
+        let answer = |cached| Compared { trust: doubt, ..exact(0, 0, cached) };
+        let right = |times: u32| (0..times).filter_map(|_| it.compare(doubt, &answer(0)).1).count();
         assert_eq!(right(19), 0);
-        assert_eq!(it.compare(doubt, 0, 32), None);
+        assert_eq!(it.compare(doubt, &answer(32)).1, None);
         assert_eq!(right(19), 0);
         assert_eq!(right(1), 1);
-        assert_eq!(it.compare(Trust::Exact, 0, 0), None, "nothing is to be reconciled");
+        assert_eq!(it.compare(Trust::Exact, &exact(0, 0, 0)).1, None, "nothing is in doubt");
     }
 }

@@ -30,6 +30,10 @@ pub(super) enum ReplayError {
     Ended,
 }
 
+/// A publisher that is silent for so long in the middle of a reply has told all that it could send.
+/// It tells from one loop, which a busy engine makes wait for milliseconds; asking again costs little.
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// Batches between the socket and the index: enough to keep both busy.
 const QUEUE: usize = 4;
 
@@ -54,27 +58,75 @@ impl Replay {
     }
 }
 
+/// Tells the history, asking again for what the publisher's socket has dropped: a ROUTER discards
+/// what exceeds its high-water mark, 1000 messages where vLLM leaves it, and the end with it. Here it
+/// met every history of more than 1000 batches whose engine was busy.
 async fn run(
-    from: u64,
+    mut from: u64,
     publisher: SocketAddr,
     patience: Duration,
     told: &mpsc::Sender<Result<Told, ReplayError>>,
 ) -> Result<(), ReplayError> {
-    let in_time = |_elapsed| ReplayError::TimedOut(patience);
-    let ask = async {
+    loop {
+        let next = match ask(from, publisher, patience, told).await? {
+            Reply::Whole => return Ok(()),
+            Reply::Torn { next } => next,
+        };
+        if next == from {
+            return Err(ReplayError::TimedOut(patience));
+        }
+        from = next;
+    }
+}
+
+/// How one question was answered.
+enum Reply {
+    /// To its end, or to somebody who does not listen any more.
+    Whole,
+    /// Up to a batch that is missing, or with silence instead of an end.
+    Torn {
+        /// The batch that is due.
+        next: u64,
+    },
+}
+
+/// Asks once, and tells what comes without a break.
+async fn ask(
+    from: u64,
+    publisher: SocketAddr,
+    patience: Duration,
+    told: &mpsc::Sender<Result<Told, ReplayError>>,
+) -> Result<Reply, ReplayError> {
+    let asking = async {
         let stream = TcpStream::connect(publisher).await.map_err(ZmtpError::Io)?;
         let mut connection = Connection::open(stream, Role::Dealer).await?;
         // The publisher's ROUTER wants an empty frame before the number.
         connection.send(&[b"", &from.to_be_bytes()]).await?;
         Ok::<_, ZmtpError>(connection)
     };
-    let mut connection = tokio::time::timeout(patience, ask).await.map_err(in_time)??;
+    let in_time = |_elapsed| ReplayError::TimedOut(patience);
+    let mut connection = tokio::time::timeout(patience, asking).await.map_err(in_time)??;
+    let mut due = None;
     loop {
-        let reply = tokio::time::timeout(patience, connection.recv()).await.map_err(in_time)??;
-        let reply = Told::read(&reply).ok_or(ReplayError::Reply)?;
-        let last = matches!(reply, Told::End);
-        if told.send(Ok(reply)).await.is_err() || last {
-            return Ok(());
+        let wait = if due.is_some() { patience.min(PAUSE) } else { patience };
+        let next = due.unwrap_or(from);
+        let Ok(reply) = tokio::time::timeout(wait, connection.recv()).await else {
+            return Ok(Reply::Torn { next });
+        };
+        let reply = Told::read(&reply?).ok_or(ReplayError::Reply)?;
+        let is_end = match &reply {
+            Told::End => true,
+            // A history may begin later than was asked for, but it has no holes.
+            Told::Batch(frame) if due.is_some_and(|due| frame.seq > due) => {
+                return Ok(Reply::Torn { next });
+            }
+            Told::Batch(frame) => {
+                due = Some(frame.seq.saturating_add(1));
+                false
+            }
+        };
+        if told.send(Ok(reply)).await.is_err() || is_end {
+            return Ok(Reply::Whole);
         }
     }
 }

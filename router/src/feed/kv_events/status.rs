@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::calibration::{Calibration, Predictions};
+use super::calibration::{Calibration, Compared, Outcome, Predictions};
 use super::counts::{Counters, KvCount, KvCounts};
 use super::trust::{Doubt, Trust};
 
@@ -52,7 +52,9 @@ pub struct KvReport {
 /// What comparing predictions with answers has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The pod holds less than we believed: forget it and ask again.
+    /// The pod held less than we believed: ask whether something was missed.
+    Overpredicted,
+    /// It did so again and again: forget what it told, and ask for all of it.
     Failing,
     /// What we believe agrees with what the pod does.
     Reconciled,
@@ -98,11 +100,14 @@ impl KvStatus {
         self.counts.get(KvCount::Batches)
     }
 
-    /// Holds a prediction against what the engine found in its cache, both in tokens.
-    pub fn compare(&self, predicted: u32, cached: u32) {
-        if let Some(verdict) = self.calibration.compare(self.trust(), predicted, cached) {
+    /// Holds a prediction against what the engine found in its cache, and says what the engine has
+    /// shown by it.
+    pub fn compare(&self, answer: &Compared) -> Outcome {
+        let (outcome, verdict) = self.calibration.compare(self.trust(), answer);
+        if let Some(verdict) = verdict {
             self.judge(verdict);
         }
+        outcome
     }
 
     /// Tells the feed what comparing predictions with answers has shown.
@@ -166,7 +171,7 @@ impl KvStatus {
 }
 
 /// In the order of their codes.
-const CODES: [Trust; 7] = [
+const CODES: [Trust; 8] = [
     Trust::Approximate,
     Trust::CatchingUp,
     Trust::Exact,
@@ -174,6 +179,7 @@ const CODES: [Trust; 7] = [
     Trust::Uncertain(Doubt::LateStart),
     Trust::Uncertain(Doubt::Silent),
     Trust::Uncertain(Doubt::SelfCheck),
+    Trust::Retelling,
 ];
 
 fn encode(trust: Trust) -> u8 {
@@ -185,6 +191,7 @@ fn encode(trust: Trust) -> u8 {
         Trust::Uncertain(Doubt::LateStart) => 4,
         Trust::Uncertain(Doubt::Silent) => 5,
         Trust::Uncertain(Doubt::SelfCheck) => 6,
+        Trust::Retelling => 7,
     }
 }
 

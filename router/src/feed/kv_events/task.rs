@@ -215,6 +215,7 @@ impl Task {
 
     fn judged(&mut self, verdict: Option<Verdict>) {
         let input = match verdict {
+            Some(Verdict::Overpredicted) => Input::Overpredicted,
             Some(Verdict::Failing) => Input::SelfCheckFailed,
             Some(Verdict::Reconciled) => Input::Reconciled,
             None => return,

@@ -24,9 +24,14 @@
 //! | any with blocks | connected, without replay | uncertain (gap) | drop blocks |
 //! | exact | silent while the pod works | catching up, or uncertain (silent) | replay from the last known |
 //! | exact | idle | catching up | replay from the last known |
-//! | any | self-check failed | catching up, or uncertain (self-check) | drop blocks, replay from 0 |
+//! | exact, uncertain | an answer found less than was told, with replay | catching up | replay from the last known |
+//! | exact, uncertain | self-check failed | catching up, or uncertain (self-check) | drop blocks, replay from 0 |
+//! | catching up | self-check failed, or an answer found less | – | |
 //! | uncertain | reconciled | exact | |
 //! | uncertain, replay had failed | retry | catching up | replay from 0 |
+//!
+//! Catching up is *retelling* where it is from nothing: what a history told so far was so long ago, and
+//! is no prediction of what is there now.
 //!
 //! Blocks are dropped wherever batches are lost for good: they may have told of removals, and the
 //! index must never say more than is so.
@@ -47,6 +52,8 @@ pub enum Trust {
     Approximate,
     /// The pod tells, and what was missed is being asked for.
     CatchingUp,
+    /// The pod tells its history from the beginning: what it told so far was so long ago.
+    Retelling,
     /// Told without a break since its first block, since its cache was empty, or since the two were
     /// found to agree.
     Exact,
@@ -87,7 +94,9 @@ pub(crate) enum Input {
     Silent,
     /// Nothing was heard for a while.
     Idle,
-    /// An answer did not agree with what we believed.
+    /// An answer was over-predicted, and nothing that was told since explains it.
+    Overpredicted,
+    /// So did several in a row.
     SelfCheckFailed,
     /// What we believe was found to agree.
     Reconciled,
@@ -131,12 +140,18 @@ pub(crate) struct Orders {
 // === impl Trust ===
 
 impl Trust {
+    /// Whether an answer can confirm or refute it: it speaks of now, and the pod's own events say it.
+    #[must_use]
+    pub fn is_testable(self) -> bool {
+        matches!(self, Self::Exact | Self::Uncertain(_))
+    }
+
     /// The state's word, without its reason: for headers, labels and logs.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Approximate => "approximate",
-            Self::CatchingUp => "catching-up",
+            Self::CatchingUp | Self::Retelling => "catching-up",
             Self::Exact => "exact",
             Self::Uncertain(_) => "uncertain",
         }

@@ -35,6 +35,8 @@ struct CatchUp {
     anchor: Option<Mark>,
     /// It told something new.
     progressed: bool,
+    /// All that is known comes from a history that is not told to its end.
+    is_retelling: bool,
 }
 
 /// Why there is a replay; it decides what its failure means.
@@ -70,6 +72,7 @@ impl Machine {
     pub(crate) fn trust(&self) -> Trust {
         match self.state {
             State::Approximate => Trust::Approximate,
+            State::CatchingUp(CatchUp { is_retelling: true, .. }) => Trust::Retelling,
             State::CatchingUp(_) => Trust::CatchingUp,
             State::Exact => Trust::Exact,
             State::Uncertain(doubt) => Trust::Uncertain(doubt),
@@ -97,8 +100,8 @@ impl Machine {
             Input::ReplayFailed => self.replay_failed(),
             Input::Silent => self.silent(),
             Input::Idle => self.idle(),
-            Input::SelfCheckFailed if self.state == State::Approximate => Orders::default(),
-            Input::SelfCheckFailed => self.rebuild(Some(Doubt::SelfCheck)),
+            Input::Overpredicted => self.overpredicted(),
+            Input::SelfCheckFailed => self.self_check_failed(),
             Input::Reconciled => {
                 if matches!(self.state, State::Uncertain(_)) && self.connected {
                     self.state = State::Exact;
@@ -222,6 +225,7 @@ impl Machine {
             }
         }
         catch_up.progressed = true;
+        catch_up.is_retelling |= orders.drop_blocks;
         self.state = State::CatchingUp(catch_up);
         let taken = self.take(arrival);
         Orders { drop_blocks: orders.drop_blocks || taken.drop_blocks, ..taken }
@@ -265,6 +269,25 @@ impl Machine {
         }
         self.state = State::Uncertain(Doubt::Silent);
         Orders::default()
+    }
+
+    /// Whatever was lost on its way here is told again. A replay that runs tells it anyway.
+    fn overpredicted(&mut self) -> Orders {
+        match self.state {
+            State::Exact | State::Uncertain(_) if self.connected && self.can_replay() => {
+                self.ask(Why::Check, self.doubt())
+            }
+            _ => Orders::default(),
+        }
+    }
+
+    /// While a history is told, answers say nothing of it: to begin it anew with each of them would
+    /// never end it.
+    fn self_check_failed(&mut self) -> Orders {
+        match self.state {
+            State::Exact | State::Uncertain(_) => self.rebuild(Some(Doubt::SelfCheck)),
+            State::Approximate | State::CatchingUp(_) => Orders::default(),
+        }
     }
 
     fn idle(&mut self) -> Orders {
@@ -320,7 +343,9 @@ impl Machine {
 
     fn catch_up(&mut self, why: Why, doubt: Option<Doubt>) {
         let anchor = if why == Why::Retry { None } else { self.sequence.last() };
-        self.state = State::CatchingUp(CatchUp { why, doubt, anchor, progressed: false });
+        let is_retelling = why == Why::Start;
+        let catch_up = CatchUp { why, doubt, anchor, progressed: false, is_retelling };
+        self.state = State::CatchingUp(catch_up);
     }
 
     /// Asks for the history from the last known batch on, or all of it.

@@ -69,7 +69,7 @@ fn step(machine: &mut Machine, input: Input, orders: Orders, trust: Trust) {
 fn a_stream_with_a_history_is_caught_up_with_from_its_beginning() {
     let mut machine = Machine::new(true);
     assert_eq!(machine.trust(), Trust::Approximate);
-    step(&mut machine, Input::Connected, replay(0), Trust::CatchingUp);
+    step(&mut machine, Input::Connected, replay(0), Trust::Retelling);
 }
 
 #[test]
@@ -105,9 +105,9 @@ fn a_pod_that_tells_nothing_stays_approximate_whatever_time_brings() {
 #[test]
 fn a_whole_history_makes_exact_and_live_batches_wait_for_it() {
     let mut machine = after(Machine::new(true), &[Input::Connected]);
-    step(&mut machine, Input::Live(batch(2)), HOLD, Trust::CatchingUp);
+    step(&mut machine, Input::Live(batch(2)), HOLD, Trust::Retelling);
     for seq in 0..3 {
-        step(&mut machine, Input::Replayed(batch(seq)), APPLY, Trust::CatchingUp);
+        step(&mut machine, Input::Replayed(batch(seq)), APPLY, Trust::Retelling);
     }
     step(&mut machine, Input::ReplayEnded, NOTHING, Trust::Exact);
     step(&mut machine, Input::Live(batch(2)), NOTHING, Trust::Exact);
@@ -123,7 +123,7 @@ fn an_empty_history_of_a_fresh_pod_makes_exact() {
 #[test]
 fn a_history_without_its_beginning_is_a_late_start() {
     let mut machine = after(Machine::new(true), &[Input::Connected]);
-    step(&mut machine, Input::Replayed(batch(40)), APPLY, Trust::CatchingUp);
+    step(&mut machine, Input::Replayed(batch(40)), APPLY, Trust::Retelling);
     step(&mut machine, Input::ReplayEnded, NOTHING, Trust::Uncertain(Doubt::LateStart));
 }
 
@@ -140,7 +140,7 @@ fn a_hole_in_the_history_is_a_gap() {
     let mut machine = exact(3, true);
     step(&mut machine, Input::Live(batch(9)), HOLD.and(replay(3)), Trust::CatchingUp);
     step(&mut machine, Input::Replayed(batch(3)), NOTHING, Trust::CatchingUp);
-    step(&mut machine, Input::Replayed(batch(7)), DROP_AND_APPLY, Trust::CatchingUp);
+    step(&mut machine, Input::Replayed(batch(7)), DROP_AND_APPLY, Trust::Retelling);
     step(&mut machine, Input::ReplayEnded, NOTHING, Trust::Uncertain(Doubt::Gap));
 }
 
@@ -148,7 +148,7 @@ fn a_hole_in_the_history_is_a_gap() {
 fn a_history_that_no_longer_has_our_last_batch_proves_nothing() {
     let mut machine = exact(3, true);
     machine.step(Input::Live(batch(9)));
-    step(&mut machine, Input::Replayed(batch(7)), DROP_AND_APPLY, Trust::CatchingUp);
+    step(&mut machine, Input::Replayed(batch(7)), DROP_AND_APPLY, Trust::Retelling);
     step(&mut machine, Input::ReplayEnded, NOTHING, Trust::Uncertain(Doubt::Gap));
 }
 
@@ -156,8 +156,8 @@ fn a_history_that_no_longer_has_our_last_batch_proves_nothing() {
 fn another_batch_under_our_last_number_is_a_restart() {
     let mut machine = after(exact(3, true), &[Input::Disconnected, Input::Connected]);
     let orders = Orders { drop_blocks: true, ..replay(0) };
-    step(&mut machine, Input::Replayed(restarted(3)), orders, Trust::CatchingUp);
-    step(&mut machine, Input::Replayed(restarted(0)), APPLY, Trust::CatchingUp);
+    step(&mut machine, Input::Replayed(restarted(3)), orders, Trust::Retelling);
+    step(&mut machine, Input::Replayed(restarted(0)), APPLY, Trust::Retelling);
     step(&mut machine, Input::ReplayEnded, NOTHING, Trust::Exact);
 }
 
@@ -165,7 +165,7 @@ fn another_batch_under_our_last_number_is_a_restart() {
 fn a_history_that_ends_before_our_last_batch_is_a_restart() {
     let mut machine = after(exact(3, true), &[Input::Disconnected, Input::Connected]);
     let orders = Orders { drop_blocks: true, ..replay(0) };
-    step(&mut machine, Input::ReplayEnded, orders, Trust::CatchingUp);
+    step(&mut machine, Input::ReplayEnded, orders, Trust::Retelling);
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_restart_within_a_replay_begins_it_anew() {
     machine.step(Input::Replayed(batch(0)));
     machine.step(Input::Replayed(batch(1)));
     let orders = Orders { drop_blocks: true, ..replay(0) };
-    step(&mut machine, Input::Replayed(restarted(0)), orders, Trust::CatchingUp);
+    step(&mut machine, Input::Replayed(restarted(0)), orders, Trust::Retelling);
 }
 
 #[test]

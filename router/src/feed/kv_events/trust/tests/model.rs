@@ -29,6 +29,7 @@ enum Happening {
     Idle,
     Silent,
     Doubted,
+    Overpredicted,
     Retry,
 }
 
@@ -112,7 +113,8 @@ impl World {
             Happening::Idle => self.input(Input::Idle, None),
             Happening::Silent if self.connected => self.input(Input::Silent, None),
             Happening::Doubted if self.connected => self.input(Input::SelfCheckFailed, None),
-            Happening::Silent | Happening::Doubted => {}
+            Happening::Overpredicted if self.connected => self.input(Input::Overpredicted, None),
+            Happening::Silent | Happening::Doubted | Happening::Overpredicted => {}
             Happening::Retry => self.input(Input::Retry, None),
         }
     }
@@ -221,6 +223,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::Idle),
         1 => Just(Happening::Silent),
         1 => Just(Happening::Doubted),
+        1 => Just(Happening::Overpredicted),
         1 => Just(Happening::Retry),
     ]
 }

@@ -46,7 +46,7 @@ fn a_gap_without_a_history_drops_all() {
 fn a_batch_of_another_process_drops_all_at_once() {
     let mut machine = exact(3, true);
     let orders = Orders { drop_blocks: true, ..HOLD.and(replay(0)) };
-    step(&mut machine, Input::Live(restarted(1)), orders, Trust::CatchingUp);
+    step(&mut machine, Input::Live(restarted(1)), orders, Trust::Retelling);
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_batch_that_cannot_be_read_is_lost_for_good() {
     step(&mut machine, Input::Live(unreadable(4)), DROP, Trust::Uncertain(Doubt::Gap));
     step(&mut machine, Input::Live(batch(5)), APPLY, Trust::Uncertain(Doubt::Gap));
     let mut machine = after(Machine::new(true), &[Input::Connected]);
-    step(&mut machine, Input::Replayed(unreadable(0)), DROP, Trust::CatchingUp);
+    step(&mut machine, Input::Replayed(unreadable(0)), DROP, Trust::Retelling);
     step(&mut machine, Input::ReplayEnded, NOTHING, Trust::Uncertain(Doubt::Gap));
 }
 
@@ -159,10 +159,40 @@ fn a_silence_hides_no_earlier_doubt() {
 }
 
 #[test]
+fn an_over_predicted_answer_asks_what_was_missed() {
+    let mut machine = exact(3, true);
+    step(&mut machine, Input::Overpredicted, replay(3), Trust::CatchingUp);
+    step(&mut machine, Input::Overpredicted, NOTHING, Trust::CatchingUp);
+    step(&mut machine, Input::Replayed(batch(3)), NOTHING, Trust::CatchingUp);
+    step(&mut machine, Input::Replayed(batch(4)), APPLY, Trust::CatchingUp);
+    step(&mut machine, Input::ReplayEnded, NOTHING, Trust::Exact);
+    let mut machine = exact(3, false);
+    step(&mut machine, Input::Overpredicted, NOTHING, Trust::Exact);
+}
+
+#[test]
+fn an_over_predicted_answer_of_a_doubted_pod_leaves_the_doubt() {
+    let inputs = [Input::Connected, Input::Replayed(batch(40)), Input::ReplayEnded];
+    let mut machine = after(Machine::new(true), &inputs);
+    step(&mut machine, Input::Overpredicted, replay(40), Trust::CatchingUp);
+    machine.step(Input::Replayed(batch(40)));
+    step(&mut machine, Input::ReplayEnded, NOTHING, Trust::Uncertain(Doubt::LateStart));
+}
+
+#[test]
+fn answers_do_not_begin_a_history_anew_that_is_being_told() {
+    let mut machine = after(Machine::new(true), &[Input::Connected, Input::Replayed(batch(0))]);
+    step(&mut machine, Input::SelfCheckFailed, NOTHING, Trust::Retelling);
+    step(&mut machine, Input::Overpredicted, NOTHING, Trust::Retelling);
+    step(&mut machine, Input::Replayed(batch(1)), APPLY, Trust::Retelling);
+    step(&mut machine, Input::ReplayEnded, NOTHING, Trust::Exact);
+}
+
+#[test]
 fn a_failed_self_check_drops_all_and_asks_for_all() {
     let mut machine = exact(3, true);
     let orders = Orders { drop_blocks: true, ..replay(0) };
-    step(&mut machine, Input::SelfCheckFailed, orders, Trust::CatchingUp);
+    step(&mut machine, Input::SelfCheckFailed, orders, Trust::Retelling);
     for seq in 0..=3 {
         machine.step(Input::Replayed(batch(seq)));
     }
@@ -192,7 +222,7 @@ fn a_history_that_failed_is_asked_again_and_keeps_what_is_known_until_it_answers
     step(&mut machine, Input::ReplayFailed, NOTHING, Trust::Uncertain(Doubt::LateStart));
     step(&mut machine, Input::Live(batch(7)), APPLY, Trust::Uncertain(Doubt::LateStart));
     step(&mut machine, Input::Retry, replay(0), Trust::CatchingUp);
-    step(&mut machine, Input::Replayed(batch(0)), DROP_AND_APPLY, Trust::CatchingUp);
-    step(&mut machine, Input::Replayed(batch(1)), APPLY, Trust::CatchingUp);
+    step(&mut machine, Input::Replayed(batch(0)), DROP_AND_APPLY, Trust::Retelling);
+    step(&mut machine, Input::Replayed(batch(1)), APPLY, Trust::Retelling);
     step(&mut machine, Input::ReplayEnded, NOTHING, Trust::Exact);
 }

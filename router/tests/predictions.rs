@@ -1,0 +1,156 @@
+//! What an answer's `cached_tokens` shows of what its pod's events had promised.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use kv_index::{EngineHash, Event, Overlap, Removed, Slots, Stored};
+use router::feed::kv_events::{KvHolder, KvSink, KvStatus, Predictions};
+use router::openai::Api;
+use router::policy;
+use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Pool, Record, Role, Snapshot};
+use router::query::Query;
+use router::{Knowledge, Placement, Router, Tokenizers, Trust};
+
+/// Tokens of a block.
+const BLOCK: u32 = 4;
+/// The prompt: five blocks, of which an engine can find four.
+const PROMPT: u32 = 5 * BLOCK;
+
+struct World {
+    router: Router,
+    knowledge: Arc<Knowledge>,
+    endpoint: Arc<Endpoint>,
+}
+
+impl World {
+    /// One pod that told that it holds the whole prompt.
+    fn new(trust: Trust) -> Self {
+        let name: Arc<str> = "a".into();
+        let addr = ([127, 0, 0, 1], 1).into();
+        let model =
+            ModelCard { id: "m".into(), parent: None, max_model_len: None, raw: "{}".into() };
+        let endpoint = Arc::new(Endpoint {
+            kv_events: Arc::new(KvStatus::of(trust)),
+            pod: Pod { uid: Arc::clone(&name), name, addr, role: Role::Both, kv_ports: None },
+            slot: Slots::default().acquire(),
+            health: Health::Ready,
+            is_cordoned: false,
+            models: [model].into(),
+            engine: EngineHints { block_size: Some(BLOCK), ..EngineHints::default() },
+            record: Record::default(),
+        });
+        let endpoints = vec![Arc::clone(&endpoint)];
+        let pool = Pool::still(Snapshot { endpoints, ..Snapshot::default() });
+        let knowledge = Arc::<Knowledge>::default();
+        let shared = (Arc::clone(&knowledge), Arc::default());
+        let router = Router::new(pool, policy::Settings::default(), shared, Tokenizers::default());
+        let world = Self { router, knowledge, endpoint };
+        world.store();
+        world
+    }
+
+    fn query(&self) -> Query {
+        let ids: Vec<u32> = (0..PROMPT).collect();
+        let body = format!(r#"{{"model":"m","prompt":{ids:?}}}"#);
+        let headers = HeaderMap::new();
+        let query = self.router.read(Api::Completions, &headers, body.as_bytes());
+        query.expect("it is a completion")
+    }
+
+    fn place(&self) -> Placement {
+        self.router.place(&self.query(), &[]).expect("the pod is ready")
+    }
+
+    fn tell(&self, event: &Event) {
+        let holder = KvHolder { slot: self.endpoint.slot, rank: 0 };
+        self.knowledge.apply(holder, event);
+    }
+
+    /// The engine has filled the prompt's blocks, named 0 to 4.
+    fn store(&self) {
+        self.tell(&Event::Stored(Stored {
+            blocks: (0..5).map(EngineHash).collect(),
+            tokens: (0..PROMPT).collect(),
+            block_tokens: BLOCK,
+            ..Stored::default()
+        }));
+    }
+
+    fn remove(&self, blocks: &[u64]) {
+        let blocks = blocks.iter().copied().map(EngineHash).collect();
+        self.tell(&Event::Removed(Removed { blocks, ..Removed::default() }));
+    }
+
+    fn predictions(&self) -> Predictions {
+        self.endpoint.kv_events.report().predictions
+    }
+
+    /// Blocks of the prompt that the pod is known to hold.
+    fn known_blocks(&self) -> u32 {
+        let mut overlap = Overlap::default();
+        self.knowledge.told.overlap(&self.query().prompt.chain, &mut overlap);
+        overlap.blocks(self.endpoint.slot)
+    }
+}
+
+fn answer(mut placement: Placement, cached: u32) {
+    placement.usage(Some(PROMPT), Some(cached));
+}
+
+#[test]
+fn what_the_engine_reuses_as_promised_is_equal() {
+    let world = World::new(Trust::Exact);
+    answer(world.place(), 4 * BLOCK);
+    assert_eq!(world.predictions(), Predictions { equal: 1, ..Predictions::default() });
+}
+
+#[test]
+fn an_over_prediction_that_nothing_explains_takes_the_suffix_back() {
+    let world = World::new(Trust::Exact);
+    answer(world.place(), BLOCK);
+    let over_tokens = u64::from(3 * BLOCK);
+    assert_eq!(world.predictions(), Predictions { over: 1, over_tokens, ..Predictions::default() });
+    assert_eq!(world.known_blocks(), 1);
+}
+
+#[test]
+fn what_others_pushed_out_while_it_waited_in_the_engine_is_overtaken_and_keeps_what_is_known() {
+    let world = World::new(Trust::Exact);
+    let placement = world.place();
+    // Another request takes the tail's place; then this one's turn comes, and it fills them anew.
+    world.remove(&[4]);
+    world.remove(&[3, 2]);
+    world.store();
+    answer(placement, 2 * BLOCK);
+    assert_eq!(world.predictions(), Predictions { overtaken: 1, ..Predictions::default() });
+    assert_eq!(world.known_blocks(), 5, "what it told last is so");
+}
+
+#[test]
+fn a_reset_that_was_told_only_with_this_requests_own_step_is_overtaken() {
+    let world = World::new(Trust::Exact);
+    let placement = world.place();
+    world.tell(&Event::Cleared);
+    world.store();
+    answer(placement, 0);
+    assert_eq!(world.predictions(), Predictions { overtaken: 1, ..Predictions::default() });
+}
+
+#[test]
+fn a_loss_that_explains_only_a_part_is_over() {
+    let world = World::new(Trust::Exact);
+    let placement = world.place();
+    world.remove(&[4, 3]);
+    answer(placement, BLOCK);
+    assert_eq!((world.predictions().over, world.predictions().overtaken), (1, 0));
+}
+
+#[test]
+fn a_history_that_is_not_told_to_its_end_promises_nothing() {
+    let world = World::new(Trust::Retelling);
+    let placement = world.place();
+    assert_eq!(placement.decision.matched_tokens, 0);
+    assert_eq!(placement.decision.trust.word(), "catching-up");
+    answer(placement, 0);
+    assert_eq!(world.predictions(), Predictions { equal: 1, ..Predictions::default() });
+}
