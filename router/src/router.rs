@@ -242,6 +242,7 @@ impl Router {
         let view = wanted.view;
         let query = view.query;
         let endpoint = Arc::clone(&view.snapshot.endpoints[chosen.position]);
+        let visit = endpoint.record.traffic.visit();
         Placement {
             decision: Decision {
                 policy: wanted.settings.policy,
@@ -255,6 +256,7 @@ impl Router {
             prefill: None,
             moved: None,
             booking,
+            _visit: visit,
             cold_tokens: chosen.cold_tokens,
             assumption: None,
             sequel: None,
