@@ -29,6 +29,7 @@ pub(super) struct Counts {
     pub(super) errors: IntCounterVec,
     pub(super) retries: IntCounterVec,
     pub(super) migrations: IntCounterVec,
+    pub(super) aliases: IntCounterVec,
 }
 
 /// How long things took.
@@ -73,6 +74,11 @@ impl Counts {
                 "hearth_migrations_total",
                 "Streams whose pod failed after the first token, by what became of them: continued, completed (only the end was missing), failed (no other pod took it), or why they could not go on.",
                 &["outcome"],
+            )?,
+            aliases: of.counters(
+                "hearth_alias_requests_total",
+                "Requests that asked for a model by a name of `model_names`, by what it stood for.",
+                &["alias", "model"],
             )?,
         })
     }
