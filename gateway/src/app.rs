@@ -277,8 +277,11 @@ fn brain(config: &Config) -> Result<(Arc<Router>, PoolGuard), StartError> {
         (config.kv_events.clone(), Arc::clone(&knowledge) as Arc<dyn KvSink>),
         forgetting(&knowledge, &bookings),
     )?;
-    let router = Router::new(pool, config.routing, (knowledge, bookings), tokenizers);
-    Ok((Arc::new(router.with_split(config.split).with_queue(config.queue)), guard))
+    let router = Router::new(pool, config.routing, (knowledge, bookings), tokenizers)
+        .with_split(config.split)
+        .with_queue(config.queue)
+        .with_names(config.model_names.clone());
+    Ok((Arc::new(router), guard))
 }
 
 /// Forgets pods as they go, and what they held as they lose it.

@@ -21,6 +21,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use router::SplitSettings;
+use router::aliases::ModelNames;
 use router::discovery::{DiscoverySettings, KubernetesSettings, StaticEndpoint};
 use router::feed::kv_events::KvEventsSettings;
 use router::policy;
@@ -73,6 +74,8 @@ pub struct Config {
     /// `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` count). A model without one is
     /// matched by the bytes of its prompts.
     pub tokenizers: BTreeMap<String, TokenizerSource>,
+    /// Other names of models.
+    pub model_names: ModelNames,
     /// Turning prompts into tokens.
     pub tokenizing: Tokenizing,
     /// How long each phase of a request may take.
@@ -112,6 +115,7 @@ impl Default for Config {
             kv_index: KvIndex::default(),
             kv_events: KvEventsSettings::default(),
             tokenizers: BTreeMap::new(),
+            model_names: ModelNames::default(),
             tokenizing: Tokenizing::default(),
             deadlines: Deadlines::default(),
             limits: Limits::default(),

@@ -152,12 +152,17 @@ impl Gateway {
     ) -> Result<End, Refuse> {
         let body = self.read_body(session).await?;
         let headers = &session.req_header().headers;
-        let mut query =
-            self.off_reactor(body.bytes.len(), || self.router.read(api, headers, &body.bytes))?;
+        let asked = ctx.asked.as_deref();
+        let mut query = self.off_reactor(body.bytes.len(), || {
+            self.router.read_as(asked, api, headers, &body.bytes)
+        })?;
         query.request_id.clone_from(&ctx.request_id);
         ctx.model.clone_from(&query.model);
         ctx.session.clone_from(&query.session);
         self.metrics.guarded_fields_removed.inc_by(query.guarded.len() as u64);
+        if let Some((alias, model)) = query.alias.as_deref().zip(query.model.as_deref()) {
+            self.metrics.alias(alias, model);
+        }
         self.relay(session, ctx, &query, &body.bytes).await
     }
 
@@ -188,6 +193,7 @@ impl Gateway {
 
     /// Serves what is ours to carry; none for a WebSocket, which Pingora carries.
     async fn serve(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Option<End>, Refuse> {
+        self.take_name(session, ctx);
         let head = session.req_header();
         ctx.shape = route::shape(head.uri.path());
         headers::check(head, self.config.limits.head.len())?;

@@ -2,6 +2,7 @@
 //!
 //! Deciding is pure: time and randomness are arguments. Only discovery and the feeds do IO.
 
+pub mod aliases;
 pub mod belief;
 pub mod bookings;
 pub mod connector;

@@ -1,6 +1,7 @@
 //! What a pod is, and what it says of itself: the words that its feeds and the pool have in common.
 
 mod ports;
+mod traffic;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 pub use ports::{KvPorts, PortsError};
+pub use traffic::{Traffic, Visit};
 
 /// vLLM's block on a GPU, until a pod has told its own.
 pub(crate) const DEFAULT_BLOCK_TOKENS: u32 = 16;
@@ -86,6 +88,12 @@ pub struct EngineHints {
 // === impl EngineHints ===
 
 impl EngineHints {
+    /// Whether it says that any request is in it.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.running + self.waiting > 0.0
+    }
+
     /// Whether the engine that says this is not the one that said `before`: its process has begun
     /// anew, and its cache is empty.
     #[must_use]

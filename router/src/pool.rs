@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::feed::kv_events::KvStatus;
 
 pub(crate) use crate::pod::DEFAULT_BLOCK_TOKENS;
-pub use crate::pod::{EngineHints, ModelCard, Pod, Role};
+pub use crate::pod::{EngineHints, ModelCard, Pod, Role, Traffic, Visit};
 pub use handle::{CordonError, Failures, Pool};
 pub use health::HealthSettings;
 pub use hooks::{Hooks, SlotHook};

@@ -19,6 +19,9 @@ pub struct Query {
     pub api: Option<Api>,
     /// The model, by a name that a pod lists; none: any pod will do.
     pub model: Option<Arc<str>>,
+    /// The name of ours that the client asked for, where its body says another one than `model`: the pod
+    /// must be told.
+    pub alias: Option<Arc<str>>,
     /// The session key, if it has one.
     pub session: Option<SessionKey>,
     /// Members to cut out of the body before it goes on.
@@ -65,6 +68,7 @@ impl Query {
             request_id,
             api: None,
             model: None,
+            alias: None,
             session: None,
             guarded: Vec::new(),
             indivisible: Some("unread"),

@@ -5,40 +5,35 @@ mod names;
 mod pairing;
 mod place;
 mod placement;
+mod read;
 mod turn;
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::HeaderMap;
-use jiff::Timestamp;
 use kv_index::Overlap;
 use parking_lot::Mutex;
 
+use crate::aliases::ModelNames;
 use crate::belief::Beliefs;
 use crate::bookings::{Booking, Bookings};
-use crate::conversations::Home;
 use crate::decide::{Leg, View};
 use crate::feed::kv_events::Trust;
 use crate::knowledge::Knowledge;
 use crate::memory::{Assumption, Memory, Sent};
-use crate::openai::{self, Api, Fields, Prompt};
 use crate::policy::{self, Candidate, Table};
-use crate::pool::{Endpoint, Pool, Snapshot};
-use crate::prompt;
-use crate::query::{PromptBlocks, Query};
+use crate::pool::{Endpoint, Pool};
+use crate::query::Query;
 use crate::queue::QueueSettings;
 use crate::refusal::Refusal;
 use crate::rescue::Forecast;
-use crate::session;
 use crate::split::SplitSettings;
 use crate::split::transfer::Transfers;
 use crate::text_rate::TextRates;
 use crate::tokenizers::Tokenizers;
 use crate::why::{Decisions, Made, Sequel};
-use names::{adapter, block_tokens, capacity_blocks, named, resolve, tokenizer};
+use names::capacity_blocks;
 
 pub use placement::{Decision, Placement};
 pub use turn::{Rule, Turn};
@@ -52,6 +47,7 @@ pub struct Router {
     settings: policy::Settings,
     split: SplitSettings,
     queue: QueueSettings,
+    names: ModelNames,
     transfers: Arc<Mutex<Transfers>>,
     memory: Arc<Memory>,
     decisions: Arc<Decisions>,
@@ -61,15 +57,9 @@ pub struct Router {
     started: Instant,
 }
 
-/// What a thread keeps of [`TEXT`] between requests.
-const KEPT_TEXT_BYTES: usize = 1 << 20;
-
 thread_local! {
     /// Scratch of the decision, kept so that deciding allocates nothing.
     static SCRATCH: RefCell<(Overlap, Overlap, Tables)> = RefCell::default();
-    /// The text of the prompt that is being read, kept so that reading does not ask the kernel for
-    /// pages.
-    static TEXT: RefCell<String> = RefCell::default();
 }
 
 // === impl Router ===
@@ -92,6 +82,7 @@ impl Router {
             settings,
             split,
             queue,
+            names: ModelNames::default(),
             transfers: Arc::default(),
             memory,
             decisions,
@@ -112,6 +103,18 @@ impl Router {
     #[must_use]
     pub fn with_queue(self, queue: QueueSettings) -> Self {
         Self { queue, ..self }
+    }
+
+    /// Knows models by these names too.
+    #[must_use]
+    pub fn with_names(self, names: ModelNames) -> Self {
+        Self { names, ..self }
+    }
+
+    /// The other names of models.
+    #[must_use]
+    pub fn names(&self) -> &ModelNames {
+        &self.names
     }
 
     /// The pods.
@@ -148,45 +151,6 @@ impl Router {
     #[must_use]
     pub fn absent(&self, model: &str) -> Refusal {
         names::absent(&self.pool.snapshot(), model)
-    }
-
-    /// A request that goes on unread: to any pod, or to any that serves the model it names.
-    ///
-    /// # Errors
-    /// When no pod lists that model.
-    pub fn unread(&self, headers: &HeaderMap, model: Option<&str>) -> Result<Query, Refusal> {
-        let model = model.map(|model| named(&self.pool.snapshot(), model)).transpose()?;
-        Ok(Query { session: session::key(headers), model, ..Query::any() })
-    }
-
-    /// Reads a request.
-    ///
-    /// # Errors
-    /// When the body cannot be read or no pod lists its model.
-    pub fn read(&self, api: Api, headers: &HeaderMap, body: &[u8]) -> Result<Query, Refusal> {
-        TEXT.with_borrow_mut(|text| {
-            let query = self.read_into(api, headers, body, text);
-            text.shrink_to(KEPT_TEXT_BYTES);
-            query
-        })
-    }
-
-    fn read_into(
-        &self,
-        api: Api,
-        headers: &HeaderMap,
-        body: &[u8],
-        text: &mut String,
-    ) -> Result<Query, Refusal> {
-        let fields = openai::read(api, body, text)?;
-        let snapshot = self.pool.snapshot();
-        let model = resolve(&snapshot, fields.model.as_deref())?;
-        let session = session::key(headers);
-        let (prompt, home) = self.blocks(&snapshot, &model, &fields);
-        let api = Some(api);
-        let (request_id, model, indivisible) = (String::new(), Some(model), fields.indivisible);
-        let (guarded, stream) = (fields.guarded, fields.stream);
-        Ok(Query { request_id, api, model, session, guarded, indivisible, stream, home, prompt })
     }
 
     fn place_by(
@@ -245,6 +209,7 @@ impl Router {
         let view = wanted.view;
         let query = view.query;
         let endpoint = Arc::clone(&view.snapshot.endpoints[chosen.position]);
+        let visit = endpoint.record.traffic.visit();
         Placement {
             decision: Decision {
                 policy: wanted.settings.policy,
@@ -261,6 +226,7 @@ impl Router {
             prefill: None,
             moved: None,
             booking,
+            _visit: visit,
             cold_tokens: chosen.cold_tokens,
             assumption: None,
             sequel: None,
@@ -312,54 +278,6 @@ impl Router {
     fn text_of(&self, query: &Query) -> Option<(Arc<TextRates>, Arc<str>, u32)> {
         let model = query.model.as_ref()?;
         Some((Arc::clone(&self.text_rates), Arc::clone(model), query.prompt.text_bytes?))
-    }
-
-    /// The prompt's blocks, of its tokens or else of its text, and where it is at home.
-    fn blocks(
-        &self,
-        snapshot: &Snapshot,
-        model: &str,
-        fields: &Fields<'_>,
-    ) -> (PromptBlocks, Option<Home>) {
-        let conversations = &self.memory.conversations;
-        let (hasher, salt) = (&self.knowledge().hasher, fields.cache_salt.as_deref());
-        match self.tokens(snapshot, model, fields) {
-            Some(tokens) => {
-                let block_tokens = block_tokens(snapshot, model);
-                let root = hasher.prompt_root(adapter(snapshot, model), salt, block_tokens);
-                let prompt = PromptBlocks::of_tokens(hasher, root, &tokens, block_tokens);
-                let home = prompt.home_of_tokens(conversations, &tokens);
-                (prompt, home)
-            }
-            None => {
-                let rate = self.text_rates.get(model);
-                let root = [model, salt.unwrap_or_default()];
-                let prompt = PromptBlocks::of_text(hasher, &root, fields.text, rate);
-                let home = prompt.home_of_text(conversations, fields.text);
-                (prompt, home)
-            }
-        }
-    }
-
-    /// The prompt's token ids, if the client sent them or we can make them.
-    fn tokens<'a>(
-        &self,
-        snapshot: &Snapshot,
-        model: &str,
-        fields: &'a Fields<'_>,
-    ) -> Option<Cow<'a, [u32]>> {
-        if let Prompt::Tokens(ids) = &fields.prompt {
-            return Some(Cow::Borrowed(ids));
-        }
-        let tokenizer = tokenizer(&self.tokenizers, snapshot, model)?;
-        match prompt::tokens(tokenizer, fields, Timestamp::now()) {
-            Ok(tokens) => tokens.map(Cow::Owned),
-            Err(error) => {
-                // The pod will say what is wrong with it; until then its text is as good.
-                tracing::debug!(%error, model, "a prompt could not be tokenized");
-                None
-            }
-        }
     }
 
     fn ms_at(&self, now: Instant) -> u64 {

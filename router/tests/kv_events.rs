@@ -9,6 +9,7 @@ mod fake_publisher;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use fake_engine::FakeEngine;
 use fake_publisher::{FakePublisher, Say};
@@ -74,13 +75,12 @@ impl World {
         let discovery = DiscoverySettings { endpoints, ..DiscoverySettings::default() };
         let sink = Arc::<Recorder>::default();
         let shared = Arc::clone(&sink) as Arc<dyn KvSink>;
-        let (pool, guard) = pool::start_with_events(
-            PoolSettings::default(),
-            discovery,
-            (settings, shared),
-            Hooks::default(),
-        )
-        .expect("the ports are free");
+        let mut pools = PoolSettings::default();
+        // What is probed again was asked for.
+        pools.probe.interval = HumanDuration::from_secs(3600);
+        let (pool, guard) =
+            pool::start_with_events(pools, discovery, (settings, shared), Hooks::default())
+                .expect("the ports are free");
         pool.wait_for(|snapshot| !snapshot.endpoints.is_empty()).await.expect("it is running");
         Self { engine, pool, sink, guard }
     }
@@ -164,6 +164,17 @@ async fn a_restarted_engine_is_known_by_its_new_story() {
     publisher.publish(&stored([7])).await;
     world.until(&[7], Trust::Exact).await;
     assert!(world.report().counts[KvCount::Resets] > 0);
+}
+
+#[tokio::test]
+async fn a_pod_whose_stream_ends_is_probed_at_once() {
+    let publisher = FakePublisher::start().await;
+    let world = World::start(&publisher).await;
+    world.until(&[], Trust::Exact).await;
+    world.engine.says.healthy.store(false, Ordering::SeqCst);
+    drop(publisher);
+    let is_out = |s: &pool::Snapshot| s.endpoints[0].health == pool::Health::Ejected;
+    world.pool.wait_for(is_out).await.expect("it is running");
 }
 
 #[tokio::test]

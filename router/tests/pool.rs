@@ -95,6 +95,27 @@ async fn engine_metrics_are_hints_that_only_age() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_quiet_engine_is_read_rarely_and_at_once_when_a_request_goes_there() {
+    let engine = FakeEngine::start("tiny").await;
+    engine.says.running.store(0, Ordering::SeqCst);
+    let (pool, _guard) = start(&[&engine]);
+    let mut last = wait(&pool, |s| all_ready(s) && s.endpoints[0].engine.read_at.is_some()).await;
+    let mut next_gap = async || {
+        let before = last.endpoints[0].engine.read_at;
+        last = wait(&pool, |s| s.endpoints[0].engine.read_at != before).await;
+        last.endpoints[0].engine.read_at.expect("read") - before.expect("read")
+    };
+    let rarely = PoolSettings::default().engine_metrics.idle_interval.get().mul_f64(0.8);
+    while next_gap().await < rarely {}
+    let traffic = Arc::clone(&pool.snapshot().endpoints[0].record.traffic);
+    let visit = traffic.visit();
+    assert!(next_gap().await < rarely, "at once");
+    assert!(next_gap().await < rarely, "and while it is there");
+    drop(visit);
+    while next_gap().await < rarely {}
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pod_that_closes_its_port_is_ejected_after_one_failure_and_returns() {
     let (a, b) = (FakeEngine::start("tiny").await, FakeEngine::start("tiny").await);
     let (lost, cache_lost) = log();

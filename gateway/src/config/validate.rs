@@ -57,6 +57,9 @@ impl Config {
         self.check_pool(&mut check);
         self.check_split(&mut check);
         self.check_routing(&mut check);
+        for name in self.model_names.problems() {
+            check(false, "model_names", &name.to_string());
+        }
         let level = check_level(&self.log.level).err();
         check(level.is_none(), "log.level", &level.unwrap_or_default());
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
@@ -157,6 +160,7 @@ impl Config {
             (self.pool.probe.timeout, "pool.probe.timeout"),
             (self.pool.probe.connect_timeout, "pool.probe.connect_timeout"),
             (self.pool.engine_metrics.interval, "pool.engine_metrics.interval"),
+            (self.pool.engine_metrics.idle_interval, "pool.engine_metrics.idle_interval"),
             (self.pool.engine_metrics.timeout, "pool.engine_metrics.timeout"),
             (self.pool.health.still_after, "pool.health.still_after"),
             (self.queue.wait, "queue.wait"),

@@ -27,6 +27,10 @@ pub(crate) struct Ctx {
     pub request_id: String,
     /// The door it took, for metrics and log.
     pub route: &'static str,
+    /// What its path was before the name of a model was taken out of it.
+    pub sent_path: Option<Box<str>>,
+    /// The model or alias that its path named.
+    pub asked: Option<Arc<str>>,
     /// The shape of its errors.
     pub shape: Shape,
     /// Its model, once a pod is known to list it.
@@ -100,6 +104,8 @@ impl Ctx {
             start_time: Timestamp::now(),
             request_id: String::new(),
             route: "none",
+            sent_path: None,
+            asked: None,
             shape: Shape::default(),
             model: None,
             session: None,
@@ -226,7 +232,7 @@ impl Ctx {
         Record {
             start_time: self.start_time,
             method: head.method.as_str().into(),
-            path: head.uri.path().into(),
+            path: self.sent_path.as_deref().unwrap_or(head.uri.path()).into(),
             protocol: protocol(head.version),
             response_code: status.as_u16(),
             duration: millis(total),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use kv_index::Slot;
 use pingora_core::ErrorType;
 use pingora_proxy::Session;
-use router::openai::without;
+use router::openai::{with, without};
 use router::pool::Endpoint;
 use router::query::Query;
 use router::{Placement, Refusal, Split};
@@ -65,7 +65,8 @@ impl Gateway {
         query: &Query,
         body: &Bytes,
     ) -> Result<End, Refuse> {
-        let (ask, body) = self.prepare(query, without(body, &query.guarded));
+        let body = renamed(query, without(body, &query.guarded))?;
+        let (ask, body) = self.prepare(query, body);
         let told = self.told_to_pod(session, ctx);
         let head = request_head(session.req_header(), body.len(), told)
             .map_err(|_invalid| Refuse::Internal)?;
@@ -215,6 +216,15 @@ impl Gateway {
         self.metrics.retry(failure.reason());
         Ok(placement)
     }
+}
+
+/// The body with the name by which the pod knows the model, if it says another.
+fn renamed(query: &Query, body: Bytes) -> Result<Bytes, Refuse> {
+    let Some((_alias, model)) = query.alias.as_ref().zip(query.model.as_deref()) else {
+        return Ok(body);
+    };
+    let name = serde_json::Value::from(model).to_string();
+    with(&body, &[("model", name)]).map_err(|_read_before| Refuse::Internal)
 }
 
 /// Why a request that could not be split was not, in a word.

@@ -57,6 +57,11 @@ pub(super) fn route(method: &Method, path: &str, cors: bool) -> Result<Route, Re
     Err(Refuse::NoSuchPath { path: shortened(&decoded) })
 }
 
+/// Whether this path is none of ours, whatever the method.
+pub(super) fn is_unknown(method: &Method, path: &str) -> bool {
+    matches!(route(method, path, false), Err(Refuse::NoSuchPath { .. }))
+}
+
 /// The shape of errors on this path, known before anything else is.
 pub(crate) fn shape(path: &str) -> Shape {
     let decoded = percent_decode_str(path).decode_utf8_lossy();

@@ -150,6 +150,11 @@ impl Metrics {
         self.counts.rescues.with_label_values(&[outcome]).inc();
     }
 
+    /// Counts a request that asked for a model by a name of ours, and what it stood for.
+    pub fn alias(&self, alias: &str, model: &str) {
+        self.counts.aliases.with_label_values(&[alias, model]).inc();
+    }
+
     /// Counts a further attempt, by why the one before failed.
     pub fn retry(&self, reason: &'static str) {
         self.counts.retries.with_label_values(&[reason]).inc();

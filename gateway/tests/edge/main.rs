@@ -11,6 +11,7 @@ mod faults;
 mod hostile;
 mod log;
 mod models;
+mod names;
 mod native;
 mod queue;
 mod relay;

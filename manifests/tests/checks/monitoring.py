@@ -56,7 +56,8 @@ def exported(world: World) -> None:
     _, page = get(f"{world.gateway.admin_url}/metrics")
     families = set(re.findall(r"^# TYPE (\S+)", page, re.MULTILINE))
     # These appear with their first event, or with TLS.
-    rare = {"hearth_errors_total", "hearth_retries_total", "hearth_tls_certificate_expiry_seconds"}
+    rare = {"hearth_errors_total", "hearth_retries_total", "hearth_tls_certificate_expiry_seconds",
+            "hearth_splits_total", "hearth_queue_refused_total"}
     text = (MONITORING / "rules.yaml").read_text()
     used = {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"\bhearth_\w+", text)}
     note(f"{len(used)} families of {len(families)} are used by rules")

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::{News, Voice, read_body};
-use crate::pod::EngineHints;
+use super::{News, Voice, read_body, spaced};
+use crate::pod::{EngineHints, Traffic};
 use crate::units::HumanDuration;
 
 /// How the engines' `/metrics` are polled.
@@ -24,9 +24,12 @@ pub struct EngineMetricsSettings {
     /// Whether they are polled at all. Without, blocks are taken to be of 16 tokens and a pod's
     /// capacity is not known.
     pub enabled: bool,
-    /// Time between two reads of a pod; of more than 50 pods longer, so that all of them together
-    /// are read at most 50 times a second.
+    /// Time between two reads of a pod that works; of more than 50 such pods longer, so that all
+    /// pods together are read at most 50 times a second.
     pub interval: HumanDuration,
+    /// The same for a pod at which no request is and whose counters have not moved for 5 s; of more
+    /// than 100 pods longer. A request that goes there has it read at once.
+    pub idle_interval: HumanDuration,
     /// Bound of one read.
     pub timeout: HumanDuration,
 }
@@ -44,9 +47,12 @@ enum ReadError {
     NotText(#[from] std::io::Error),
 }
 
-/// Reads of all pods together are so far apart: a read costs about a third of a millisecond, which
+/// Reads of all working pods together are so far apart: a read costs about a third of a millisecond, which
 /// for 500 pods every second was a sixth of a core.
 const SPACING: Duration = Duration::from_millis(20);
+/// A pod whose counters have not moved for so long is quiet. The feed of KV events needs two reads
+/// after the last token to tell a silent stream from an idle engine.
+const CALM: Duration = Duration::from_secs(5);
 
 /// 4 MiB: vLLM 0.32 says 60 KB.
 const METRICS_LIMIT: usize = 4 << 20;
@@ -81,6 +87,7 @@ impl Default for EngineMetricsSettings {
         Self {
             enabled: true,
             interval: HumanDuration::from_secs(1),
+            idle_interval: HumanDuration::from_secs(10),
             timeout: HumanDuration::from_secs(1),
         }
     }
@@ -89,15 +96,19 @@ impl Default for EngineMetricsSettings {
 /// Reads the pod's metrics until the task is aborted or the pool ends. A failure is counted and
 /// lets the hints age; it never blames the pod.
 pub(super) async fn run(
-    voice: Voice,
+    (voice, traffic): (Voice, Arc<Traffic>),
     latest: watch::Sender<EngineHints>,
     client: reqwest::Client,
     settings: Arc<EngineMetricsSettings>,
 ) {
+    let (mut before, mut moved_at) = (EngineHints::default(), Instant::now());
     loop {
         let began = Instant::now();
         match read(&voice, &client).await {
             Ok(mut hints) => {
+                if hints != before || hints.has_work() || traffic.is_any() {
+                    (before, moved_at) = (hints, began);
+                }
                 hints.read_at = Some(Instant::now());
                 latest.send_replace(hints);
                 if voice.tell(News::Metrics { slot: voice.slot, hints }).await.is_err() {
@@ -105,18 +116,23 @@ pub(super) async fn run(
                 }
             }
             Err(error) => {
+                moved_at = began;
                 Voice::failed(&voice.counts.failed_metric_reads);
                 tracing::debug!(pod = %voice.pod.name, addr = %voice.pod.addr, %error, "metrics not read");
             }
         }
-        sleep_until(began + period(settings.interval.get(), voice.counts.pods())).await;
+        let is_quiet = began.saturating_duration_since(moved_at) >= CALM;
+        let wait = if is_quiet {
+            voice.quiet(settings.idle_interval.get().max(settings.interval.get()))
+        } else {
+            spaced(settings.interval.get(), SPACING, voice.counts.pods())
+        };
+        tokio::select! {
+            // Never zero: that would be a busy loop.
+            () = sleep_until(began + wait.max(SPACING)) => {}
+            () = traffic.begins(), if is_quiet => {}
+        }
     }
-}
-
-/// From one read of a pod to the next, with so many pods. Never zero: that would be a busy loop.
-fn period(interval: Duration, pods: usize) -> Duration {
-    let spaced = SPACING.saturating_mul(u32::try_from(pods).unwrap_or(u32::MAX));
-    interval.max(spaced).max(SPACING)
 }
 
 async fn read(voice: &Voice, client: &reqwest::Client) -> Result<EngineHints, ReadError> {

@@ -84,7 +84,8 @@ pub struct KvEventsSettings {
     pub bind: Option<SocketAddr>,
     /// How often a pod that publishes nothing is asked again.
     pub refresh: HumanDuration,
-    /// A stream that was silent for so long is checked by asking for its last batch again.
+    /// A stream that was silent for so long is checked by asking for its last batch again; of more than
+    /// 300 pods after longer.
     pub idle: HumanDuration,
     /// Bound of opening a stream, and of each reply of a replay.
     pub timeout: HumanDuration,
@@ -155,7 +156,7 @@ pub(super) async fn run(pod: PodEvents) {
         let found = sources::find(&pod.voice, &pod.client, &pod.settings).await;
         let wait = match &found {
             Err(SourcesError::NoAnswer(_)) => RETRY,
-            _ => pod.settings.refresh.get().max(RETRY),
+            _ => pod.voice.quiet(pod.settings.refresh.get().max(RETRY)),
         };
         match found {
             Ok(targets) if !targets.is_empty() => break targets,

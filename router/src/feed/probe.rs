@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::{Asked, News, Voice, read_body};
+use super::{News, Voice, read_body};
 use crate::pod::ModelCard;
 use crate::story::causes;
 use crate::units::HumanDuration;
@@ -20,7 +20,9 @@ use crate::units::HumanDuration;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProbeSettings {
-    /// Time between probes of a pod that passes them. Its list of models is as fresh as this.
+    /// Time between probes of a pod that passes them; of more than 50 pods longer, so that all of them
+    /// together are probed 10 times a second. A failed request, silence, and the end of a pod's stream
+    /// of KV events have it probed at once. Its list of models is as fresh as this.
     pub interval: HumanDuration,
     /// Time between probes of a pod that has not passed one yet. After a failure it is doubled
     /// with every further one, up to `interval`.
@@ -69,7 +71,7 @@ pub enum ProbeError {
 /// 4 MiB: some ten thousand adapters.
 const MODELS_LIMIT: usize = 4 << 20;
 /// However many requests fail, a pod is not probed more often than this.
-const MIN_GAP: Duration = Duration::from_millis(100);
+pub(super) const MIN_GAP: Duration = Duration::from_millis(100);
 
 #[derive(Deserialize)]
 struct Models {
@@ -154,12 +156,8 @@ impl From<reqwest::Error> for ProbeError {
 }
 
 /// Probes the pod until the task is aborted or the pool ends.
-pub(super) async fn run(
-    voice: Voice,
-    client: reqwest::Client,
-    settings: Arc<ProbeSettings>,
-    asked: Arc<Asked>,
-) {
+pub(super) async fn run(voice: Voice, client: reqwest::Client, settings: Arc<ProbeSettings>) {
+    let asked = &voice.asked;
     let (mut failures, mut was_good, mut last_error) = (0, false, String::new());
     loop {
         let started = Instant::now();
@@ -177,7 +175,8 @@ pub(super) async fn run(
                 }
             }
         }
-        let next = settings.wait(failures, was_good).max(MIN_GAP);
+        let wait = settings.wait(failures, was_good).max(MIN_GAP);
+        let next = if failures == 0 { voice.quiet(wait) } else { wait };
         if voice.tell(News::Probed { slot: voice.slot, result, generated, next }).await.is_err() {
             return;
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
-use super::{Outcome, Pace};
+use super::{Outcome, Pace, Traffic};
 
 /// What happened to a pod.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +35,8 @@ pub struct Record {
     pub leaves: Option<(Instant, Instant)>,
     /// What its streams take between two tokens.
     pub pace: Arc<Pace>,
+    /// Our requests at it.
+    pub traffic: Arc<Traffic>,
 }
 
 /// What has taken a pod out.

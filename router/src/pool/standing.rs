@@ -27,10 +27,9 @@ impl Standing {
         };
         let before = self.last.replace((*hints, now));
         let unmoved = before.filter(|(before, _)| is_unmoved(before, hints));
-        let has_work = |hints: &EngineHints| hints.running + hints.waiting > 0.0;
-        let still = unmoved.filter(|(before, _)| has_work(before) && has_work(hints));
+        let still = unmoved.filter(|(before, _)| before.has_work() && hints.has_work());
         self.still_since = still.map(|(_, then)| self.still_since.unwrap_or(then));
-        let idle = !has_work(hints);
+        let idle = !hints.has_work();
         let was_idle = self.idle_since.filter(|_| unmoved.is_some());
         self.idle_since = idle.then(|| was_idle.unwrap_or(now));
     }

@@ -188,8 +188,11 @@ impl Task {
         for endpoint in effects.added.drain(..) {
             // A pod may come and go within one batch.
             if !effects.removed.contains(&endpoint.slot) {
-                let pod = (&endpoint.pod, endpoint.slot);
-                let feeds = self.feeds.start(pod, &endpoint.kv_events, &mut self.tasks);
+                let feeds = self.feeds.start(
+                    (&endpoint.pod, endpoint.slot),
+                    (&endpoint.kv_events, &endpoint.record.traffic),
+                    &mut self.tasks,
+                );
                 self.running.insert(endpoint.slot, feeds);
             }
         }

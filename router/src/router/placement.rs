@@ -10,6 +10,7 @@ use crate::bookings::Booking;
 use crate::feed::kv_events::{Compared, Outcome, Trust};
 use crate::knowledge::{Knowledge, Watch};
 use crate::memory::Assumption;
+use crate::pod::Visit;
 use crate::policy::PolicyName;
 use crate::pool::Endpoint;
 use crate::rescue::Forecast;
@@ -32,6 +33,8 @@ pub struct Placement {
     /// What it gets from there.
     pub(super) moved: Option<Moved>,
     pub(super) booking: Booking,
+    /// Its feeds look more often while a request is there.
+    pub(super) _visit: Visit,
     /// What it has to compute of the prompt, by our own estimate.
     pub(super) cold_tokens: u32,
     pub(super) assumption: Option<Assumption>,

@@ -21,6 +21,8 @@ pub(crate) struct Says {
     pub(crate) models: Mutex<Vec<&'static str>>,
     pub(crate) token: Mutex<Option<&'static str>>,
     pub(crate) probes: AtomicU32,
+    /// Requests in the engine, by its metrics.
+    pub(crate) running: AtomicU32,
     pub(crate) kv_event_sources: Mutex<serde_json::Value>,
 }
 
@@ -41,6 +43,7 @@ impl FakeEngine {
             models: Mutex::new(vec![model]),
             token: Mutex::default(),
             probes: 0.into(),
+            running: 3.into(),
             kv_event_sources: Mutex::new(serde_json::json!({})),
         });
         let app = Router::new()
@@ -84,11 +87,14 @@ async fn kv_event_sources(State(says): State<Arc<Says>>) -> Json<serde_json::Val
     Json(says.kv_event_sources.lock().clone())
 }
 
-async fn metrics(State(says): State<Arc<Says>>) -> (StatusCode, &'static str) {
+async fn metrics(State(says): State<Arc<Says>>) -> (StatusCode, String) {
     if !says.metrics.load(Ordering::SeqCst) {
-        return (StatusCode::INTERNAL_SERVER_ERROR, "");
+        return (StatusCode::INTERNAL_SERVER_ERROR, String::new());
     }
-    let text = "vllm:num_requests_running{engine=\"0\"} 3.0\n\
-        vllm:cache_config_info{block_size=\"16\",num_gpu_blocks=\"512\"} 1.0\n";
+    let running = says.running.load(Ordering::SeqCst);
+    let text = format!(
+        "vllm:num_requests_running{{engine=\"0\"}} {running}.0\n\
+        vllm:cache_config_info{{block_size=\"16\",num_gpu_blocks=\"512\"}} 1.0\n"
+    );
     (StatusCode::OK, text)
 }

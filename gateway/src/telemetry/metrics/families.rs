@@ -30,6 +30,7 @@ pub(super) struct Counts {
     pub(super) retries: IntCounterVec,
     pub(super) migrations: IntCounterVec,
     pub(super) rescues: IntCounterVec,
+    pub(super) aliases: IntCounterVec,
 }
 
 /// How long things took.
@@ -79,6 +80,11 @@ impl Counts {
                 "hearth_rescues_total",
                 "Streams whose first token was late, by what came of asking a second pod: won (it spoke first), lost (the first did), failed (both), or over_budget (none was asked).",
                 &["outcome"],
+            )?,
+            aliases: of.counters(
+                "hearth_alias_requests_total",
+                "Requests that asked for a model by a name of `model_names`, by what it stood for.",
+                &["alias", "model"],
             )?,
         })
     }

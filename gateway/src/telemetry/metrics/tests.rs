@@ -17,6 +17,7 @@ fn exposition() -> String {
     metrics.request_ends("chat", StatusCode::NOT_FOUND, None, 0.01);
     metrics.error("no_such_model");
     metrics.retry("connect");
+    metrics.alias("auto", "tiny");
     metrics.migration("continued");
     metrics.rescue("won");
     metrics.queue.refused("full");

@@ -75,12 +75,3 @@ fn missing_families_and_rubbish_are_no_hints() {
     let unsized_yet = r#"vllm:cache_config_info{block_size="None",num_gpu_blocks="None"} 1.0"#;
     assert_eq!(parse(unsized_yet).expect("it is Prometheus text"), none);
 }
-
-#[test]
-fn many_pods_are_each_read_less_often() {
-    let second = Duration::from_secs(1);
-    assert_eq!(period(second, 3), second);
-    assert_eq!(period(second, 50), second);
-    assert_eq!(period(second, 500), 10 * second);
-    assert!(period(Duration::ZERO, 0) > Duration::ZERO);
-}

@@ -61,7 +61,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Runs until it is aborted.
 pub(super) async fn run(rank: Rank, target: Target, mut lane: Option<Lane>) {
-    let idle_at = Instant::now() + rank.settings.idle.get();
+    let idle_at = Instant::now() + rank.voice.quiet(rank.settings.idle.get());
     let mut task = Task {
         machine: Machine::new(target.replay.is_some()),
         rank,
@@ -80,6 +80,7 @@ pub(super) async fn run(rank: Rank, target: Target, mut lane: Option<Lane>) {
                 task.rank.status.counts.add(KvCount::Connects, 1);
                 let ended = task.listen(stream).await;
                 task.log("the stream of KV events ended", &ended);
+                task.rank.voice.doubt();
                 task.replay = None;
                 task.held.take();
                 let orders = task.machine.step(Input::Disconnected);
@@ -198,7 +199,7 @@ impl Task {
     }
 
     fn idle(&mut self) {
-        self.idle_at = Instant::now() + self.rank.settings.idle.get();
+        self.idle_at = self.next_idle();
         for input in [Input::Idle, Input::Retry] {
             let orders = self.machine.step(input);
             self.check(orders);
@@ -304,8 +305,12 @@ impl Task {
 
     /// Something was heard.
     fn touch(&mut self) {
-        self.idle_at = Instant::now() + self.rank.settings.idle.get();
+        self.idle_at = self.next_idle();
         self.progress.heard();
+    }
+
+    fn next_idle(&self) -> Instant {
+        Instant::now() + self.rank.voice.quiet(self.rank.settings.idle.get())
     }
 
     fn holder(&self) -> KvHolder {
