@@ -267,7 +267,7 @@ async fn until(mut stopped: watch::Receiver<bool>, task: impl Future<Output = ()
 
 /// What decides: the pool that discovery fills, and what is known of its pods, forgotten as they go.
 fn brain(config: &Config) -> Result<(Arc<Router>, PoolGuard), StartError> {
-    let (told, sent) = (config.kv_index.told(), config.kv_index.sent());
+    let (told, sent) = (config.kv_index.exact(), config.kv_index.approximate());
     let knowledge = Arc::new(Knowledge::new(told, sent));
     let bookings = Arc::<Bookings>::default();
     let tokenizers = tokenizers(config)?;

@@ -21,10 +21,14 @@ pub struct PoolPage {
     pub generation: u64,
     /// How long ago discovery last said that the set is current, in ms; none before the first time.
     pub synced_age_ms: Option<u64>,
-    /// Blocks in the KV index.
-    pub index_blocks: usize,
-    /// Bytes of the KV index.
-    pub index_bytes: usize,
+    /// Blocks in the approximate index, of what was sent where.
+    pub approximate_blocks: usize,
+    /// Bytes of it.
+    pub approximate_bytes: usize,
+    /// Blocks in the exact index, of what pods tell: counted once for each pod that holds it.
+    pub exact_blocks: usize,
+    /// Bytes of it.
+    pub exact_bytes: usize,
     /// Bytes of remembered tokens.
     pub memo_bytes: usize,
     /// Which tokenizers are in force.
@@ -150,8 +154,10 @@ impl PoolPage {
         Self {
             generation: snapshot.generation,
             synced_age_ms: snapshot.synced_at.map(|at| ms(now.saturating_duration_since(at))),
-            index_blocks: reading.index_blocks,
-            index_bytes: reading.index_bytes,
+            approximate_blocks: reading.approximate_blocks,
+            approximate_bytes: reading.approximate_bytes,
+            exact_blocks: reading.exact_blocks,
+            exact_bytes: reading.exact_bytes,
             memo_bytes: reading.memo.bytes,
             tokenizers: reading.tokenizers.iter().map(TokenizerRow::from).collect(),
             pods: pods.map(row).collect(),

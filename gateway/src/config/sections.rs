@@ -163,16 +163,16 @@ pub enum LogFormat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct KvIndex {
-    /// Memory for what pods tell of their caches (KV events), over all pods. A block takes about 25
+    /// Memory of the exact index, of what pods tell of their caches (KV events), over all pods. A block takes about 25
     /// bytes, and a bit or two for each pod that holds it.
-    pub told_bytes: ByteSize,
+    pub exact_bytes: ByteSize,
     /// Of it, what one pod may need if it shares nothing.
-    pub told_bytes_per_pod: ByteSize,
-    /// Memory for which pod was sent which prompt, over all pods. A block of 16 tokens on one pod
-    /// takes 68 bytes; of a long prompt not every block is kept.
-    pub bytes: ByteSize,
+    pub exact_bytes_per_pod: ByteSize,
+    /// Memory of the approximate index, of which pod was sent which prompt, over all pods. A block of
+    /// 16 tokens on one pod takes 68 bytes; of a long prompt not every block is kept.
+    pub approximate_bytes: ByteSize,
     /// A block that was sent and not used for so long is taken as gone from the pod.
-    pub max_age: HumanDuration,
+    pub approximate_max_age: HumanDuration,
 }
 
 /// Turning prompts into tokens.
@@ -197,29 +197,29 @@ impl Default for Tokenizing {
 impl Default for KvIndex {
     fn default() -> Self {
         let kv_index::Settings { bytes, max_age_ms } = kv_index::Settings::default();
-        let told = ExactSettings::default();
+        let exact = ExactSettings::default();
         let size = |bytes: usize| ByteSize::from_bytes(bytes as u64);
         Self {
-            told_bytes: size(told.bytes),
-            told_bytes_per_pod: size(told.pod_bytes),
-            bytes: size(bytes),
-            max_age: HumanDuration::from_millis(max_age_ms),
+            exact_bytes: size(exact.bytes),
+            exact_bytes_per_pod: size(exact.pod_bytes),
+            approximate_bytes: size(bytes),
+            approximate_max_age: HumanDuration::from_millis(max_age_ms),
         }
     }
 }
 
 impl KvIndex {
-    /// The bounds of what pods tell.
+    /// The bounds of the exact index.
     #[must_use]
-    pub fn told(&self) -> ExactSettings {
-        ExactSettings { bytes: self.told_bytes.len(), pod_bytes: self.told_bytes_per_pod.len() }
+    pub fn exact(&self) -> ExactSettings {
+        ExactSettings { bytes: self.exact_bytes.len(), pod_bytes: self.exact_bytes_per_pod.len() }
     }
 
-    /// The bounds of what they were sent.
+    /// The bounds of the approximate index.
     #[must_use]
-    pub fn sent(&self) -> kv_index::Settings {
-        let max_age_ms = u64::try_from(self.max_age.as_millis()).unwrap_or(u64::MAX);
-        kv_index::Settings { bytes: self.bytes.len(), max_age_ms }
+    pub fn approximate(&self) -> kv_index::Settings {
+        let max_age_ms = u64::try_from(self.approximate_max_age.as_millis()).unwrap_or(u64::MAX);
+        kv_index::Settings { bytes: self.approximate_bytes.len(), max_age_ms }
     }
 }
 

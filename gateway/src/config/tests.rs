@@ -188,7 +188,7 @@ fn settings_that_do_not_go_together_are_all_named() {
     let negative = "routing: {warm: {decode_ms: -1, balance: 1.5, reuse_ms: 0}}";
     let keys = ["routing.warm.decode_ms", "routing.warm.reuse_ms", "routing.warm.balance"];
     assert_eq!(problems(&format!("{PODS}{negative}")), keys);
-    assert_eq!(problems(&format!("{PODS}kv_index: {{told_bytes: 0}}")), ["kv_index.told_bytes"]);
+    assert_eq!(problems(&format!("{PODS}kv_index: {{exact_bytes: 0}}")), ["kv_index.exact_bytes"]);
     for level in ["a=b=c", "infoo", "info,router", "router=dbug", ""] {
         assert_eq!(problems(&format!("{PODS}log: {{level: '{level}'}}")), ["log.level"], "{level}");
     }

@@ -151,7 +151,7 @@ impl Config {
             (self.split.prefill_timeout, "split.prefill_timeout"),
             (self.split.transfer_timeout, "split.transfer_timeout"),
             (self.tls.reload_interval, "tls.reload_interval"),
-            (self.kv_index.max_age, "kv_index.max_age"),
+            (self.kv_index.approximate_max_age, "kv_index.approximate_max_age"),
             (self.kv_events.refresh, "kv_events.refresh"),
             (self.kv_events.idle, "kv_events.idle"),
             (self.kv_events.timeout, "kv_events.timeout"),
@@ -192,12 +192,12 @@ impl Config {
         let held = self.limits.bodies_held.bytes_of(u64::MAX);
         let fits = held >= self.limits.body.get();
         check(fits, "limits.bodies_held", "smaller than limits.body: the longest body never fits");
-        let some = !self.kv_index.bytes.is_empty();
-        check(some, "kv_index.bytes", "zero: nothing could be remembered");
-        let told = self.kv_index.told_bytes.get();
-        check(told > 0, "kv_index.told_bytes", "zero: nothing could be remembered");
-        let per_pod = self.kv_index.told_bytes_per_pod.get();
-        check(per_pod > 0, "kv_index.told_bytes_per_pod", "zero: nothing could be remembered");
+        let some = !self.kv_index.approximate_bytes.is_empty();
+        check(some, "kv_index.approximate_bytes", "zero: nothing could be remembered");
+        let exact = self.kv_index.exact_bytes.get();
+        check(exact > 0, "kv_index.exact_bytes", "zero: nothing could be remembered");
+        let per_pod = self.kv_index.exact_bytes_per_pod.get();
+        check(per_pod > 0, "kv_index.exact_bytes_per_pod", "zero: nothing could be remembered");
         check(self.retry.attempts > 0, "retry.attempts", "zero: no pod would be tried");
         let share = (0.0..=1.0).contains(&self.retry.budget);
         check(share, "retry.budget", "not a share between 0 and 1");

@@ -25,12 +25,12 @@ const WORDS: [&str; 4] = ["approximate", "catching-up", "exact", "uncertain"];
 pub(super) fn register(of: &Registrar<'_>, reading: &Reading) -> Result<(), Error> {
     let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     of.gauge(
-        "hearth_kv_index_told_blocks",
-        "Blocks that pods told of, counted once for each that holds it.",
+        "hearth_kv_index_exact_blocks",
+        "Blocks in the exact index, counted once for each pod that holds it.",
     )?
-    .set(gauge(reading.told_blocks));
-    of.gauge("hearth_kv_index_told_bytes", "Bytes of the index of what pods told.")?
-        .set(gauge(reading.told_bytes));
+    .set(gauge(reading.exact_blocks));
+    of.gauge("hearth_kv_index_exact_bytes", "Bytes of the exact index.")?
+        .set(gauge(reading.exact_bytes));
     let trust = trust(of)?;
     let families = Families::register(of)?;
     for endpoint in &reading.snapshot.endpoints {
@@ -132,8 +132,11 @@ mod tests {
         register(&Registrar(&registry), &reading()).expect("well formed");
         let families = registry.gather();
         let names: Vec<_> = families.iter().map(|family| family.name()).collect();
-        let whole =
-            ["hearth_kv_events_pods", "hearth_kv_index_told_blocks", "hearth_kv_index_told_bytes"];
+        let whole = [
+            "hearth_kv_events_pods",
+            "hearth_kv_index_exact_blocks",
+            "hearth_kv_index_exact_bytes",
+        ];
         assert_eq!(names, whole, "families without a series are not told");
         let value = |word: &str| {
             let mut series = families[0].get_metric().iter();

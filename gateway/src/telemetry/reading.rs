@@ -22,13 +22,13 @@ pub struct Reading {
     /// What is booked on all pods, those that have gone included.
     pub booked: Totals,
     /// Blocks that were sent and are remembered.
-    pub index_blocks: usize,
+    pub approximate_blocks: usize,
     /// Bytes of that memory.
-    pub index_bytes: usize,
+    pub approximate_bytes: usize,
     /// Blocks that pods told of, counted once for each that holds it.
-    pub told_blocks: usize,
+    pub exact_blocks: usize,
     /// Bytes of what they told.
-    pub told_bytes: usize,
+    pub exact_bytes: usize,
     /// Which tokenizers are in force.
     pub tokenizers: Vec<TokenizerReport>,
     /// What is remembered of earlier prompts' tokens.
@@ -54,10 +54,10 @@ impl Readings {
                 snapshot,
                 failures: router.pool().failures(),
                 booked: bookings.totals(),
-                index_blocks: known.sent.blocks(),
-                index_bytes: known.sent.bytes(),
-                told_blocks: known.told.holder_blocks(),
-                told_bytes: known.told.bytes(),
+                approximate_blocks: known.sent.blocks(),
+                approximate_bytes: known.sent.bytes(),
+                exact_blocks: known.told.holder_blocks(),
+                exact_bytes: known.told.bytes(),
                 tokenizers: router.tokenizers().report(),
                 memo: router.tokenizers().memo(),
             }
@@ -138,10 +138,10 @@ pub(crate) mod tests {
             blocks: vec![7, 5, 0],
             failures: Failures { failed_probes: 4, ..Failures::default() },
             booked: Totals { prefill_tokens: 100, requests: 2 },
-            index_blocks: 12,
-            index_bytes: 3456,
-            told_blocks: 40,
-            told_bytes: 4096,
+            approximate_blocks: 12,
+            approximate_bytes: 3456,
+            exact_blocks: 40,
+            exact_bytes: 4096,
             tokenizers: vec![TokenizerReport {
                 model: "tiny".into(),
                 source: "hf:owner/tiny".to_owned(),

@@ -29,8 +29,16 @@ pub(super) fn register(of: &Registrar<'_>, reading: &Reading, now: Instant) -> R
         "Requests booked on pods; 0 when none is in flight.",
         as_f64(reading.booked.requests),
     )?;
-    gauge("hearth_kv_index_blocks", "Blocks in the KV index.", as_f64(reading.index_blocks))?;
-    gauge("hearth_kv_index_bytes", "Bytes of the KV index.", as_f64(reading.index_bytes))?;
+    gauge(
+        "hearth_kv_index_approximate_blocks",
+        "Blocks in the approximate index: what was sent where.",
+        as_f64(reading.approximate_blocks),
+    )?;
+    gauge(
+        "hearth_kv_index_approximate_bytes",
+        "Bytes of the approximate index.",
+        as_f64(reading.approximate_bytes),
+    )?;
     gauge("hearth_token_memo_bytes", "Bytes of remembered tokens.", as_f64(reading.memo.bytes))?;
     let age = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
     gauge(
