@@ -15,7 +15,14 @@ const NEXT: Duration = Duration::from_secs(5);
 fn sighting(uid: &str, port: u16) -> Sighting {
     let addr = ([10, 0, 0, 1], port).into();
     Sighting {
-        pod: Pod { uid: uid.into(), name: uid.into(), addr, role: Role::Both, kv_ports: None },
+        pod: Pod {
+            uid: uid.into(),
+            name: uid.into(),
+            addr,
+            role: Role::Both,
+            topology: None,
+            kv_ports: None,
+        },
         serving: true,
         grace: None,
     }
