@@ -6,8 +6,9 @@ use futures_util::future::join_all;
 use http::Method;
 use loadtest::jobs::TargetOptions;
 use loadtest::jobs::restart::{self, How};
-use loadtest::simulator::{Fault, Fleet, Simulator};
-use serde_json::json;
+use loadtest::simulator::{Break, Fault, Fleet, Simulator};
+use router::policy::PolicyName;
+use serde_json::{Value, json};
 
 use crate::support::client::{Client, Reply};
 use crate::support::{House, MODEL, config, fast_pod, hasten, ms, within};
@@ -118,6 +119,43 @@ async fn an_overload_costs_those_who_are_too_many_and_nobody_else() {
         house.at_rest().await;
         assert_eq!(house.metric("hearth_queue_waiting").await, 0);
     }
+    house.end().await;
+    fleet.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_is_out_for_failed_requests_is_better_than_none() {
+    let fleet = Fleet::start(2, fast_pod()).await.expect("free ports");
+    let mut config = config(&fleet.pods().iter().map(Simulator::addr).collect::<Vec<_>>());
+    config.routing.policy = PolicyName::RoundRobin;
+    config.retry.budget = 1.0;
+    config.pool.health.failed_requests = 1;
+    (config.pool.health.ejected_min, config.pool.health.ejected_max) = (ms(600_000), ms(600_000));
+    let house = House::start(config).await;
+    let [out, sound] = fleet.pods() else { panic!("two pods") };
+    out.set_fault(Some(Fault::Reset { after_bytes: 0 }));
+    let body = json!({"model": MODEL, "prompt": "a", "max_tokens": 8, "ignore_eos": true,
+        "temperature": 0, "stream": true});
+    let body = body.to_string();
+    let whole = house.post("/v1/completions", &body).await;
+    let is_out = async {
+        while house.app.router.pool().snapshot().ready().count() == 2 {
+            house.post("/v1/completions", &body).await;
+        }
+    };
+    within("it is out", is_out).await;
+    out.set_fault(None);
+    let cut = Fault::Break { after_tokens: Some(3), how: Break::Cut, times: Some(1) };
+    sound.set_fault(Some(cut));
+    let answer = house.post("/v1/completions", &body).await;
+    let text = |answer: &Reply| {
+        let events = answer.events().into_iter().filter_map(|it| serde_json::from_str(it).ok());
+        let texts = events.map(|it: Value| it["choices"][0]["text"].as_str().map(str::to_owned));
+        texts.flatten().collect::<String>()
+    };
+    assert_eq!(answer.events().last(), Some(&"[DONE]"), "{}", answer.text());
+    assert_eq!(text(&answer), text(&whole));
+    assert_eq!(house.metric("hearth_migrations_total{outcome=\"continued\"").await, 1);
     house.end().await;
     fleet.shutdown().await;
 }
