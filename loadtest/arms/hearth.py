@@ -8,10 +8,11 @@ from .arm import Arm, Program, fetch
 
 def hearth(binary: Path, pods: list[str], scratch: Path, policy: str = "warm",
            settings: tuple[str, ...] = ()) -> Arm:
+    """Without `pods`, the settings name them."""
+    named = ("--endpoints", ",".join(f"http://{pod}" for pod in pods)) if pods else ()
     server = Program("hearth", [
         binary, "serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
-        "--log-format", "json", "--routing-policy", policy,
-        "--endpoints", ",".join(f"http://{pod}" for pod in pods), *settings],
+        "--log-format", "json", "--routing-policy", policy, *named, *settings],
         scratch / "hearth.log")
 
     def bound():

@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import survive
 from arms import envoy, hearth, pods
 from arms.arm import Arm
 
@@ -143,6 +144,9 @@ def main() -> int:
                 added = {arm.name: held(options, arm, arguments) for arm in proxies(inner)}
                 print(f"# {name}: envoy {added['envoy']:.1f}")
                 bars.bar(name, added["hearth"], limit_kb)
+        for name, cell in survive.CELLS.items():
+            if wanted(name, options.words):
+                cell(options, scratch, bars)
     return 1 if bars.short else 0
 
 

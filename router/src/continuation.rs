@@ -22,5 +22,5 @@ pub use ending::is_aborted;
 pub use features::{Carry, FEATURES};
 pub use leg::{Cannot, Leg, Next, Terms};
 pub use seam::Model;
-pub use splice::{asking_for_ids, shows_text};
+pub use splice::{asking_for_ids, shows_answer, shows_text};
 pub use stream::{Ask, Stream, Writing};

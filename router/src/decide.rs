@@ -23,6 +23,8 @@ pub struct View<'a> {
     pub query: &'a Query,
     /// Pods that were tried already.
     pub tried: &'a [Slot],
+    /// Whether no pod is left that is ready: those that failed requests are better than none.
+    pub at_need: bool,
     /// How many requests a pod may have at once; none: as many as there are.
     pub queue: Option<&'a QueueSettings>,
 }
@@ -48,11 +50,12 @@ impl View<'_> {
 // === impl Leg ===
 
 impl Leg {
-    /// Whether the pod may take it for this request at all.
+    /// Whether the pod may take it for this request at all, were it not `tried`.
     #[must_use]
-    pub fn may_take(self, endpoint: &Endpoint, query: &Query, tried: &[Slot]) -> bool {
+    pub fn may_take(self, endpoint: &Endpoint, view: &View<'_>, tried: &[Slot]) -> bool {
+        let View { query, at_need, .. } = *view;
         let is_for_it = match self {
-            Self::Answer => endpoint.can_answer(),
+            Self::Answer => endpoint.can_answer() || (at_need && endpoint.may_answer_at_need()),
             Self::Prefill => endpoint.is_ready() && endpoint.pod.role == Role::Prefill,
         };
         is_for_it
@@ -98,7 +101,7 @@ fn tabulate(
     let prefills = view.query.api.is_some_and(Api::prefills);
     let session = view.query.session.as_ref().map(|key| xxh3_64_with_seed(key.value.as_bytes(), 0));
     for (position, endpoint) in view.snapshot.endpoints.iter().enumerate() {
-        if !leg.may_take(endpoint, view.query, view.tried) {
+        if !leg.may_take(endpoint, view, view.tried) {
             continue;
         }
         let slot = endpoint.slot;

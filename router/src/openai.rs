@@ -27,6 +27,8 @@ pub enum Api {
     Messages,
     /// `/v1/messages/count_tokens`
     CountTokens,
+    /// `/inference/v1/generate`: token ids in, token ids out
+    Generate,
     /// `/v1/embeddings`
     Embeddings,
     /// `/v1/rerank`
@@ -45,12 +47,13 @@ pub enum Api {
 
 impl Api {
     /// All of them, for tables over APIs.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Chat,
         Self::Completions,
         Self::Responses,
         Self::Messages,
         Self::CountTokens,
+        Self::Generate,
         Self::Embeddings,
         Self::Rerank,
         Self::Score,
@@ -68,6 +71,7 @@ impl Api {
             Self::Responses => "/v1/responses",
             Self::Messages => "/v1/messages",
             Self::CountTokens => "/v1/messages/count_tokens",
+            Self::Generate => "/inference/v1/generate",
             Self::Embeddings => "/v1/embeddings",
             Self::Rerank => "/v1/rerank",
             Self::Score => "/v1/score",
@@ -86,6 +90,7 @@ impl Api {
             Self::Responses => "responses",
             Self::Messages => "messages",
             Self::CountTokens => "count_tokens",
+            Self::Generate => "generate",
             Self::Embeddings => "embeddings",
             Self::Rerank => "rerank",
             Self::Score => "score",
@@ -104,6 +109,9 @@ impl Api {
     /// Whether the engine prefills the prompt into its KV cache, so that the next one can hit it.
     #[must_use]
     pub fn fills_cache(self) -> bool {
-        matches!(self, Self::Chat | Self::Completions | Self::Responses | Self::Messages)
+        matches!(
+            self,
+            Self::Chat | Self::Completions | Self::Responses | Self::Messages | Self::Generate
+        )
     }
 }

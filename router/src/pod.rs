@@ -40,6 +40,9 @@ pub struct Pod {
     pub addr: SocketAddr,
     /// What it is for.
     pub role: Role,
+    /// Where it stands, as a label or the configuration says it: KV blocks are moved faster between
+    /// two pods of one place.
+    pub topology: Option<Arc<str>>,
     /// Where its KV events are, if its annotation says so.
     pub kv_ports: Option<KvPorts>,
 }

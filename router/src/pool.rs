@@ -130,6 +130,14 @@ impl Endpoint {
         self.is_ready() && self.pod.role != Role::Prefill
     }
 
+    /// Whether it is better than no pod at all: it failed requests and is out for that, and its probes
+    /// are answered.
+    #[must_use]
+    pub fn may_answer_at_need(&self) -> bool {
+        let is_out = self.health == Health::Ejected && self.record.out == Some(Out::Requests);
+        is_out && !self.is_cordoned && self.pod.role != Role::Prefill
+    }
+
     /// Whether its `/v1/models` lists this name.
     #[must_use]
     pub fn serves(&self, model: &str) -> bool {

@@ -171,8 +171,14 @@ impl Router {
                 &*told
             });
             let beliefs = Beliefs { told, sent, now_ms };
-            let view = View { snapshot: &snapshot, beliefs, query, tried, queue };
-            self.book(&Wanted { settings, turn, view: &view, whole }, tables)
+            let mut view =
+                View { snapshot: &snapshot, beliefs, query, tried, at_need: false, queue };
+            let placed = self.book(&Wanted { settings, turn, view: &view, whole }, tables);
+            if !matches!(placed, Err(Refusal::NoReadyPod | Refusal::AllTried)) {
+                return placed;
+            }
+            view.at_need = true;
+            self.book(&Wanted { settings, turn, view: &view, whole }, tables).or(placed)
         })
     }
 
@@ -182,7 +188,7 @@ impl Router {
         let rows = &tables.answering;
         trace(settings, view, rows, booked.as_ref().map(|(chosen, ..)| chosen.row));
         let Some((chosen, booking, prefilling)) = booked else {
-            let may = |endpoint: &Arc<Endpoint>| Leg::Answer.may_take(endpoint, view.query, &[]);
+            let may = |endpoint: &Arc<Endpoint>| Leg::Answer.may_take(endpoint, view, &[]);
             let any = view.snapshot.endpoints.iter().any(may);
             return Err(match (any, view.queue) {
                 (true, Some(_)) => Refusal::Full,

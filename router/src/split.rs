@@ -11,7 +11,8 @@
 //!
 //! so a prefix counts wherever it is: on `p` it need not be computed, on `d` it need not be moved. On
 //! a pod that only decodes at least one answer is taken to run: it is there to decode, and whoever
-//! comes next is held up. `transfer` is learned (see [`transfer`]).
+//! comes next is held up. `transfer` is learned (see [`transfer`]), of pods at one place and of pods at
+//! two apart: between equals, the nearer pair wins.
 
 pub mod transfer;
 
@@ -27,7 +28,7 @@ use crate::connector::ConnectorName;
 use crate::policy::Candidate;
 use crate::pool::Role;
 use crate::units::HumanDuration;
-use transfer::Rate;
+use transfer::{Rate, Rates};
 
 /// Prefill and decode on different pods: where some pods have the role `prefill`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -161,9 +162,9 @@ impl Split {
 /// Weighs every pair against `alone`, the row that the policy picked. Where the policy has no costs
 /// (`has_costs`), the pod that answers is the policy's choice.
 #[must_use]
-pub fn weigh(
+pub fn weigh<'a>(
     settings: &SplitSettings,
-    rate: Rate,
+    (rates, place): (Rates, impl Fn(&Candidate) -> Option<&'a str>),
     (decode, role): (&[Candidate], impl Fn(&Candidate) -> Role),
     (alone, has_costs): (usize, bool),
     prefill: &[Candidate],
@@ -175,12 +176,13 @@ pub fn weigh(
     let alone_ms = chosen.ttft_ms() + other(chosen) + stall_ms;
     let mut best: Option<Pair> = None;
     for (row, pod) in decode.iter().enumerate() {
-        let is_short = f64::from(pod.uncached_tokens) < settings.floor_tokens(rate, pod);
+        let is_short = f64::from(pod.uncached_tokens) < settings.floor_tokens(rates.near, pod);
         if is_short || (!has_costs && row != alone) {
             continue;
         }
-        let (transfer_ms, decode_other) = (rate.ms(pod.uncached_tokens), other(pod));
+        let decode_other = other(pod);
         for (prefill_row, from) in prefill.iter().enumerate() {
+            let transfer_ms = rates.between(place(pod), place(from)).ms(pod.uncached_tokens);
             let arrives_ms = from.ttft_ms() + transfer_ms;
             let pair_ms = arrives_ms.max(queued_ms(pod)) + decode_other + other(from);
             if best.is_none_or(|best| pair_ms < best.terms.pair_ms) {

@@ -27,7 +27,14 @@ fn endpoint(slots: &mut Slots, n: u16) -> Arc<Endpoint> {
     let name: Arc<str> = format!("pod-{n}").into();
     let addr = ([127, 0, 0, 1], 1000 + n).into();
     Arc::new(Endpoint {
-        pod: Pod { uid: Arc::clone(&name), name, addr, role: Role::Both, kv_ports: None },
+        pod: Pod {
+            uid: Arc::clone(&name),
+            name,
+            addr,
+            role: Role::Both,
+            topology: None,
+            kv_ports: None,
+        },
         slot: slots.acquire(),
         health: Health::Ready,
         is_cordoned: false,

@@ -43,7 +43,14 @@ impl World {
             let block_size = Some(16);
             Arc::new(Endpoint {
                 kv_events: Arc::default(),
-                pod: Pod { uid: Arc::clone(&name), name, addr, role: Role::Both, kv_ports: None },
+                pod: Pod {
+                    uid: Arc::clone(&name),
+                    name,
+                    addr,
+                    role: Role::Both,
+                    topology: None,
+                    kv_ports: None,
+                },
                 slot: slots.acquire(),
                 health: Health::Ready,
                 is_cordoned: false,

@@ -53,6 +53,8 @@ pub struct PodRow {
     uid: String,
     pub(super) address: SocketAddr,
     pub(super) role: &'static str,
+    /// Where it stands, if that is known.
+    topology: Option<String>,
     pub(super) health: &'static str,
     /// Taken out by hand.
     pub(super) cordoned: bool,
@@ -192,6 +194,7 @@ impl PodRow {
                 Role::Prefill => "prefill",
                 Role::Decode => "decode",
             },
+            topology: endpoint.pod.topology.as_deref().map(str::to_owned),
             health: endpoint.health.name(),
             cordoned: endpoint.is_cordoned,
             record: RecordRow::of(&endpoint.record, now),

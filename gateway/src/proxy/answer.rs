@@ -12,6 +12,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use router::Placement;
 use router::continuation::Writing;
+use router::openai::Api;
 use router::silence::Ear;
 use tokio::time::timeout;
 
@@ -78,7 +79,8 @@ impl Gateway {
             connection.close().await;
             return Ok(End::ClientGone);
         }
-        let observer = Observer::new(ctx.started, is_stream);
+        let observer =
+            Observer::new(ctx.started, is_stream, request.query.api.unwrap_or(Api::Chat));
         let reused = ctx.reused_tokens().filter(|_| is_success);
         let repair = reused.map(|tokens| Repair::new(tokens, is_stream));
         let mut passage =

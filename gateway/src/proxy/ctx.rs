@@ -37,6 +37,8 @@ pub(crate) struct Ctx {
     pub model: Option<Arc<str>>,
     /// Its session key.
     pub session: Option<SessionKey>,
+    /// Milliseconds that it waited here until a pod had a place for it; none if one had.
+    pub queue_ms: Option<f64>,
     /// Why the pod that answers was chosen.
     pub decision: Option<Decision>,
     /// The same as the client was told it, and as the log tells it.
@@ -109,6 +111,7 @@ impl Ctx {
             shape: Shape::default(),
             model: None,
             session: None,
+            queue_ms: None,
             decision: None,
             decision_header: OnceLock::new(),
             deciding: Duration::ZERO,
@@ -257,6 +260,7 @@ impl Ctx {
             output_tokens: usage(self.seen.output_tokens),
             decision_us: answered.then(|| u64::try_from(self.deciding.as_micros()).unwrap_or(0)),
             ttft_ms: self.seen.ttft_ms,
+            queue_ms: self.queue_ms,
             tpot_ms: self.tpot_ms,
             prefill_host: self.split.prefill,
             prefill_ms: self.split.prefill_ms,

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use memchr::{memchr, memmem};
-use router::continuation::shows_text;
+use router::continuation::shows_answer;
+use router::openai::Api;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -13,6 +14,7 @@ use serde_json::value::RawValue;
 pub(super) struct Observer {
     started: Instant,
     is_stream: bool,
+    api: Api,
     /// The unfinished line of a stream, or the last bytes of a plain answer.
     tail: Vec<u8>,
     skipping: bool,
@@ -65,9 +67,9 @@ struct PromptDetails {
 impl Observer {
     /// Watches from the moment that the client is counting from.
     #[must_use]
-    pub(super) fn new(started: Instant, is_stream: bool) -> Self {
+    pub(super) fn new(started: Instant, is_stream: bool, api: Api) -> Self {
         let seen = Seen::default();
-        Self { started, is_stream, tail: Vec::new(), skipping: false, seen }
+        Self { started, is_stream, api, tail: Vec::new(), skipping: false, seen }
     }
 
     /// Looks at the next bytes of the answer. Says whether the first token was among them.
@@ -129,7 +131,7 @@ impl Observer {
         if data.trim_ascii() == b"[DONE]" {
             return;
         }
-        if shows_text(data) {
+        if shows_answer(self.api, data) {
             let now_ms = ms_since(self.started);
             self.seen.ttft_ms.get_or_insert(now_ms);
             self.seen.last_token_ms = Some(now_ms);

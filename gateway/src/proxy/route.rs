@@ -180,7 +180,7 @@ mod tests {
             "/load",
             "/server_info",
             "/start_profile",
-            "/inference/v1/generate",
+            "/inference/v1/abort_requests",
             "/invocations",
             "/v1/chat/completions/",
             "//v1/chat/completions",

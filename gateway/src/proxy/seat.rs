@@ -70,7 +70,9 @@ impl Gateway {
             }
         };
         ticket.served();
-        self.metrics.queue.placed(since.elapsed().as_secs_f64());
+        let waited_s = since.elapsed().as_secs_f64();
+        ctx.queue_ms = Some(waited_s * 1e3);
+        self.metrics.queue.placed(waited_s);
         Ok(Some(placed))
     }
 

@@ -115,6 +115,7 @@ pub(crate) mod tests {
                     name: format!("pod-{number}").into(),
                     addr: ([10, 0, 0, number], 8000).into(),
                     role: Role::Both,
+                    topology: None,
                     kv_ports: None,
                 },
                 slot: slots.acquire(),

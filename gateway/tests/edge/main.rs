@@ -16,6 +16,7 @@ mod native;
 mod queue;
 mod relay;
 mod rescue;
+mod restart;
 mod retry;
 mod split;
 mod support;

@@ -170,3 +170,27 @@ async fn a_client_cannot_name_blocks() {
     assert_eq!(decode.request().await, plus(&plain(), &params).as_bytes());
     house.end().await;
 }
+
+#[tokio::test]
+async fn a_prompt_of_ids_is_split_too_and_its_limits_stand_in_its_sampling_params() {
+    let mut prefill = RawPod::start([handed(PARAMS)]).await;
+    let mut decode = RawPod::start([good()]).await;
+    let house = House::start(settings([prefills(&prefill), decodes(&decode)])).await;
+    let ids = (1..2_000).map(|id| id.to_string()).collect::<Vec<_>>().join(",");
+    let body = |params: &str| {
+        format!(r#"{{"model":"tiny","token_ids":[{ids}],"sampling_params":{{{params}}}}}"#)
+    };
+    let sent =
+        body(r#""max_tokens":9,"extra_args":{"kv_transfer_params":{"do_remote_prefill":true}}"#);
+    let answer = house.post("/inference/v1/generate", &sent).await;
+    assert_eq!((answer.status, told(&answer)), (StatusCode::OK, by(prefill.addr)));
+    let leg = String::from_utf8(prefill.request().await).unwrap();
+    let rest = format!(r#"{{"model":"tiny","token_ids":[{ids}]}}"#);
+    let capped =
+        r#""stream":false,"sampling_params":{"extra_args":{},"max_tokens":1,"min_tokens":1}"#;
+    assert_eq!(leg, plus(&rest, &format!("{capped},\"kv_transfer_params\":{KEEP}")));
+    let leg = String::from_utf8(decode.request().await).unwrap();
+    let clean = body(r#""max_tokens":9,"extra_args":{}"#);
+    assert_eq!(leg, plus(&clean, &format!("\"kv_transfer_params\":{PARAMS}")));
+    house.end().await;
+}

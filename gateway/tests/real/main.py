@@ -18,6 +18,7 @@ import checks.failures  # noqa: F401  (the last of its stage: it kills a pod)
 import checks.tokens
 import checks.know  # noqa: F401
 import checks.pd  # noqa: F401
+import checks.survive  # noqa: F401
 from harness import CHECKS, World, run
 from hearth import Hearth
 from know.pod import KnownPod
@@ -25,6 +26,7 @@ from know.world import Knowing
 from processes import exit_on_sigterm
 from pods import Running, Server
 from split import splitting
+from surviving import surviving
 
 STAGES = {
     # Tool calls need a parser named at start. Random weights like to fill JSON with white space.
@@ -82,11 +84,11 @@ def main() -> int:
 
     chosen = [one for one in CHECKS if not options.words or any(w in one.name for w in options.words)]
     passed = failed = 0
-    for stage in (*STAGES, *KNOW_STAGES, "pd"):
+    for stage in (*STAGES, *KNOW_STAGES, "pd", "survive"):
         of_stage = [one for one in chosen if one.stage == stage]
         if not of_stage:
             continue
-        own = {"pd": splitting} | dict.fromkeys(KNOW_STAGES, knowing)
+        own = {"pd": splitting, "survive": surviving} | dict.fromkeys(KNOW_STAGES, knowing)
         if stage in own and (options.pods or options.gateway):
             print(f"# {stage}: skipped, it starts and kills pods and gateways of its own")
             continue

@@ -175,6 +175,7 @@ fn endpoint(fleet: &Fleet, number: usize, slot: Slot) -> Arc<Endpoint> {
             name,
             addr: ([127, 0, 0, 1], 1).into(),
             role: Role::Both,
+            topology: None,
             kv_ports: None,
         },
         slot,

@@ -9,7 +9,14 @@ use crate::pool::{EngineHints, Health, Pod, Record, Role};
 fn endpoint(slot: Slot, trust: Trust) -> Endpoint {
     let name: Arc<str> = "a".into();
     let (role, kv_ports) = (Role::Both, None);
-    let pod = Pod { uid: name.clone(), name, addr: ([10, 0, 0, 1], 8000).into(), role, kv_ports };
+    let pod = Pod {
+        uid: name.clone(),
+        name,
+        addr: ([10, 0, 0, 1], 8000).into(),
+        role,
+        topology: None,
+        kv_ports,
+    };
     let (health, models, engine) = (Health::Ready, Arc::default(), EngineHints::default());
     let kv_events = Arc::new(KvStatus::of(trust));
     let (record, is_cordoned) = (Record::default(), false);

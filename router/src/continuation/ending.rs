@@ -1,7 +1,7 @@
 //! How answers say that they are over: whole, or given up.
 //!
-//! Streams of messages and responses carry no ids, so no other pod can go on with one: all that is
-//! looked for is how it ends.
+//! Streams of messages and responses carry no ids, so no other pod can go on with one (nor, yet, with
+//! one of bare ids): all that is looked for is how it ends.
 
 use super::splice;
 use super::stream::Progress;
@@ -46,7 +46,7 @@ pub(super) fn says_failed(api: Api, event: &[u8]) -> bool {
 impl Progress {
     /// An event of another API than chats and completions.
     pub(super) fn sees_other(&mut self, api: Api, event: &[u8]) {
-        self.has_token = self.has_token || splice::shows_text(event);
+        self.has_token = self.has_token || splice::shows_answer(api, event);
         let type_is = |kind: &[u8]| splice::has(event, kind);
         match api {
             Api::Messages => {
@@ -57,6 +57,7 @@ impl Progress {
                 self.done |= type_is(b"\"type\":\"response.completed\"")
                     || type_is(b"\"type\":\"response.incomplete\"");
             }
+            Api::Generate => self.finishes += u32::from(type_is(b"\"finish_reason\":\"")),
             _ => {}
         }
     }

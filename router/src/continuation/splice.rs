@@ -8,6 +8,8 @@ use std::ops::Range;
 
 use memchr::{memchr, memchr2, memmem};
 
+use crate::openai::Api;
+
 /// Keys whose string value is a piece of an answer. `"text"` is a completion's; `"delta"` that of a
 /// response; `"partial_json"` and `"thinking"` are Anthropic's.
 const TEXTS: [&[u8]; 8] = [
@@ -27,6 +29,14 @@ pub fn shows_text(data: &[u8]) -> bool {
     TEXTS.iter().any(|key| {
         memmem::find_iter(data, key).any(|at| data.get(at + key.len()).is_some_and(|b| *b != b'"'))
     })
+}
+
+/// The same of an answer of this API: one of token ids may have no text.
+#[must_use]
+pub fn shows_answer(api: Api, data: &[u8]) -> bool {
+    const IDS: &[u8] = b"\"token_ids\":[";
+    let ids = || memmem::find(data, IDS).and_then(|at| data.get(at + IDS.len()));
+    shows_text(data) || (api == Api::Generate && ids().is_some_and(u8::is_ascii_digit))
 }
 
 /// What an event says; none for a comment. A name may stand before it.

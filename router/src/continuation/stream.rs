@@ -158,8 +158,8 @@ impl Stream {
     /// Whether a pod that closes now, however properly, leaves the answer without its end.
     #[must_use]
     pub fn is_unfinished(&self) -> bool {
-        let says_its_end =
-            self.ask.has_ids || matches!(self.ask.api, Api::Messages | Api::Responses);
+        let says_its_end = self.ask.has_ids
+            || matches!(self.ask.api, Api::Messages | Api::Responses | Api::Generate);
         says_its_end && !self.raw && !self.progress.done
     }
 

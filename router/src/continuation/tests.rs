@@ -193,6 +193,8 @@ fn a_message_or_a_response_that_its_pod_gave_up_has_failed() {
         (Api::Responses, response("completed"), Writing::Done),
         (Api::Responses, response("cancelled"), Writing::Failed),
         (Api::Responses, r#"{"type":"response.failed","response":{}}"#.into(), Writing::Failed),
+        (Api::Generate, r#"{"choices":[{"finish_reason":"abort"}]}"#.into(), Writing::Failed),
+        (Api::Generate, "[DONE]".to_owned(), Writing::Done),
     ] {
         let mut stream = Stream::new(ask(api));
         let mut out = Vec::new();

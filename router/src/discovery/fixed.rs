@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -19,7 +20,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::{Herald, PoolEnded, Sighting};
 use crate::pool::{Pod, Role};
 
-/// A pod by address: `http://host:port`, `host:port`, or `{url: …, role: both|prefill|decode}`.
+/// A pod by address: `http://host:port`, `host:port`, or `{url: …, role: both|prefill|decode,
+/// topology: …}`.
 ///
 /// A host name stands for all the addresses that it resolves to, and is resolved again from time to
 /// time.
@@ -32,6 +34,8 @@ pub struct StaticEndpoint {
     port: u16,
     /// What the pod is for.
     role: Role,
+    /// Where it stands.
+    topology: Option<Arc<str>>,
 }
 
 /// Why an address cannot be a pod's.
@@ -60,6 +64,8 @@ struct Written {
     url: String,
     #[serde(default)]
     role: Role,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    topology: Option<String>,
 }
 
 // === impl StaticEndpoint ===
@@ -69,6 +75,13 @@ impl StaticEndpoint {
     #[must_use]
     pub fn with_role(mut self, role: Role) -> Self {
         self.role = role;
+        self
+    }
+
+    /// The same pod at this place.
+    #[must_use]
+    pub fn with_topology(mut self, topology: Option<&str>) -> Self {
+        self.topology = topology.map(Arc::from);
         self
     }
 
@@ -94,6 +107,7 @@ impl StaticEndpoint {
             name: addr.to_string().into(),
             addr,
             role: self.role,
+            topology: self.topology.clone(),
             kv_ports: None,
         }
     }
@@ -101,7 +115,8 @@ impl StaticEndpoint {
 
 impl From<SocketAddr> for StaticEndpoint {
     fn from(addr: SocketAddr) -> Self {
-        Self { host: addr.ip().to_string(), port: addr.port(), role: Role::default() }
+        let host = addr.ip().to_string();
+        Self { host, port: addr.port(), role: Role::default(), topology: None }
     }
 }
 
@@ -127,7 +142,7 @@ impl FromStr for StaticEndpoint {
             return Err(AddressError::NotUrl { text: text.to_owned(), reason });
         };
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self { host, port, role: Role::default() })
+        Ok(Self { host, port, role: Role::default(), topology: None })
     }
 }
 
@@ -145,7 +160,8 @@ impl fmt::Display for StaticEndpoint {
 
 impl From<StaticEndpoint> for Written {
     fn from(endpoint: StaticEndpoint) -> Self {
-        Self { url: endpoint.to_string(), role: endpoint.role }
+        let topology = endpoint.topology.as_deref().map(str::to_owned);
+        Self { url: endpoint.to_string(), role: endpoint.role, topology }
     }
 }
 
@@ -167,7 +183,7 @@ impl<'de> Deserialize<'de> for StaticEndpoint {
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<StaticEndpoint, A::Error> {
                 let written = Written::deserialize(MapAccessDeserializer::new(map))?;
                 let endpoint: StaticEndpoint = written.url.parse().map_err(A::Error::custom)?;
-                Ok(endpoint.with_role(written.role))
+                Ok(endpoint.with_role(written.role).with_topology(written.topology.as_deref()))
             }
         }
         deserializer.deserialize_any(EitherForm)
@@ -182,12 +198,16 @@ impl JsonSchema for StaticEndpoint {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let role = generator.subschema_for::<Role>();
         json_schema!({
-            "description": "`http://host:port`, or `{url: http://host:port, role: both|prefill|decode}`.",
+            "description": "`http://host:port`, or `{url: http://host:port, role: both|prefill|decode, topology: NAME}`.",
             "oneOf": [
                 { "type": "string" },
                 {
                     "type": "object",
-                    "properties": { "url": { "type": "string" }, "role": role },
+                    "properties": {
+                        "url": { "type": "string" },
+                        "role": role,
+                        "topology": { "type": "string" },
+                    },
                     "required": ["url"],
                     "additionalProperties": false,
                 },

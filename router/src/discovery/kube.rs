@@ -43,6 +43,9 @@ pub struct KubernetesSettings {
     pub port_name: String,
     /// TCP port for pods without a container port of that name.
     pub port: u16,
+    /// Label of the pods that says where they stand: KV blocks are moved faster between two pods with
+    /// the same value. Kubernetes 1.35 copies this one from nodes to pods.
+    pub topology_label: String,
     /// A kubeconfig file. If not set: `$KUBECONFIG`, `~/.kube/config`, or the pod's own
     /// ServiceAccount.
     pub kubeconfig: Option<PathBuf>,
@@ -76,6 +79,7 @@ impl Default for KubernetesSettings {
             selector: "llm-d.ai/inferenceServing=true".to_owned(),
             port_name: "http".to_owned(),
             port: 8000,
+            topology_label: "topology.kubernetes.io/zone".to_owned(),
             kubeconfig: None,
             watch_timeout: HumanDuration::from_secs(60),
         }
@@ -199,7 +203,9 @@ async fn watch(
     let timeout_s = u32::try_from(settings.watch_timeout.as_secs()).unwrap_or(u32::MAX).max(1);
     let config = watcher::Config::default().labels(&selection.selector).timeout(timeout_s);
     let mut events = pin!(watcher(pods.clone(), config));
-    let mut mirror = Mirror::new(selection.port_name.clone(), selection.ports.clone());
+    let topology_label = settings.topology_label.clone();
+    let (port_name, ports) = (selection.port_name.clone(), selection.ports.clone());
+    let mut mirror = Mirror::new(port_name, ports, topology_label);
     let mut backoff = Backoff::default();
     loop {
         let told = tokio::select! {

@@ -2,7 +2,8 @@
 //!
 //! One client request with `kv_transfer_params` kills a vLLM decode server that runs NIXL
 //! (`assert num_external_tokens == 0`), so they are cut out of client bodies, wherever vLLM would
-//! find them: at the top, and inside `vllm_xargs` and `extra_args`, which end in the same place.
+//! find them: at the top, and inside `vllm_xargs` and `extra_args`, which end in the same place, and
+//! which stand in `sampling_params` where a request has those.
 
 use std::ops::Range;
 
@@ -15,7 +16,10 @@ use super::scan::BadJson;
 pub const GUARDED_FIELDS: [&str; 2] = ["kv_transfer_params", "ec_transfer_params"];
 
 /// Objects in which vLLM looks for them too.
-const NESTS: [&str; 2] = ["vllm_xargs", "extra_args"];
+const NESTS: [&str; 3] = ["vllm_xargs", "extra_args", "sampling_params"];
+
+/// How deep they stand in each other.
+const NEST_DEPTH: u32 = 2;
 
 /// Where the guarded members stand in `body`, in ascending order: cutting these ranges out leaves
 /// valid JSON and every other byte as it was.
@@ -23,15 +27,25 @@ const NESTS: [&str; 2] = ["vllm_xargs", "extra_args"];
 /// # Errors
 /// When a nest is not JSON; `body` itself must have been read already.
 pub(super) fn spans(body: &str, members: &Members<'_>) -> Result<Vec<Range<usize>>, BadJson> {
-    let is_guarded = |key: &str| GUARDED_FIELDS.contains(&key);
-    let mut found = cut(body, body, members, is_guarded);
-    for Member { key, value, .. } in &members.0 {
-        if NESTS.contains(&&**key) && value.starts_with('{') {
-            found.extend(cut(body, value, &Members::read(value)?, is_guarded));
-        }
-    }
+    let mut found = Vec::new();
+    find(body, (body, members), NEST_DEPTH, &mut found)?;
     found.sort_unstable_by_key(|span| span.start);
     Ok(found)
+}
+
+fn find(
+    body: &str,
+    (object, members): (&str, &Members<'_>),
+    depth: u32,
+    found: &mut Vec<Range<usize>>,
+) -> Result<(), BadJson> {
+    found.extend(cut(body, object, members, |key| GUARDED_FIELDS.contains(&key)));
+    for Member { key, value, .. } in &members.0 {
+        if depth > 0 && NESTS.contains(&&**key) && value.starts_with('{') {
+            find(body, (value, &Members::read(value)?), depth - 1, found)?;
+        }
+    }
+    Ok(())
 }
 
 /// The body without those ranges.
@@ -110,6 +124,10 @@ mod tests {
             (
                 r#"{"vllm_xargs":{"kv_transfer_params":{},"k":1},"extra_args" : { "ec_transfer_params":1 }}"#,
                 r#"{"vllm_xargs":{"k":1},"extra_args" : { }}"#,
+            ),
+            (
+                r#"{"sampling_params":{"extra_args":{"kv_transfer_params":{"a":1},"k":1},"n":1}}"#,
+                r#"{"sampling_params":{"extra_args":{"k":1},"n":1}}"#,
             ),
             (
                 r#"{"m":"kv_transfer_params","n":{"kv_transfer_params":1}}"#,

@@ -34,11 +34,23 @@ const SAMPLING: [&str; 14] = [
     "stop_sequences",
 ];
 
+/// Where `/inference/v1/generate` has them.
+const SAMPLING_PARAMS: &str = "sampling_params";
+
 /// Why a request must be computed by one pod alone; none: it may be split.
 ///
 /// Several sequences would each read the same remote blocks, which the prefill pod frees after the
 /// first; log probabilities of the prompt need the prompt computed where they are told.
 pub(super) fn indivisible(api: Api, members: &Members<'_>) -> Option<&'static str> {
+    if api == Api::Generate {
+        // All that counts stands in there.
+        let params = Members::read(members.last(SAMPLING_PARAMS).unwrap_or("{}"));
+        return params.ok().and_then(|params| one_pod_alone(api, &params));
+    }
+    one_pod_alone(api, members)
+}
+
+fn one_pod_alone(api: Api, members: &Members<'_>) -> Option<&'static str> {
     let value = |key| members.last(key).filter(|value| !matches!(*value, "null" | "false"));
     let more_than_one = |key| value(key).is_some_and(|n| n != "1");
     let is_short = |key| value(key).is_some_and(|n| matches!(n, "0" | "1"));
@@ -69,7 +81,7 @@ pub(super) fn indivisible(api: Api, members: &Members<'_>) -> Option<&'static st
 /// A body that is not one JSON object.
 pub fn prefill_leg(api: Api, body: &Bytes, more: &[Member]) -> Result<Bytes, BadJson> {
     let is_sampling = |key: &str| SAMPLING.contains(&key);
-    let mut added = one_token(api);
+    let mut added = one_token(api, body)?;
     added.extend_from_slice(more);
     with_members(body, is_sampling, &added)
 }
@@ -84,7 +96,7 @@ pub fn with(body: &Bytes, more: &[Member]) -> Result<Bytes, BadJson> {
 
 /// What makes a request sample one token, whatever the API calls it, and send it whole. At least one
 /// is asked for where that can be said, since an answer without a token hands nothing over.
-fn one_token(api: Api) -> Vec<Member> {
+fn one_token(api: Api, body: &Bytes) -> Result<Vec<Member>, BadJson> {
     let limits: &[&str] = match api {
         Api::Responses => &["max_output_tokens"],
         Api::Messages => &["max_tokens"],
@@ -92,11 +104,25 @@ fn one_token(api: Api) -> Vec<Member> {
         _ => &["max_tokens", "max_completion_tokens", "min_tokens"],
     };
     let mut members: Vec<Member> = vec![("stream", "false".to_owned())];
+    if api == Api::Generate {
+        members.push((SAMPLING_PARAMS, params_of_one_token(body)?));
+        return Ok(members);
+    }
     members.extend(limits.iter().map(|key| (*key, "1".to_owned())));
     if api == Api::Responses {
         members.push(("store", "false".to_owned()));
     }
-    members
+    Ok(members)
+}
+
+fn params_of_one_token(body: &Bytes) -> Result<String, BadJson> {
+    let text = std::str::from_utf8(body).map_err(|_not_utf8| BadJson::not_utf8())?;
+    let members = Members::read(text)?;
+    let params = members.last(SAMPLING_PARAMS).unwrap_or("{}");
+    let params = Bytes::copy_from_slice(params.as_bytes());
+    let limits = ["max_tokens", "min_tokens"].map(|key| (key, "1".to_owned()));
+    let capped = with_members(&params, |key| SAMPLING.contains(&key), &limits)?;
+    Ok(String::from_utf8_lossy(&capped).into_owned())
 }
 
 fn with_members(
@@ -165,6 +191,16 @@ mod tests {
                 "{\"messages\":[],\"max_tokens\":90,\"stop_sequences\":[\"}\"]}\n",
                 "{\"messages\":[],\"stream\":false,\"max_tokens\":1,\"kv_transfer_params\":{}}\n",
             ),
+            (
+                Api::Generate,
+                r#"{"token_ids":[1,2],"sampling_params":{"max_tokens":90,"temperature":0,"stop":["x"],"n":1},"stream":true}"#,
+                r#"{"token_ids":[1,2],"stream":false,"sampling_params":{"temperature":0,"max_tokens":1,"min_tokens":1},"kv_transfer_params":{}}"#,
+            ),
+            (
+                Api::Generate,
+                r#"{"token_ids":[1]}"#,
+                r#"{"token_ids":[1],"stream":false,"sampling_params":{"max_tokens":1,"min_tokens":1},"kv_transfer_params":{}}"#,
+            ),
             (Api::Messages, "{}", r#"{"stream":false,"max_tokens":1,"kv_transfer_params":{}}"#),
         ] {
             assert_eq!(leg(api, body), want, "{api:?}: {body}");
@@ -195,6 +231,9 @@ mod tests {
             (Api::Chat, r#"{"max_completion_tokens":1}"#, Some("one_token")),
             (Api::Responses, r#"{"input":"a","background":true}"#, Some("stored")),
             (Api::Embeddings, r#"{"input":"a"}"#, Some("api")),
+            (Api::Generate, r#"{"token_ids":[1],"sampling_params":{"max_tokens":9}}"#, None),
+            (Api::Generate, r#"{"sampling_params":{"n":2}}"#, Some("sequences")),
+            (Api::Generate, r#"{"sampling_params":{"max_tokens":1}}"#, Some("one_token")),
         ] {
             assert_eq!(indivisible(api, &Members::read(body).unwrap()), want, "{body}");
         }

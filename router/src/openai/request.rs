@@ -155,9 +155,15 @@ pub fn read<'a>(api: Api, body: &'a [u8], text: &'a mut String) -> Result<Fields
 
 /// What the client's stream shows; the pod is not asked for ids yet.
 fn stream(api: Api, members: &Members<'_>) -> Option<Ask> {
+    let number = |members: &Members<'_>| members.last("n").and_then(|n| n.parse().ok());
+    let params = || Members::read(members.last("sampling_params")?).ok();
     flag(members, "stream", false).then(|| Ask {
         api,
-        choices: members.last("n").and_then(|n| n.parse().ok()).unwrap_or(1),
+        choices: match api {
+            Api::Generate => params().as_ref().and_then(number),
+            _ => number(members),
+        }
+        .unwrap_or(1),
         wants_usage: members
             .last("stream_options")
             .and_then(|options| serde_json::from_str::<Value>(options).ok())
@@ -179,6 +185,8 @@ const UNCERTAIN: &[&str] = &[
     "previous_response_id",
     "previous_input_messages",
     "mm_processor_kwargs",
+    "features",
+    "content_parts",
 ];
 
 /// The members that make the prompt, in the order in which the engine sees them.
@@ -192,7 +200,7 @@ fn parts(api: Api, members: &Members<'_>) -> &'static [&'static str] {
         Api::Embeddings | Api::Pooling => &["input", "messages"],
         Api::Rerank => &["query", "documents"],
         Api::Score => &["text_1", "text_2", "queries", "documents"],
-        Api::Detokenize => &[],
+        Api::Detokenize | Api::Generate => &[],
     }
 }
 
@@ -248,6 +256,10 @@ fn prompt<'a>(api: Api, members: &Members<'a>) -> Prompt<'a> {
     }
     if let Some(foreign) = foreign(api, members) {
         return Prompt::Foreign(foreign);
+    }
+    if api == Api::Generate {
+        let ids = members.last("token_ids").and_then(token_ids);
+        return ids.map_or(Prompt::Other, Prompt::Tokens);
     }
     match members.last("prompt") {
         Some(prompt) if matches!(api, Api::Completions | Api::Tokenize) => match prompt {

@@ -47,6 +47,8 @@ pub(super) struct PodHealth {
     doubted: bool,
     /// Ejections by requests that came one soon after another.
     ejections: u32,
+    /// When a probe is due that may put it back, other than at its own turn.
+    half_open_at: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +108,7 @@ impl PodHealth {
             failed_probes: 0,
             doubted: false,
             ejections: 0,
+            half_open_at: None,
         }
     }
 
@@ -123,6 +126,17 @@ impl PodHealth {
             State::Ejected { by, .. } => Some(by),
             State::Unproven | State::Ready { .. } => None,
         }
+    }
+
+    /// When it is to be probed since it may come back then. Its probe's own turn may be seconds later:
+    /// while it is out nobody doubts it.
+    pub(super) fn half_open_at(&self) -> Option<Instant> {
+        self.half_open_at
+    }
+
+    /// Whether that is now; said once.
+    pub(super) fn half_opens(&mut self, now: Instant) -> bool {
+        self.half_open_at.take_if(|at| now >= *at).is_some()
     }
 
     /// Whether its engine has to make a token before it may come back: its other answers prove nothing.
@@ -228,6 +242,7 @@ impl PodHealth {
         let was_well = now.saturating_duration_since(ready_since) > settings.ejected_max.get();
         self.ejections = if was_well { 1 } else { self.ejections.saturating_add(1) };
         let until = now + settings.ejected_for(self.ejections);
+        self.half_open_at = Some(until);
         self.state = State::Ejected { until, by };
     }
 }

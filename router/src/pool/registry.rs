@@ -122,6 +122,8 @@ impl Registry {
             }
             Event::Tick => {}
         }
+        let half_open = self.pods.iter_mut().filter(|(_, known)| known.health.half_opens(now));
+        effects.doubted.extend(half_open.map(|(slot, _)| *slot));
         self.give_up_empty(now, effects);
     }
 
@@ -149,8 +151,10 @@ impl Registry {
 
     /// When time alone changes something.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let since = self.sources.doubted().map(|(_, since)| since).min()?;
-        Some(since + self.settings.keep_when_empty.get())
+        let doubted = self.sources.doubted().map(|(_, since)| since).min();
+        let believed = doubted.map(|since| since + self.settings.keep_when_empty.get());
+        let half_open = self.pods.values().filter_map(|known| known.health.half_open_at()).min();
+        believed.into_iter().chain(half_open).min()
     }
 
     fn desired(&mut self, source: Source, set: Desired, now: Instant, effects: &mut Effects) {

@@ -97,9 +97,11 @@ impl Router {
             .ok_or("no-prefill-pod")?;
         let role = |row: &Candidate| view.snapshot.endpoints[row.position].pod.role;
         let has_costs = settings.policy == PolicyName::Warm;
-        let (rate, alone) = (self.transfers.lock().rate(turn.now), (alone, has_costs));
+        let (rates, alone) = (self.transfers.lock().rates(turn.now), (alone, has_costs));
+        let place = |row: &Candidate| view.snapshot.endpoints[row.position].pod.topology.as_deref();
         let addr = |row: &Candidate| view.snapshot.endpoints[row.position].pod.addr;
-        match split::weigh(&self.split, rate, (answering, role), alone, prefilling) {
+        let answering = (&answering[..], role);
+        match split::weigh(&self.split, (rates, place), answering, alone, prefilling) {
             Verdict::Split(Pair { decode, prefill, terms }) => {
                 let prefill_addr = Some(addr(&prefilling[prefill]));
                 let verdict = Split::SPLIT;

@@ -15,7 +15,7 @@ use crate::policy::PolicyName;
 use crate::pool::Endpoint;
 use crate::rescue::Forecast;
 use crate::split::Split;
-use crate::split::transfer::Transfers;
+use crate::split::transfer::{Transfers, is_far};
 use crate::text_rate::TextRates;
 use crate::why::{self, Sequel};
 
@@ -57,6 +57,8 @@ pub struct Placement {
 #[derive(Debug)]
 pub(super) struct Moved {
     tokens: u32,
+    /// From a pod at another place.
+    is_far: bool,
     /// When they were asked for.
     sent_at: Option<Instant>,
     transfers: Arc<Mutex<Transfers>>,
@@ -123,8 +125,11 @@ impl Placement {
         tokens: u32,
         transfers: &Arc<Mutex<Transfers>>,
     ) {
+        let place = |placement: &Self| placement.endpoint.pod.topology.clone();
+        let is_far = is_far(place(self).as_deref(), place(&prefill).as_deref());
         self.prefill = Some(Box::new(prefill));
-        self.moved = Some(Moved { tokens, sent_at: None, transfers: Arc::clone(transfers) });
+        let transfers = Arc::clone(transfers);
+        self.moved = Some(Moved { tokens, is_far, sent_at: None, transfers });
     }
 
     /// The prefill was done, in so many milliseconds, and the decode leg is sent.
@@ -153,7 +158,7 @@ impl Placement {
         if let Some((moved, sent_at)) = sent {
             let ms = now.saturating_duration_since(sent_at).as_secs_f64() * 1e3;
             self.note(|came| came.transfer_ms = Some(ms));
-            moved.transfers.lock().observe(now, moved.tokens, ms);
+            moved.transfers.lock().observe(now, moved.is_far, moved.tokens, ms);
         }
     }
 

@@ -20,8 +20,12 @@ fn pod(prompt: u32, matched: u32) -> Candidate {
 }
 
 fn verdict(decode: &[Candidate], role: Role, prefill: &[Candidate]) -> Verdict {
-    let (settings, rate) = (SplitSettings::default(), Rate::default());
-    weigh(&settings, rate, (decode, |_| role), (0, true), prefill)
+    weigh(&SplitSettings::default(), nowhere(), (decode, |_| role), (0, true), prefill)
+}
+
+/// Nobody says where the pods stand.
+fn nowhere() -> (Rates, fn(&Candidate) -> Option<&'static str>) {
+    (Rates::default(), |_| None)
 }
 
 fn pair(verdict: Verdict) -> (usize, usize) {
@@ -73,6 +77,24 @@ fn a_queue_on_the_decode_pod_passes_while_the_prompt_is_prefilled() {
 }
 
 #[test]
+fn between_equals_the_pair_of_one_place_wins_and_a_long_way_may_not_pay() {
+    let (mut slots, prompt) = (Slots::default(), 8_000);
+    let mut at = || Candidate { slot: slots.acquire(), ..pod(prompt, 0) };
+    let (decode, prefill) = ([at()], [at(), at()]);
+    let home = [decode[0].slot, prefill[1].slot];
+    let place = |pod: &Candidate| Some(if home.contains(&pod.slot) { "a" } else { "b" });
+    let rates = Rates { near: Rate::default(), far: Rate::FAR };
+    let settings = SplitSettings::default();
+    let weigh = |rates, prefill| {
+        weigh(&settings, (rates, place), (&decode, |_| Role::Decode), (0, true), prefill)
+    };
+    assert_eq!(pair(weigh(rates, &prefill)), (0, 1), "the nearer one");
+    assert_eq!(pair(weigh(rates, &prefill[..1])), (0, 0), "better than a prefill here");
+    let slow = Rates { far: Rate { fixed_ms: 25.0, ms_per_token: 0.2 }, ..rates };
+    assert!(matches!(weigh(slow, &prefill[..1]), Verdict::NoGain(_)), "moved slower than computed");
+}
+
+#[test]
 fn the_floor_follows_what_a_transfer_takes_unless_it_is_set() {
     let rate = Rate { fixed_ms: 200.0, ms_per_token: 0.0 };
     let mut settings = SplitSettings::default();
@@ -85,7 +107,7 @@ fn the_floor_follows_what_a_transfer_takes_unless_it_is_set() {
 #[test]
 fn where_the_policy_has_no_costs_its_choice_answers() {
     let decode = [pod(4_000, 0), pod(4_000, 3_200)];
-    let (settings, rate) = (SplitSettings::default(), Rate::default());
-    let verdict = weigh(&settings, rate, (&decode, |_| Role::Decode), (0, false), &decode);
+    let settings = SplitSettings::default();
+    let verdict = weigh(&settings, nowhere(), (&decode, |_| Role::Decode), (0, false), &decode);
     assert_eq!(pair(verdict).0, 0);
 }

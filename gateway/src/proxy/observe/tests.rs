@@ -11,7 +11,7 @@ const CHAT: &str = concat!(
 );
 
 fn watch(stream: &str, cuts: &[usize]) -> Seen {
-    let mut observer = Observer::new(Instant::now(), true);
+    let mut observer = Observer::new(Instant::now(), true, Api::Chat);
     let bytes = Bytes::copy_from_slice(stream.as_bytes());
     let mut from = 0;
     for cut in cuts.iter().copied().chain([bytes.len()]) {
@@ -24,7 +24,7 @@ fn watch(stream: &str, cuts: &[usize]) -> Seen {
 
 #[test]
 fn the_first_token_is_the_first_content_not_the_role() {
-    let mut observer = Observer::new(Instant::now(), true);
+    let mut observer = Observer::new(Instant::now(), true, Api::Chat);
     let role_end = CHAT.find("\n\n").unwrap() + 2;
     assert!(!observer.look(&Bytes::from_static(&CHAT.as_bytes()[..role_end])));
     assert!(observer.look(&Bytes::from_static(&CHAT.as_bytes()[role_end..])));
@@ -57,7 +57,7 @@ fn an_error_event_is_seen_and_a_text_about_errors_is_not_one() {
 
 #[test]
 fn a_plain_answer_gives_its_usage_from_the_tail() {
-    let mut observer = Observer::new(Instant::now(), false);
+    let mut observer = Observer::new(Instant::now(), false, Api::Chat);
     let padding = format!("{{\"choices\":[\"{}\"],", "x".repeat(3 * TAIL));
     let usage = "\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":7,\"prompt_tokens_details\":null},\"k\":1}";
     for part in (padding + usage).as_bytes().chunks(1_000) {
@@ -70,7 +70,7 @@ fn a_plain_answer_gives_its_usage_from_the_tail() {
 
 #[test]
 fn an_endless_line_is_not_kept() {
-    let mut observer = Observer::new(Instant::now(), true);
+    let mut observer = Observer::new(Instant::now(), true, Api::Chat);
     for _ in 0..100 {
         observer.look(&Bytes::from(vec![b'x'; 10_000]));
         assert!(observer.tail.len() <= MAX_LINE);
@@ -78,4 +78,13 @@ fn an_endless_line_is_not_kept() {
     assert!(observer.is_mid_line());
     observer.look(&Bytes::from_static(b"\ndata: {\"choices\":[{\"text\":\"hi\"}]}\n"));
     assert_eq!((observer.seen.output_tokens, observer.is_mid_line()), (1, false));
+}
+
+#[test]
+fn the_first_token_of_ids_is_the_first_id_and_not_the_prompts() {
+    let mut observer = Observer::new(Instant::now(), true, Api::Generate);
+    let head = "data: {\"prompt_token_ids\":[1,2],\"choices\":[{\"token_ids\":[]}]}\n\n";
+    assert!(!observer.look(&Bytes::from_static(head.as_bytes())));
+    let token = "data: {\"choices\":[{\"index\":0,\"token_ids\":[7]}]}\n\n";
+    assert!(observer.look(&Bytes::from_static(token.as_bytes())));
 }

@@ -60,6 +60,8 @@ pub struct Record {
     pub decision_us: Option<u64>,
     /// From head to first content token, in ms.
     pub ttft_ms: Option<f64>,
+    /// Of it, waiting here for a place at a pod, in ms.
+    pub queue_ms: Option<f64>,
     /// Mean time per output token after the first, in ms.
     pub tpot_ms: Option<f64>,
     /// The pod that prefilled for another, `ip:port`.
@@ -108,7 +110,8 @@ impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { start_time, response_code, method, path, .. } = self;
         write!(f, "{start_time:.3} {response_code} {method} {} {:.1}ms", path.0, self.total_ms)?;
-        write!(f, "{}{}", Ms("ttft", self.ttft_ms), Ms("tpot", self.tpot_ms))?;
+        write!(f, "{}{}", Ms("ttft", self.ttft_ms), Ms("queue", self.queue_ms))?;
+        write!(f, "{}", Ms("tpot", self.tpot_ms))?;
         let (prefill, transfer) = (self.prefill_ms, self.transfer_ms);
         write!(f, "{}{}", Ms("prefill", prefill), Ms("transfer", transfer))?;
         if let Some(model) = &self.model {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::*;
 
 /// The 15 keys of the logs that this replaces, in their order, then ours.
-const KEYS: [&str; 33] = [
+const KEYS: [&str; 34] = [
     "start_time",
     "method",
     "path",
@@ -31,6 +31,7 @@ const KEYS: [&str; 33] = [
     "output_tokens",
     "decision_us",
     "ttft_ms",
+    "queue_ms",
     "tpot_ms",
     "prefill_host",
     "prefill_ms",

@@ -17,6 +17,11 @@ fn an_address_is_read_in_both_forms() {
         let written = text(json);
         assert_eq!((written.url.as_str(), written.role), (url, role));
     }
+    let placed = text(r#"{"url":"10.0.0.7:1","role":"decode","topology":"rack-3"}"#);
+    assert_eq!(placed.topology.as_deref(), Some("rack-3"));
+    let again = serde_json::to_string(&placed).expect("it can be written");
+    let pod = read(&again).expect("it is read again").pod(SocketAddr::from(([10, 0, 0, 7], 1)));
+    assert_eq!((pod.role, pod.topology.as_deref()), (Role::Decode, Some("rack-3")));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Event;
@@ -16,6 +17,7 @@ use crate::discovery::{Desired, Sighting};
 pub(super) struct Mirror {
     port_name: String,
     ports: Vec<u16>,
+    topology_label: String,
     /// Of each pod one sighting for each of its ports.
     pods: BTreeMap<String, Vec<Sighting>>,
     /// A list that is on its way; it replaces `pods` when it is whole.
@@ -32,10 +34,11 @@ const MAX_STRANGE: usize = 64;
 // === impl Mirror ===
 
 impl Mirror {
-    pub(super) fn new(port_name: String, ports: Vec<u16>) -> Self {
+    pub(super) fn new(port_name: String, ports: Vec<u16>, topology_label: String) -> Self {
         Self {
             port_name,
             ports,
+            topology_label,
             pods: BTreeMap::new(),
             listing: None,
             listed: false,
@@ -99,6 +102,11 @@ impl Mirror {
             let name = pod.metadata.name.as_deref();
             tracing::warn!(pod = name, label, "unknown llm-d.ai/role: taken as `both`");
         }
-        Some((uid, pod::sightings(pod, kind, &self.port_name, &self.ports)))
+        let mut sightings = pod::sightings(pod, kind, &self.port_name, &self.ports);
+        let topology = pod::label(pod, &self.topology_label).map(Arc::<str>::from);
+        for sighting in &mut sightings {
+            sighting.pod.topology.clone_from(&topology);
+        }
+        Some((uid, sightings))
     }
 }

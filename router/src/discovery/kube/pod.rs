@@ -29,10 +29,14 @@ const ROLE_LABEL: &str = "llm-d.ai/role";
 /// Ports of the pod's KV events, for pods that do not answer `/kv_event_sources`: see [`KvPorts`].
 const KV_EVENTS_ANNOTATION: &str = "hearth.dev/kv-events";
 
+/// One of the pod's labels.
+pub(super) fn label<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
+    pod.metadata.labels.as_ref()?.get(name).map(String::as_str)
+}
+
 /// Reads the pod's role label.
 pub(super) fn kind(pod: &Pod) -> Kind<'_> {
-    let labels = pod.metadata.labels.as_ref();
-    let label = labels.and_then(|labels| labels.get(ROLE_LABEL)).map_or("", String::as_str);
+    let label = label(pod, ROLE_LABEL).unwrap_or_default();
     let (mut prefill, mut decode) = (false, false);
     for part in label.split('-') {
         match part {
@@ -93,6 +97,7 @@ fn sighting(pod: &Pod, kind: Kind<'_>, port_name: &str, default_port: u16) -> Op
             name: pod.metadata.name.as_deref()?.into(),
             addr: SocketAddr::new(ip, named_port(pod, port_name).unwrap_or(default_port)),
             role,
+            topology: None,
             kv_ports: kv_ports(pod),
         },
         serving: ready && pod.metadata.deletion_timestamp.is_none(),

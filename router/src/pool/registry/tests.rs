@@ -15,7 +15,14 @@ const NEXT: Duration = Duration::from_secs(5);
 fn sighting(uid: &str, port: u16) -> Sighting {
     let addr = ([10, 0, 0, 1], port).into();
     Sighting {
-        pod: Pod { uid: uid.into(), name: uid.into(), addr, role: Role::Both, kv_ports: None },
+        pod: Pod {
+            uid: uid.into(),
+            name: uid.into(),
+            addr,
+            role: Role::Both,
+            topology: None,
+            kv_ports: None,
+        },
         serving: true,
         grace: None,
     }
@@ -262,6 +269,22 @@ fn at_most_half_of_the_pods_are_ejected_by_requests_and_probes_may_eject_all() {
         world.probed(uid, Err(dead()));
     }
     assert_eq!(world.ready(), [""; 0]);
+}
+
+#[test]
+fn a_pod_that_was_ejected_is_probed_when_it_may_come_back_and_not_at_its_next_turn() {
+    let mut world = World::of(&["a", "b"]);
+    let slot = world.slot("a");
+    world.failed("a", 3);
+    let at = world.registry.deadline().expect("it may come back");
+    assert_eq!(at, world.now + PoolSettings::default().health.ejected_min.get());
+    world.now = at - Duration::from_millis(1);
+    assert!(world.apply(Event::Tick).doubted.is_empty());
+    world.now = at;
+    assert_eq!(world.apply(Event::Tick).doubted, [slot]);
+    assert_eq!(world.registry.deadline(), None, "once");
+    world.probed("a", Ok(cards("m")));
+    assert_eq!(world.ready(), ["a", "b"]);
 }
 
 #[test]

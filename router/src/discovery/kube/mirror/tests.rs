@@ -11,7 +11,7 @@ fn pod(uid: &str, ip: &str) -> Pod {
 }
 
 fn mirror() -> Mirror {
-    Mirror::new("http".to_owned(), vec![8000])
+    Mirror::new("http".to_owned(), vec![8000], "zone".to_owned())
 }
 
 fn uids(told: Option<Desired>) -> Option<Vec<String>> {
@@ -51,4 +51,18 @@ fn changes_tell_the_whole_set_and_pods_that_are_none_leave_it() {
     assert!(mirror.fold(Event::Delete(pod("b", "10.0.0.2"))).is_none());
     let stranger = mirror.fold(Event::Apply(pod("c", ""))).expect("the set is told");
     assert!(stranger.pods.is_empty() && !stranger.by_removal, "nothing of ours went");
+}
+
+#[test]
+fn a_pod_stands_where_the_configured_label_says() {
+    let mut mirror = mirror();
+    let mut labelled = pod("a", "10.0.0.1");
+    let labels = [("zone".to_owned(), "z1".to_owned()), ("other".to_owned(), "z2".to_owned())];
+    labelled.metadata.labels = Some(labels.into_iter().collect());
+    for event in [Event::Init, Event::InitApply(labelled), Event::InitApply(pod("b", "10.0.0.2"))] {
+        mirror.fold(event);
+    }
+    let told = mirror.fold(Event::InitDone).expect("the list is whole");
+    let places: Vec<_> = told.pods.iter().map(|it| it.pod.topology.as_deref()).collect();
+    assert_eq!(places, [Some("z1"), None]);
 }

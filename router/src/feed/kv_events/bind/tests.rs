@@ -15,6 +15,7 @@ fn lanes(pods: &[(&str, &str)]) -> (Arc<Lanes>, Vec<Registration>, Vec<Arc<KvSta
             name: (*name).into(),
             addr: addr.parse().expect("an address"),
             role: Role::Both,
+            topology: None,
             kv_ports: None,
         };
         let status = Arc::default();

@@ -13,6 +13,7 @@ fn pod(kv_ports: Option<KvPorts>) -> Pod {
         name: "p".into(),
         addr: SocketAddr::new(IP, 8000),
         role: crate::pod::Role::Both,
+        topology: None,
         kv_ports,
     }
 }

@@ -1,0 +1,121 @@
+"""A stream whose real server is cut, told to end or killed goes on at the other one."""
+
+import json
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from exchange import events, post
+from harness import check, expect, expect_equal
+from processes import get, wait_until
+from surviving import Surviving
+
+CHAT = "/v1/chat/completions"
+TOKENS = 48
+PROMPTS = {
+    "story": "Tell me a story about a lighthouse keeper and a storm.",
+    "code": "Write a Python function that returns the first n prime numbers, with comments.",
+    "emoji": "Answer only with emoji and short words: how was your day? 🌊🔥👩‍👩‍👧‍👦",
+}
+# Ten a prompt: dense where an answer begins, so that characters of several tokens are met.
+CUTS = (2, 3, 4, 5, 7, 10, 14, 19, 27, 40)
+STREAMS = 6
+
+
+def body(prompt: str, **more) -> dict:
+    return {"model": "survive", "messages": [{"role": "user", "content": prompt}], "temperature": 0,
+            "max_tokens": TOKENS, "ignore_eos": True} | more
+
+
+@dataclass
+class Seen:
+    """One stream, as its client saw it."""
+
+    text: str = ""
+    roles: int = 0
+    finish: list[str] = field(default_factory=list)
+    usage: dict | None = None
+    ids: set[str] = field(default_factory=set)
+    done: int = 0
+
+
+def streamed(world: Surviving, prompt: str, begun: threading.Semaphore | None = None) -> Seen:
+    seen = Seen()
+    stream = events(world.gateway, CHAT, body(prompt, stream_options={"include_usage": True}), 120)
+    next(stream)
+    for data in stream:
+        if data == b"[DONE]":
+            seen.done += 1
+            continue
+        record = json.loads(data)
+        expect("error" not in record, f"an error event: {record}")
+        seen.ids.add(record["id"])
+        seen.usage = record.get("usage") or seen.usage
+        for choice in record["choices"]:
+            seen.roles += "role" in choice["delta"]
+            text = choice["delta"].get("content") or ""
+            if text and begun and not seen.text:
+                begun.release()
+            seen.text += text
+            seen.finish += [choice["finish_reason"]] if choice["finish_reason"] else []
+    return seen
+
+
+def expect_whole(seen: Seen, prompt_tokens: int, what: str) -> None:
+    expect_equal((seen.roles, seen.finish, len(seen.ids), seen.done), (1, ["length"], 1, 1), what)
+    usage = seen.usage or {}
+    counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
+    expect_equal(counts, [prompt_tokens, TOKENS, prompt_tokens + TOKENS], f"{what}: usage")
+
+
+def truth(world: Surviving, prompt: str) -> dict:
+    answer = post(world.pods[0].url, CHAT, body(prompt), timeout_s=120)
+    expect_equal(answer.status, 200, "the pod's own answer")
+    return answer.json()
+
+
+@check("survive/thirty-cuts-are-unseen-to-the-byte", stage="survive", limit_s=900)
+def cuts(world: Surviving) -> None:
+    for name, prompt in PROMPTS.items():
+        wanted = truth(world, prompt)
+        for after in CUTS:
+            continued = world.metric('hearth_migrations_total{outcome="continued"')
+            world.shears.open(after)
+            seen = streamed(world, prompt)
+            what = f"{name} cut after {after} events"
+            expect(not world.shears.are_open, f"{what}: it was not cut")
+            expect_equal(seen.text, wanted["choices"][0]["message"]["content"], what)
+            expect_whole(seen, wanted["usage"]["prompt_tokens"], what)
+            # What was cut before its first token was no migration.
+            moved = world.metric('hearth_migrations_total{outcome="continued"') - continued
+            expect(moved == 1 or after <= 2, f"{what}: {moved} migrations")
+
+
+def under_load(world: Surviving, strike) -> None:
+    """Streams on both pods, one of which is struck when all of them have begun."""
+    begun = threading.Semaphore(0)
+    prompts = [f"{number}. {prompt}" for number, prompt in enumerate(PROMPTS.values(), 1)] * 2
+    counts = {prompt: truth(world, prompt)["usage"]["prompt_tokens"] for prompt in set(prompts)}
+    with ThreadPoolExecutor(STREAMS) as pool:
+        streams = [pool.submit(streamed, world, prompt, begun) for prompt in prompts]
+        for _ in streams:
+            expect(begun.acquire(timeout=60), "a stream did not begin")
+        strike(max(world.pods, key=lambda pod: pod.metric("num_requests_running")))
+        for prompt, stream in zip(prompts, streams, strict=True):
+            expect_whole(stream.result(), counts[prompt], prompt)
+
+
+@check("survive/sigterm-mid-stream", stage="survive", limit_s=300)
+def told_to_end(world: Surviving) -> None:
+    under_load(world, lambda pod: os.kill(pod.group.pid, signal.SIGTERM))
+
+
+@check("survive/sigkill-mid-stream", stage="survive", limit_s=600)
+def killed(world: Surviving) -> None:
+    for number, pod in enumerate(world.pods):
+        if get(f"{pod.url}/health", 2)[0] != 200:
+            world.restart(number)
+    wait_until(lambda: world.metric("inference_pool_ready_pods") == 2, 60, "both pods ready")
+    under_load(world, lambda pod: pod.group.kill())
