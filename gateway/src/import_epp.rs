@@ -173,6 +173,15 @@ impl Import {
         if let Some(port) = port("replaySocketPort") {
             self.settings.insert("kv_events.replay_port", port.to_string());
         }
+        if let Some(tokens) = parameters["nonCachedTokens"].as_u64() {
+            self.settings.insert("split.min_uncached_tokens", tokens.to_string());
+        }
+        for (key, why) in PARAMETERS {
+            if !parameters[key].is_null() {
+                let at = place.at(key, kind);
+                self.notes.push(format!("{at}: {kind}: {key} is not taken over: {why}"));
+            }
+        }
         let Some(verdict) = verdict(kind) else {
             let at = place.at(kind, "plugins");
             self.notes.push(format!("{at}: {kind}: unknown to Hearth, not mapped"));
@@ -233,6 +242,16 @@ impl Import {
     }
 }
 
+/// Parameters that are set to no end here, and why.
+const PARAMETERS: [(&str, &str); 6] = [
+    ("hashBlockSize", "block sizes are the pods' own"),
+    ("hashSeed", "no hash leaves Hearth"),
+    ("maxPrefixBlocksToMatch", "whole prompts are matched"),
+    ("lruCapacityPerServer", "capacities are the pods' own, and memory is `kv_index.*`"),
+    ("threshold", "whether a split pays is computed for each request"),
+    ("indexerConfig", "memory is `kv_index.*`"),
+];
+
 /// What a plugin is to us.
 enum Verdict {
     Set(&'static str, &'static str),
@@ -268,6 +287,9 @@ fn verdict(kind: &str) -> Option<Verdict> {
         | "prefix-based-pd-decider"
         | "always-disagg-pd-decider" => {
             Learned("whether a split pays is computed for each request, from learned rates")
+        }
+        "topology-extractor" | "topology-affinity-scorer" => {
+            Learned("how long a transfer takes is learned, where the pods stand is not looked at")
         }
         "single-profile-handler" | "data-parallel-profile-handler" => {
             Learned("there are no profiles")

@@ -21,4 +21,5 @@ mod split;
 mod support;
 mod survive;
 mod tls;
+mod traces;
 mod why;
