@@ -112,6 +112,8 @@ fn the_seeds_four_configurations_start_hearth_and_lose_nothing_in_silence() {
         let mut import = Import::default();
         import.read(file, text).expect("it can be read");
         assert_eq!(loads(&import).routing.policy.name(), "warm", "{file}");
+        let bind = loads(&import).kv_events.bind;
+        assert_eq!(bind.map(|it| it.port()), (file == "tracking.yaml").then_some(5557), "{file}");
         notes.append(&mut import.notes);
     }
     insta::assert_snapshot!(notes.join("\n"));
