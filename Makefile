@@ -7,7 +7,7 @@ ONLY ?=
 NS ?= llm-d
 OVERLAY ?= .
 
-.PHONY: help demo test test-real test-kube test-compare bench compare check fmt clippy doc deny deploy undeploy doctor
+.PHONY: help demo test test-real test-kube test-monitoring test-compare bench compare check fmt clippy doc deny deploy undeploy doctor
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ test-real: ## Real vLLM on CPU, real clients, real load tools, KV events through
 
 test-kube: ## A real etcd and kube-apiserver: every manifest, pods in and out, every outage: 10 min (ONLY=...)
 	manifests/tests/run.sh $(ONLY)
+
+test-monitoring: ## A real Prometheus over a gateway and pods for a minute: every panel and rule has an answer
+	manifests/tests/run.sh live/
 
 doctor: ## What keeps the pods of NS from being used well (kubectl's cluster; needs `hearth`)
 	hearth doctor --kubernetes-enabled=true --kubernetes-namespace $(NS)
@@ -54,5 +57,8 @@ clippy:
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
 
-deny: ## Bans, licences and sources of the dependencies (needs cargo-deny)
-	$(CARGO) deny check bans licenses sources
+KUBE_CACHE = $${XDG_CACHE_HOME:-$$HOME/.cache}/hearth/kube
+
+deny: ## Bans, licences and sources of the dependencies
+	manifests/tests/setup.sh lint
+	PATH=$(KUBE_CACHE)/python/bin:$$PATH $(CARGO) deny check bans licenses sources

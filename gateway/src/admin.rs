@@ -169,7 +169,8 @@ fn routes(pages: Pages) -> Router {
 }
 
 async fn metrics(State(pages): State<Pages>) -> Response {
-    let families = scrape(&pages.registry, &pages.readings.take(), Instant::now());
+    let reading = (&pages.readings.take(), pages.loaded.config.metrics.epp_names);
+    let families = scrape(&pages.registry, reading, Instant::now());
     match families.and_then(|families| TextEncoder::new().encode_to_string(&families)) {
         Ok(text) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

@@ -22,6 +22,7 @@ use crate::drain::{Drain, Outcome, Signal};
 use crate::listener::{self, Ledger, Sockets, Traffic};
 use crate::proxy::{BodyBudget, Gateway, Parts};
 use crate::telemetry;
+use crate::telemetry::traces::{Traces, TracesError};
 use crate::telemetry::{AccessLog, AccessLogWriter, LogLevel, Metrics, Readings};
 use crate::tls::Reloader;
 
@@ -45,6 +46,7 @@ pub struct App {
     admin: AdminServer,
     pool: PoolGuard,
     access_log: Option<AccessLogWriter>,
+    traces: Option<Traces>,
 }
 
 /// Why a gateway does not start.
@@ -82,6 +84,9 @@ pub enum StartError {
     /// Metrics.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// Spans.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// TLS settings.
     #[error("TLS settings: {0}")]
     TlsSettings(Box<pingora_core::Error>),
@@ -99,7 +104,7 @@ impl App {
         router::tls::install_provider();
         let config = Arc::new(loaded.config.clone());
         let registry = Registry::new();
-        let metrics = Arc::new(Metrics::new(&registry)?);
+        let metrics = Arc::new(metrics(&config, &registry)?);
         metrics.config_in_force(&loaded.hash);
         let mut tasks = JoinSet::new();
         let (stop, stopped) = watch::channel(false);
@@ -121,12 +126,14 @@ impl App {
         let tls_addr = secure.as_ref().map(|(addr, _)| *addr);
 
         let (access_log, writer) = access_log(&config, &metrics)?;
+        let traces = Traces::open(&config.traces)?;
         let (drain, held) = (Drain::default(), metrics.body_bytes_held.clone());
         let gateway = Gateway::new(Parts {
             config: Arc::clone(&config),
             router: Arc::clone(&router),
             metrics: Arc::clone(&metrics),
             access_log: access_log.clone(),
+            traces: traces.clone(),
             drain: drain.clone(),
             bodies: BodyBudget::new(config.limits.bodies_held_bytes(), held),
         });
@@ -155,6 +162,7 @@ impl App {
             admin,
             pool,
             access_log: writer,
+            traces,
         })
     }
 
@@ -205,6 +213,9 @@ impl App {
         self.admin.shutdown().await;
         self.pool.shutdown().await?;
         drop(self.access_log);
+        if let Some(traces) = self.traces {
+            traces.shutdown().await;
+        }
         Ok(())
     }
 }
@@ -225,6 +236,12 @@ fn pages(
         drain,
         loaded: Arc::clone(loaded),
     }
+}
+
+/// The families that count, under an Endpoint Picker's names too if those are wanted.
+fn metrics(config: &Config, registry: &Registry) -> Result<Metrics, prometheus::Error> {
+    let metrics = Metrics::new(registry)?;
+    if config.metrics.epp_names { metrics.with_epp_names(registry) } else { Ok(metrics) }
 }
 
 /// The error of an address that cannot be listened on.
@@ -316,7 +333,8 @@ async fn fetch_tokenizers(tokenizers: Tokenizers) {
     future::pending::<()>().await;
 }
 
-fn tokenizers(config: &Config) -> Result<Tokenizers, StartError> {
+/// The tokenizers that are on this machine.
+pub(crate) fn tokenizers(config: &Config) -> Result<Tokenizers, StartError> {
     let (mut tokenizers, hub) =
         (Tokenizers::new(config.tokenizing.memo_bytes.len()), Hub::from_env());
     for (model, from) in &config.tokenizers {

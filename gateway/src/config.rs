@@ -37,8 +37,8 @@ pub use keys::{CONFIG_ENV, Key, Kind, keys};
 pub use load::{Loaded, Origin, Setting, environment, load_over};
 pub use reference::write_reference;
 pub use sections::{
-    Cors, Deadlines, Drain, Forwarded, KvIndex, Limits, Log, LogFormat, Retry, Survive, Tls,
-    Tokenizing,
+    Cors, Deadlines, Drain, Exposition, Forwarded, KvIndex, Limits, Log, LogFormat, Retry, Survive,
+    Tls, Tokenizing, Traces,
 };
 
 /// Everything that can be set.
@@ -94,6 +94,10 @@ pub struct Config {
     pub cors: Cors,
     /// What is believed of headers that a proxy in front may have set.
     pub forwarded: Forwarded,
+    /// What `/metrics` shows.
+    pub metrics: Exposition,
+    /// Spans of requests, for a tracing backend.
+    pub traces: Traces,
     /// The program's own log, and the access log.
     pub log: Log,
 }
@@ -125,6 +129,8 @@ impl Default for Config {
             drain: Drain::default(),
             cors: Cors::default(),
             forwarded: Forwarded::default(),
+            metrics: Exposition::default(),
+            traces: Traces::default(),
             log: Log::default(),
         }
     }

@@ -3,8 +3,10 @@
 
 mod examine;
 mod judge;
+mod pairs;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -51,6 +53,9 @@ pub enum DoctorError {
     /// Discovery has ended.
     #[error(transparent)]
     Ended(#[from] tokio::task::JoinError),
+    /// A tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] crate::app::StartError),
     /// The HTTP client.
     #[error("cannot build an HTTP client: {0}")]
     Client(#[from] reqwest::Error),
@@ -87,11 +92,12 @@ pub async fn diagnose(config: &Config) -> Result<Diagnosis, DoctorError> {
         fleet.push(Finding::no_pods(&config.kubernetes));
     }
     let client = examine::client()?;
-    let idle = config.deadlines.upstream_idle.get();
+    let tokenizers = crate::app::tokenizers(config)?;
+    let how = examine::How { idle: config.deadlines.upstream_idle.get(), tokenizers: &tokenizers };
     let examined = stream::iter(&snapshot.endpoints)
         .map(|endpoint| {
-            let (pod, client) = (&endpoint.pod, &client);
-            async move { (pod, examine::examine(client, pod.addr, idle).await) }
+            let (pod, client, how) = (&endpoint.pod, &client, &how);
+            async move { (pod, examine::examine(client, pod.addr, how).await) }
         })
         .buffered(AT_ONCE)
         .collect::<Vec<_>>()
@@ -105,6 +111,18 @@ pub async fn diagnose(config: &Config) -> Result<Diagnosis, DoctorError> {
         };
         let (name, address, role) = (pod.name.to_string(), pod.addr, pod.role);
         pods.push(Patient { name, address, role, models, findings });
+    }
+    let halves: Vec<_> = pods
+        .iter()
+        .filter_map(|pod| Some((pod.address, pod.role, pod.models.first()?.clone())))
+        .collect();
+    let halves: Vec<_> = halves
+        .iter()
+        .map(|(addr, role, model)| pairs::Half { addr: *addr, role: *role, model })
+        .collect();
+    for (addr, finding) in pairs::examine(&client, &config.split, &halves).await {
+        let of_pod = pods.iter_mut().filter(|pod| pod.address == addr);
+        of_pod.for_each(|pod| pod.findings.push(finding.clone()));
     }
     fleet.extend(judge::roles(&pods.iter().map(|pod| pod.role).collect::<Vec<_>>()));
     Ok(Diagnosis { fleet, pods })

@@ -54,15 +54,15 @@ const KIND: &str = "EndpointPickerConfig";
 // === impl Place ===
 
 impl Place<'_> {
-    /// `FILE:LINE` of the first line after `from` that holds `word`.
-    fn at(&self, word: &str, from: &str) -> String {
-        let mut lines = self.text.lines().enumerate();
-        let found = lines.by_ref().find(|(_, line)| line.contains(from)).and_then(|start| {
-            let mut rest = std::iter::once(start).chain(lines);
-            rest.find(|(_, line)| line.contains(word))
+    /// `FILE:LINE` of the last of these words, each looked for from the line of the one before on; a
+    /// word that is not there is passed over.
+    fn at(&self, path: &[&str]) -> String {
+        let lines: Vec<_> = self.text.lines().collect();
+        let line = path.iter().fold(0, |from, word| {
+            let found = lines.iter().skip(from).position(|line| line.contains(word));
+            found.map_or(from, |further| from + further)
         });
-        let line = found.map_or(1, |(number, _)| number + 1);
-        format!("{}:{}", self.file, self.above + line)
+        format!("{}:{}", self.file, self.above + line + 1)
     }
 }
 
@@ -120,7 +120,7 @@ impl Import {
         for line in lines {
             let bare = |text: &str| text.trim_matches(['"', '\'']).to_owned();
             if bare(last).starts_with("--") && matches!(bare(line).as_str(), "true" | "false") {
-                let at = place.at(last, last);
+                let at = place.at(&[last]);
                 self.notes.push(format!(
                     "{at}: `{} {}` as two arguments: the picker reads no flag after it",
                     bare(last),
@@ -137,10 +137,12 @@ impl Import {
             self.plugin(place, plugin);
         }
         for profile in config["schedulingProfiles"].as_array().into_iter().flatten() {
+            let of = format!("name: {}", profile["name"].as_str().unwrap_or_default());
             for plugin in profile["plugins"].as_array().into_iter().flatten() {
                 let name = plugin["pluginRef"].as_str().unwrap_or_default();
                 if let Some(weight) = plugin["weight"].as_f64() {
-                    let at = place.at("weight", name);
+                    let its = format!("pluginRef: {name}");
+                    let at = place.at(&["schedulingProfiles", &of, &its, "weight"]);
                     let why = "Hearth costs every pod in milliseconds, there is nothing to weigh";
                     self.notes.push(format!("{at}: {name}: weight {weight}: {why}"));
                 }
@@ -153,7 +155,7 @@ impl Import {
             ("requestHandler", "OpenAI's and Anthropic's APIs are read always"),
         ] {
             if !config[key].is_null() {
-                let at = place.at(&format!("{key}:"), KIND);
+                let at = place.at(&[KIND, &format!("{key}:")]);
                 self.notes.push(format!("{at}: {key}: not mapped: {why}"));
             }
         }
@@ -173,8 +175,23 @@ impl Import {
         if let Some(port) = port("replaySocketPort") {
             self.settings.insert("kv_events.replay_port", port.to_string());
         }
+        // A picker that listens, for pods that dial.
+        let listens = events.iter().find_map(|it| it["zmqEndpoint"].as_str());
+        if let Some((_, port)) = listens.and_then(|at| at.strip_prefix("tcp://*")?.rsplit_once(':'))
+        {
+            self.settings.insert("kv_events.bind", format!("0.0.0.0:{port}"));
+        }
+        if let Some(tokens) = parameters["nonCachedTokens"].as_u64() {
+            self.settings.insert("split.min_uncached_tokens", tokens.to_string());
+        }
+        for (key, why) in PARAMETERS {
+            if !parameters[key].is_null() {
+                let at = place.at(&[kind, key]);
+                self.notes.push(format!("{at}: {kind}: {key} is not taken over: {why}"));
+            }
+        }
         let Some(verdict) = verdict(kind) else {
-            let at = place.at(kind, "plugins");
+            let at = place.at(&["plugins", kind]);
             self.notes.push(format!("{at}: {kind}: unknown to Hearth, not mapped"));
             return;
         };
@@ -183,7 +200,7 @@ impl Import {
                 self.settings.insert(key, value.to_owned());
             }
             Verdict::Learned(why) => {
-                let at = place.at(kind, "plugins");
+                let at = place.at(&["plugins", kind]);
                 self.notes.push(format!("{at}: {kind}: {why}"));
             }
         }
@@ -195,7 +212,7 @@ impl Import {
             self.tokenizers.insert(model.to_owned());
         }
         if parameters["mode"] == "cache_tracking" && !parameters["tokenProcessorConfig"].is_null() {
-            let at = place.at("tokenProcessorConfig", kind);
+            let at = place.at(&[kind, "tokenProcessorConfig"]);
             self.notes.push(format!(
                 "{at}: tokenProcessorConfig stands one level too high: the picker reads it under \
                  indexerConfig only, and has never used this one. Hearth reads block sizes from the \
@@ -233,6 +250,16 @@ impl Import {
     }
 }
 
+/// Parameters that are set to no end here, and why.
+const PARAMETERS: [(&str, &str); 6] = [
+    ("hashBlockSize", "block sizes are the pods' own"),
+    ("hashSeed", "no hash leaves Hearth"),
+    ("maxPrefixBlocksToMatch", "whole prompts are matched"),
+    ("lruCapacityPerServer", "capacities are the pods' own, and memory is `kv_index.*`"),
+    ("threshold", "what pays is learned from the pods' answers"),
+    ("indexerConfig", "memory is `kv_index.*`"),
+];
+
 /// What a plugin is to us.
 enum Verdict {
     Set(&'static str, &'static str),
@@ -268,6 +295,9 @@ fn verdict(kind: &str) -> Option<Verdict> {
         | "prefix-based-pd-decider"
         | "always-disagg-pd-decider" => {
             Learned("whether a split pays is computed for each request, from learned rates")
+        }
+        "topology-extractor" | "topology-affinity-scorer" => {
+            Learned("how long a transfer takes is learned, where the pods stand is not looked at")
         }
         "single-profile-handler" | "data-parallel-profile-handler" => {
             Learned("there are no profiles")

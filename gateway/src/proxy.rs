@@ -25,6 +25,7 @@ mod rescue;
 mod respond;
 pub(crate) mod route;
 mod seat;
+mod spans;
 mod survive;
 mod upstream;
 mod usage;
@@ -58,6 +59,7 @@ use crate::config::Config;
 use crate::drain::{Drain, Phase};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Traces;
 use failure::{Failure, report};
 use legs::Engines;
 use refuse::{CLIENT_GONE, Refuse};
@@ -70,6 +72,7 @@ pub(crate) struct Gateway {
     router: Arc<Router>,
     metrics: Arc<Metrics>,
     access_log: Option<AccessLog>,
+    traces: Option<Traces>,
     drain: Drain,
     connector: TransportConnector,
     bodies: BodyBudget,
@@ -97,6 +100,8 @@ pub(crate) struct Parts {
     pub metrics: Arc<Metrics>,
     /// Where a line per request goes, if anywhere.
     pub access_log: Option<AccessLog>,
+    /// Where spans go, if anywhere.
+    pub traces: Option<Traces>,
     /// Whether we are shutting down.
     pub drain: Drain,
     /// Bytes that bodies may take.
@@ -121,7 +126,7 @@ impl Gateway {
     /// A gateway.
     #[must_use]
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, router, metrics, access_log, drain, bodies } = parts;
+        let Parts { config, router, metrics, access_log, traces, drain, bodies } = parts;
         let connector = TransportConnector::new(Some(ConnectorOptions::new(IDLE_UPSTREAMS)));
         let retries = budget(config.retry.budget, config.retry.floor_per_s);
         let rescues = budget(config.survive.rescue.budget, 0);
@@ -132,6 +137,7 @@ impl Gateway {
             router,
             metrics,
             access_log,
+            traces,
             drain,
             connector,
             bodies,
@@ -151,11 +157,13 @@ impl Gateway {
         api: router::openai::Api,
     ) -> Result<End, Refuse> {
         let body = self.read_body(session).await?;
+        ctx.body_bytes = Some(body.bytes.len());
         let headers = &session.req_header().headers;
-        let asked = ctx.asked.as_deref();
+        let (asked, began) = (ctx.asked.as_deref(), Instant::now());
         let mut query = self.off_reactor(body.bytes.len(), || {
             self.router.read_as(asked, api, headers, &body.bytes)
         })?;
+        ctx.reading = Some((began, Instant::now()));
         query.request_id.clone_from(&ctx.request_id);
         ctx.model.clone_from(&query.model);
         ctx.session.clone_from(&query.session);
@@ -256,6 +264,7 @@ impl ProxyHttp for Gateway {
         ctx.drain = Some(self.drain.enter());
         let trust = self.config.forwarded.trust_request_id;
         ctx.request_id = headers::request_id(&session.req_header().headers, trust);
+        ctx.trace = self.traces.as_ref().and_then(|it| it.begin(&session.req_header().headers));
         session.set_write_timeout(Some(self.config.deadlines.client_write.get()));
         let keep_alive = self.config.deadlines.keep_alive.as_secs();
         let may_stay = !self.drain.is_draining() && headers::may_stay(session.req_header());
@@ -389,7 +398,10 @@ impl ProxyHttp for Gateway {
         let gone = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
         let status = session.response_written().map_or(gone, |head| head.status);
         ctx.native = None;
-        ctx.count(&self.metrics, status);
+        ctx.count(&self.metrics, status, session.body_bytes_sent());
+        if let Some((traces, trace)) = self.traces.as_ref().zip(ctx.trace) {
+            traces.end(&trace, ctx.spans(status));
+        }
         if let Some(log) = &self.access_log {
             log.write(ctx.record(session, status));
         }

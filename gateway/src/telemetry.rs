@@ -1,6 +1,7 @@
 //! What the gateway tells: metrics, one access-log line per request, and its own log.
 
 pub mod access_log;
+mod epp_names;
 mod kv_metrics;
 pub mod log_level;
 pub mod metrics;
@@ -8,6 +9,7 @@ pub mod reading;
 mod registrar;
 mod router_metrics;
 mod scrape;
+pub mod traces;
 
 use std::io::{self, IsTerminal as _};
 
@@ -21,10 +23,12 @@ use tracing_subscriber::{EnvFilter, reload};
 use crate::config::{Log, LogFormat};
 
 pub use access_log::{AccessLog, AccessLogWriter, Record};
+pub use epp_names::{Decided, Ended, EppNames};
 pub use log_level::LogLevel;
 pub use metrics::{Held, Metrics};
 pub use reading::{Reading, Readings};
 pub use scrape::scrape;
+pub use traces::Traces;
 
 /// Why the program's log could not be set up.
 #[derive(Debug, Error)]

@@ -15,14 +15,14 @@ class Engine:
     """One simulated vLLM server, with its own loopback address."""
 
     def __init__(self, loadtest: Path, host: str | None = None, port: int = 0, model: str = MODEL,
-                 pods: int = 1):
+                 pods: int = 1, extra: tuple[str, ...] = ()):
         self.host = host or f"127.0.0.{next(_hosts)}"
         # Many pods have consecutive ports, below those that the system gives out.
         self.port = port or (free_port() if pods == 1 else 20_000)
         self.group = Group("simulate", [
             str(loadtest), "simulate", "--host", self.host, "--port", str(self.port),
             "--pods", str(pods), "--model", model, "--decode-ms", "2", "--kv-events-port", "0",
-            "--kv-events-replay-port", "0"], LOGS / f"simulate-{self.host}-{self.port}.log")
+            "--kv-events-replay-port", "0", *extra], LOGS / f"simulate-{self.host}-{self.port}.log")
 
     @property
     def url(self) -> str:

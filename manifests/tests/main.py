@@ -11,6 +11,7 @@ from pathlib import Path
 
 import checks.manifests
 import checks.chart
+import checks.tekton
 import checks.image
 import checks.install
 import checks.pods
@@ -19,7 +20,8 @@ import checks.monitoring
 import checks.doctor
 import checks.readme
 import checks.outages
-import checks.churn  # noqa: F401
+import checks.churn
+import checks.live  # noqa: F401
 from cluster import Cluster
 from fleet import Engine, Pods
 from gateway import NAMESPACE, InCluster
@@ -27,13 +29,16 @@ from harness import CHECKS, run
 from processes import exit_on_sigterm
 from world import World
 
-STAGES = ("manifests", "install", "readme", "pool", "gateway", "churn")
+STAGES = ("manifests", "install", "readme", "pool", "gateway", "churn", "live")
 
 
 @contextlib.contextmanager
 def world_of(stage: str, options):
     """A cluster of its own for each stage; for `gateway` three pods and Hearth in front of them."""
     with contextlib.ExitStack() as stack:
+        if stage == "live":
+            yield World(stage, None, None, options.hearth, options.loadtest)
+            return
         cluster = stack.enter_context(Cluster())
         cluster.start()
         world = World(stage, cluster, Pods(cluster, NAMESPACE), options.hearth, options.loadtest)

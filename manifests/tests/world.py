@@ -16,8 +16,9 @@ OWNER = "app.kubernetes.io/part-of=hearth"
 @dataclass
 class World:
     stage: str
-    cluster: Cluster
-    pods: Pods
+    # None where a stage has no API server.
+    cluster: Cluster | None
+    pods: Pods | None
     hearth: Path
     loadtest: Path
     gateway: InCluster | None = None

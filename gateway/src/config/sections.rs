@@ -159,6 +159,27 @@ pub enum LogFormat {
     Text,
 }
 
+/// What `/metrics` shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Exposition {
+    /// Shows the same things under the names of an Endpoint Picker, too (`inference_pool_*`,
+    /// `inference_model_*`, `inference_extension_*`, `epp_*`), for dashboards that ask for those.
+    pub epp_names: bool,
+}
+
+/// Spans of requests, for a tracing backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Traces {
+    /// Where spans are sent, as OTLP over HTTP: `http://collector:4318/v1/traces`, plain HTTP only.
+    /// None: there are no traces, and a client's `traceparent` goes to the pod as it is.
+    pub endpoint: Option<String>,
+    /// Share of requests that are traced, 0 to 1, of those whose client has not decided that itself by
+    /// its `traceparent`.
+    pub share: f64,
+}
+
 /// What is known of the pods' caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -182,6 +203,14 @@ pub struct Tokenizing {
     /// Memory for tokens of earlier prompts, over all models, so that a conversation's next turn
     /// tokenizes only what is new. A token takes about 4.5 bytes. 0: none.
     pub memo_bytes: ByteSize,
+}
+
+// === impl Traces ===
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self { endpoint: None, share: 0.05 }
+    }
 }
 
 // === impl Tokenizing ===

@@ -60,6 +60,8 @@ impl Config {
         for name in self.model_names.problems() {
             check(false, "model_names", &name.to_string());
         }
+        let share = (0.0..=1.0).contains(&self.traces.share);
+        check(share, "traces.share", "not a share between 0 and 1");
         let level = check_level(&self.log.level).err();
         check(level.is_none(), "log.level", &level.unwrap_or_default());
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }

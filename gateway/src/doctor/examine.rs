@@ -5,10 +5,22 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::header::DATE;
 use reqwest::{Client, StatusCode};
+use router::Tokenizers;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use super::tokens::{self, Agreement};
+
+/// How a pod is asked.
+#[derive(Debug)]
+pub(super) struct How<'a> {
+    /// How long the gateway leaves a connection idle.
+    pub(super) idle: Duration,
+    /// The gateway's own tokenizers.
+    pub(super) tokenizers: &'a Tokenizers,
+}
 
 /// What a pod says of itself. None: it could not be told.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +32,8 @@ pub(super) struct Facts {
     pub(super) events: Events,
     /// Whether `usage` says how many tokens were cached.
     pub(super) token_details: Option<bool>,
+    /// Whether it makes the same tokens as we do.
+    pub(super) tokens: Agreement,
     /// Its clock less ours, in seconds.
     pub(super) clock_skew_s: Option<i64>,
     /// Whether an idle connection is still open when we would use it again.
@@ -67,7 +81,7 @@ pub(super) fn client() -> Result<Client, reqwest::Error> {
 pub(super) async fn examine(
     client: &Client,
     addr: SocketAddr,
-    idle: Duration,
+    how: &How<'_>,
 ) -> Result<Facts, ExamineError> {
     let mut stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(addr)).await {
         Err(_elapsed) => return Err(ExamineError::Dropped),
@@ -87,11 +101,19 @@ pub(super) async fn examine(
             None => None,
         }
     };
-    let (events, token_details, clock_skew_s, keeps_alive) = tokio::join!(
+    let tokens = async {
+        let first = models.first();
+        match first.and_then(|model| Some((model, how.tokenizers.get(model)?))) {
+            Some((model, tokenizer)) => tokens::compare(client, addr, model, tokenizer).await,
+            None => Agreement::default(),
+        }
+    };
+    let (events, token_details, tokens, clock_skew_s, keeps_alive) = tokio::join!(
         events(client, addr),
         details,
+        tokens,
         clock_skew_s(client, addr),
-        keeps_alive(&mut stream, idle),
+        keeps_alive(&mut stream, how.idle),
     );
     let version = get(client, addr, "/version").await.ok();
     Ok(Facts {
@@ -101,6 +123,7 @@ pub(super) async fn examine(
         models,
         events,
         token_details,
+        tokens,
         clock_skew_s,
         keeps_alive,
     })

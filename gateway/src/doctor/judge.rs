@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use router::discovery::KubernetesSettings;
 use router::pool::Role;
 use serde::Serialize;
 
 use super::examine::{Events, ExamineError, Facts};
+use super::tokens::Agreement;
 
 /// Something that is wrong, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -48,6 +50,23 @@ impl Finding {
             "no endpoint resolves to an address".to_owned()
         };
         Self::new("no_pods", what, "compare with `kubectl get pods --show-labels`")
+    }
+
+    pub(super) fn split(what: impl fmt::Display) -> Self {
+        let fix = "the connector of `split.connector` in --kv-transfer-config of both pods, and \
+                   their side channel's port in the NetworkPolicy";
+        Self::new("split", what.to_string(), fix)
+    }
+
+    pub(super) fn tensor_parallel(prefill: u64, decode: u64) -> Self {
+        let what = format!("{prefill} tensor-parallel ranks prefill for {decode}");
+        Self::new("tensor_parallel", what, "one --tensor-parallel-size that divides the other")
+    }
+
+    pub(super) fn lease(used: Duration) -> Self {
+        let what = format!("it gave blocks up within {} s that nobody had read", used.as_secs());
+        let fix = "`split.lease` no longer than the pods' kv_lease_duration";
+        Self::new("lease", what, fix)
     }
 
     pub(super) fn unreachable(error: &ExamineError) -> Self {
@@ -97,6 +116,18 @@ pub(super) fn pod<'a>(facts: &Facts, all: impl Iterator<Item = &'a Facts>) -> Ve
             let what = format!("its KV events on port {port} cannot be dialled");
             bad("events_unreachable", what, "allow that port in its NetworkPolicy");
         }
+    }
+    let Agreement { ids, text, chat } = facts.tokens;
+    if ids == Some(false) || text == Some(false) {
+        let what = "it makes other tokens of a text than the gateway: nothing would be found again";
+        bad("tokenizer", what.to_owned(), "the same model and revision in `tokenizers`");
+    } else if chat == Some(false) {
+        let what = "its chat template is not the gateway's: no chat would be found again";
+        bad(
+            "template",
+            what.to_owned(),
+            "its --chat-template in the folder that `tokenizers` names",
+        );
     }
     if let Some(skew_s) = facts.clock_skew_s.filter(|skew| skew.abs() > MAX_SKEW_S) {
         bad("clock", format!("its clock differs by {skew_s} s"), "NTP on its node");

@@ -2,6 +2,7 @@ use router::pool::Role;
 
 use super::examine::{Events, Facts, label};
 use super::judge;
+use super::tokens::Agreement;
 
 fn healthy() -> Facts {
     Facts {
@@ -11,6 +12,7 @@ fn healthy() -> Facts {
         prefix_caching: Some(true),
         events: Events::On { replay: true },
         token_details: Some(true),
+        tokens: Agreement { ids: Some(true), text: Some(true), chat: Some(true) },
         clock_skew_s: Some(0),
         keeps_alive: Some(true),
     }
@@ -36,6 +38,9 @@ fn each_fault_is_found_and_nothing_else() {
     assert_eq!(codes(|it| it.events = Events::On { replay: false }), ["no_replay"]);
     let port = Events::Unreachable { port: 5557 };
     assert_eq!(codes(|it| it.events = port), ["events_unreachable"]);
+    assert_eq!(codes(|it| it.tokens.ids = Some(false)), ["tokenizer"]);
+    assert_eq!(codes(|it| it.tokens.text = Some(false)), ["tokenizer"]);
+    assert_eq!(codes(|it| it.tokens.chat = Some(false)), ["template"]);
     assert_eq!(codes(|it| it.clock_skew_s = Some(-90)), ["clock"]);
     assert_eq!(codes(|it| it.keeps_alive = Some(false)), ["keep_alive"]);
     assert_eq!(codes(|it| it.block_size = Some(64)), ["block_size"]);

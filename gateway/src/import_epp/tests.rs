@@ -98,3 +98,31 @@ fn a_file_without_a_picker_is_an_error() {
     let error = import.read("y.yaml", "a: [\n").expect_err("it is no YAML");
     assert!(error.to_string().starts_with("y.yaml:1: "), "{error}");
 }
+
+#[test]
+fn the_seeds_four_configurations_start_hearth_and_lose_nothing_in_silence() {
+    let files = [
+        ("default.yaml", include_str!("fixtures/default.yaml")),
+        ("tracking.yaml", include_str!("fixtures/tracking.yaml")),
+        ("estimate.yaml", include_str!("fixtures/estimate.yaml")),
+        ("pd.yaml", include_str!("fixtures/pd.yaml")),
+    ];
+    let mut notes = Vec::new();
+    for (file, text) in files {
+        let mut import = Import::default();
+        import.read(file, text).expect("it can be read");
+        assert_eq!(loads(&import).routing.policy.name(), "warm", "{file}");
+        let bind = loads(&import).kv_events.bind;
+        assert_eq!(bind.map(|it| it.port()), (file == "tracking.yaml").then_some(5557), "{file}");
+        notes.append(&mut import.notes);
+    }
+    insta::assert_snapshot!(notes.join("\n"));
+}
+
+#[test]
+fn a_bound_for_splits_is_taken_over() {
+    let text = "kind: EndpointPickerConfig\nplugins:\n- type: prefix-based-pd-decider\n  parameters: {nonCachedTokens: 512}\n- type: topology-extractor\n";
+    let import = import(text);
+    assert_eq!(loads(&import).split.min_uncached_tokens, Some(512));
+    assert_eq!(import.notes.len(), 2, "both plugins have their line: {:?}", import.notes);
+}

@@ -16,13 +16,15 @@ use super::observe::Seen;
 use super::refuse::{CLIENT_GONE, Shape};
 use crate::telemetry::access_log::{FailedAttempt, Record};
 use crate::telemetry::metrics::{Held, Metrics, TokenCounts};
+use crate::telemetry::traces::Trace;
+use crate::telemetry::{Decided, Ended};
 
 /// One request.
 #[derive(Debug)]
 pub(crate) struct Ctx {
     /// When its head was complete.
     pub started: Instant,
-    start_time: Timestamp,
+    pub(super) start_time: Timestamp,
     /// The client's own, or one of ours.
     pub request_id: String,
     /// The door it took, for metrics and log.
@@ -33,6 +35,12 @@ pub(crate) struct Ctx {
     pub asked: Option<Arc<str>>,
     /// The shape of its errors.
     pub shape: Shape,
+    /// Bytes of its body, once that was read.
+    pub body_bytes: Option<usize>,
+    /// From when to when it was read and tokenized.
+    pub reading: Option<(Instant, Instant)>,
+    /// Its ids, if it is traced.
+    pub trace: Option<Trace>,
     /// Its model, once a pod is known to list it.
     pub model: Option<Arc<str>>,
     /// Its session key.
@@ -109,6 +117,9 @@ impl Ctx {
             sent_path: None,
             asked: None,
             shape: Shape::default(),
+            body_bytes: None,
+            reading: None,
+            trace: None,
             model: None,
             session: None,
             queue_ms: None,
@@ -189,9 +200,18 @@ impl Ctx {
         self.seen.ttft_ms.filter(|_| self.is_split()).map(|ttft_ms| (ttft_ms - sent_ms).max(0.0))
     }
 
-    /// Counts the request as ended.
-    pub(crate) fn count(&self, metrics: &Metrics, status: StatusCode) {
+    /// Counts the request as ended, with so many bytes of an answer.
+    pub(crate) fn count(&self, metrics: &Metrics, status: StatusCode, answer_bytes: usize) {
         let model = self.model.as_deref();
+        if let Some((epp, body_bytes)) = metrics.epp.as_ref().zip(self.body_bytes) {
+            epp.ended(&Ended {
+                model,
+                code: status,
+                seconds: self.started.elapsed().as_secs_f64(),
+                bytes: (body_bytes, answer_bytes),
+                decision: self.decision.as_ref().map(|decision| self.decided(decision)),
+            });
+        }
         metrics.request_ends(self.route, status, model, self.started.elapsed().as_secs_f64());
         match self.error {
             Some(CLIENT_GONE) => metrics.client_gone.inc(),
@@ -210,14 +230,26 @@ impl Ctx {
         if let Some(tpot_ms) = self.tpot_ms {
             metrics.output_token_time(model, tpot_ms / 1e3);
         }
+        metrics.tokens(model, self.tokens(decision));
+    }
+
+    fn tokens(&self, decision: &Decision) -> TokenCounts {
         let (prompt, matched) = self.prompt_tokens(decision);
-        let counts = TokenCounts {
+        TokenCounts {
             prompt,
             matched,
             cached: u64::from(self.seen.cached_tokens.unwrap_or(0)),
             output: u64::from(self.seen.output_tokens),
-        };
-        metrics.tokens(model, counts);
+        }
+    }
+
+    fn decided(&self, decision: &Decision) -> Decided {
+        Decided {
+            policy: decision.policy.name(),
+            is_split: self.is_split(),
+            seconds: self.deciding.as_secs_f64(),
+            tokens: self.tokens(decision),
+        }
     }
 
     /// The request's line in the access log.

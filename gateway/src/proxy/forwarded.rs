@@ -8,6 +8,7 @@ use router::session::SESSION_HEADER;
 
 use super::respond::REQUEST_ID;
 use super::{Ctx, Gateway};
+use crate::telemetry::traces::TRACEPARENT;
 
 /// A field of a head: its name and its value, which may be a client's and unfit.
 pub(super) type Field = (HeaderName, Bytes);
@@ -15,11 +16,14 @@ pub(super) type Field = (HeaderName, Bytes);
 impl Gateway {
     /// The fields that tell it.
     pub(super) fn told_to_pod(&self, session: &Session, ctx: &Ctx) -> Vec<Field> {
-        let mut fields = Vec::with_capacity(5);
+        let mut fields = Vec::with_capacity(6);
         fields.push((REQUEST_ID, ctx.request_id.clone().into()));
         self.forwarded(session, &mut fields);
         if let Some(key) = &ctx.session {
             fields.push((SESSION_HEADER, key.value.to_string().into()));
+        }
+        if let Some(trace) = &ctx.trace {
+            fields.push((TRACEPARENT, trace.traceparent().into()));
         }
         fields
     }

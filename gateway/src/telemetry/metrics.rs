@@ -15,6 +15,7 @@ use prometheus::{IntCounter, IntGauge, IntGaugeVec, Registry};
 pub use queue::Queue;
 pub use splits::Splits;
 
+use super::epp_names::EppNames;
 use super::registrar::Registrar;
 use families::{Counts, Times, Tokens};
 
@@ -24,6 +25,8 @@ pub const UNKNOWN_MODEL: &str = "unknown";
 /// All families; their help texts say what they count.
 #[derive(Clone, Debug)]
 pub struct Metrics {
+    /// The same under an Endpoint Picker's names, if wanted.
+    pub epp: Option<EppNames>,
     counts: Counts,
     times: Times,
     tokens: Tokens,
@@ -75,6 +78,7 @@ impl Metrics {
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let of = Registrar(registry);
         Ok(Self {
+            epp: None,
             counts: Counts::register(&of)?,
             times: Times::register(&of)?,
             tokens: Tokens::register(&of)?,
@@ -114,6 +118,14 @@ impl Metrics {
                 "TLS handshakes that failed or took too long.",
             )?,
         })
+    }
+
+    /// Counts under an Endpoint Picker's names too.
+    ///
+    /// # Errors
+    /// The registry has one of the names already.
+    pub fn with_epp_names(self, registry: &Registry) -> Result<Self, prometheus::Error> {
+        Ok(Self { epp: Some(EppNames::register(&Registrar(registry))?), ..self })
     }
 
     /// Counts a request in flight until the guard is dropped.

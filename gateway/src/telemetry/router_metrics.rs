@@ -1,11 +1,7 @@
-//! The metrics of pods, bookings and index, read when they are scraped.
-//!
-//! The `inference_pool_*` names are those of the Gateway API inference extension's endpoint picker
-//! (v0.5), which dashboards made for it ask for; they keep its label `model_server_pod`. Ours name a
-//! pod by [`POD`].
+//! The metrics of pods, bookings and index, read when they are scraped. They name a pod by [`POD`].
 
 use prometheus::Error;
-use router::pool::{Endpoint, Health, Snapshot};
+use router::pool::{Health, Snapshot};
 use tokio::time::Instant;
 
 use super::reading::Reading;
@@ -14,9 +10,6 @@ use super::scrape::as_f64;
 
 /// The labels by which our families name a pod: its name, and where it listens.
 pub(super) const POD: [&str; 2] = ["pod", "addr"];
-
-/// The value of the label `name`: the pool's name in the systems that these dashboards come from.
-const POOL_NAME: &str = "llm-d";
 
 /// Registers these families with what they say now.
 pub(super) fn register(of: &Registrar<'_>, reading: &Reading, now: Instant) -> Result<(), Error> {
@@ -54,8 +47,7 @@ pub(super) fn register(of: &Registrar<'_>, reading: &Reading, now: Instant) -> R
     memo.with_label_values(&["memo"]).inc_by(reading.memo.found_tokens);
     memo.with_label_values(&["tokenizer"]).inc_by(reading.memo.made_tokens);
     failures(of, reading)?;
-    pods(of, &reading.snapshot)?;
-    compatible(of, &reading.snapshot)
+    pods(of, &reading.snapshot)
 }
 
 /// What went wrong in hearing from pods.
@@ -118,40 +110,6 @@ fn pods(of: &Registrar<'_>, snapshot: &Snapshot) -> Result<(), Error> {
     Ok(())
 }
 
-/// The endpoint picker's families.
-fn compatible(of: &Registrar<'_>, snapshot: &Snapshot) -> Result<(), Error> {
-    let ready: Vec<_> = snapshot.ready().collect();
-    let mean = |of: fn(&Endpoint) -> f64| {
-        let sum: f64 = ready.iter().map(|it| of(it)).sum();
-        if ready.is_empty() { 0.0 } else { sum / as_f64(ready.len()) }
-    };
-    for (name, help, value) in [
-        ("inference_pool_ready_pods", "Pods that may get traffic.", as_f64(ready.len())),
-        (
-            "inference_pool_average_queue_size",
-            "Requests waiting in an engine, the mean over ready pods.",
-            mean(|it| it.engine.waiting),
-        ),
-        (
-            "inference_pool_average_kv_cache_utilization",
-            "Share of KV blocks in use, 0 to 1, the mean over ready pods.",
-            mean(|it| it.engine.kv_usage),
-        ),
-    ] {
-        of.float_gauges(name, help, &["name"])?.with_label_values(&[POOL_NAME]).set(value);
-    }
-    let queue = of.float_gauges(
-        "inference_pool_per_pod_queue_size",
-        "Requests waiting in the engine of each ready pod.",
-        &["name", "model_server_pod"],
-    )?;
-    for endpoint in &ready {
-        let labels = [POOL_NAME, &endpoint.pod.name];
-        queue.with_label_values(&labels).set(endpoint.engine.waiting);
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -167,7 +125,7 @@ mod tests {
     fn the_age_counts_from_the_last_word_of_discovery() {
         let (now, mut reading) = (Instant::now(), reading());
         let age = |reading: &Reading, now| {
-            let families = scrape(&Registry::new(), reading, now).expect("well formed");
+            let families = scrape(&Registry::new(), (reading, false), now).expect("well formed");
             let family = families.iter().find(|it| it.name() == "hearth_discovery_age_seconds");
             family.expect("always there").get_metric()[0].get_gauge().get_value()
         };

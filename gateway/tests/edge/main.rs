@@ -22,4 +22,5 @@ mod split;
 mod support;
 mod survive;
 mod tls;
+mod traces;
 mod why;

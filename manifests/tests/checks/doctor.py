@@ -1,7 +1,10 @@
 """`hearth doctor` under the gateway's own rights: silent on what is well, plain on what is not."""
 
+import contextlib
 import json
 import subprocess
+import tempfile
+from pathlib import Path
 
 from fleet import Engine
 from gateway import without_settings
@@ -47,6 +50,27 @@ def sick(world: World) -> None:
                      (["model"], ["unreachable"], []), "findings")
         fixes = [f["fix"] for pod in report["pods"] for f in pod["findings"]]
         expect(all(fixes), "a finding without a fix")
+
+
+@check("doctor/a_pair_that_hands_over_is_well_and_a_short_lease_is_found", stage="gateway")
+def pair(world: World) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        pods = [stack.enter_context(Engine(world.loadtest, extra=("--connector", "nixl", *lease)))
+                for lease in (("--kv-lease-s", "30"), ("--kv-lease-s", "1"), ())]
+
+        def findings(prefill: Engine) -> list[str]:
+            file = Path(folder) / "hearth.yaml"
+            file.write_text(json.dumps({
+                "endpoints": [{"url": prefill.url, "role": "prefill"},
+                              {"url": pods[2].url, "role": "decode"}],
+                "split": {"lease": "6s"}}))
+            report = json.loads(doctor(world, "--config", str(file), "--json").stdout)
+            return [f["code"] for pod in report["pods"] for f in pod["findings"]]
+
+        expect_equal(findings(pods[0]), [], "30 s, where 6 s are promised")
+        expect_equal(findings(pods[1]), ["lease"], "1 s, where 6 s are promised")
+        plain = stack.enter_context(Engine(world.loadtest))
+        expect_equal(findings(plain), ["split"], "without a connector")
 
 
 @check("doctor/pods_can_be_named_by_url", stage="gateway")

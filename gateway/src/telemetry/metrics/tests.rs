@@ -6,6 +6,7 @@ use router::feed::kv_events::{KvStatus, Trust};
 use tokio::time::Instant;
 
 use super::*;
+use crate::telemetry::epp_names::{Decided, Ended};
 use crate::telemetry::reading::tests::reading;
 use crate::telemetry::scrape::scrape;
 
@@ -13,6 +14,7 @@ use crate::telemetry::scrape::scrape;
 fn exposition() -> String {
     let registry = Registry::new();
     let metrics = Metrics::new(&registry).expect("no name twice");
+    let metrics = metrics.with_epp_names(&registry).expect("no name twice");
     metrics.request_ends("chat", StatusCode::OK, Some("tiny"), 0.5);
     metrics.request_ends("chat", StatusCode::NOT_FOUND, None, 0.01);
     metrics.error("no_such_model");
@@ -25,6 +27,16 @@ fn exposition() -> String {
     metrics.output_token_time(Some("tiny"), 0.01);
     metrics.decision(0.000_02);
     metrics.tokens(Some("tiny"), TokenCounts { prompt: 100, matched: 64, cached: 48, output: 7 });
+    let tokens = TokenCounts { prompt: 100, matched: 64, cached: 48, output: 7 };
+    let decided = Decided { policy: "warm", is_split: false, seconds: 0.000_02, tokens };
+    let ended = Ended {
+        model: Some("tiny"),
+        code: StatusCode::BAD_GATEWAY,
+        seconds: 0.7,
+        bytes: (300, 200),
+        decision: Some(decided),
+    };
+    metrics.epp.as_ref().expect("it is wanted").ended(&ended);
     metrics.splits.ended("split", (Some(200.0), Some(30.0)));
     metrics.splits.failed("prefill", "connect_refused");
     metrics.splits.leaked(1.5);
@@ -35,7 +47,7 @@ fn exposition() -> String {
     let snapshot = Arc::get_mut(&mut reading.snapshot).expect("it is ours alone");
     let teller = Arc::get_mut(&mut snapshot.endpoints[0]).expect("it is ours alone");
     teller.kv_events = Arc::new(KvStatus::of(Trust::Exact));
-    let families = scrape(&registry, &reading, Instant::now()).expect("well formed");
+    let families = scrape(&registry, (&reading, true), Instant::now()).expect("well formed");
     let is_once = families.windows(2).all(|pair| pair[0].name() < pair[1].name());
     assert!(is_once, "two families have one name");
     TextEncoder::new().encode_to_string(&families).expect("it is text")

@@ -1,5 +1,7 @@
 //! The job's options, under the names of the pipeline that it replaces. Flag beats environment.
 
+use std::path::PathBuf;
+
 use super::super::target::given;
 use super::super::{JobError, TargetOptions};
 use crate::client::{Client, CounterSource};
@@ -52,6 +54,10 @@ pub struct Options {
     #[arg(long)]
     pub no_session_headers: bool,
 
+    /// File that the measured session's key is written to, for a pipeline's next step.
+    #[arg(long, value_name = "FILE")]
+    pub session_id_file: Option<PathBuf>,
+
     /// Runs side by side, each with its own session.
     #[arg(long, value_name = "N", default_value_t = Self::default().runs)]
     pub runs: u32,
@@ -88,6 +94,7 @@ impl Default for Options {
             raw: false,
             no_stream: false,
             no_session_headers: false,
+            session_id_file: None,
             runs: 1,
             pods: None,
             block_size: None,

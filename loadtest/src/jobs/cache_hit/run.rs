@@ -58,6 +58,9 @@ impl Run {
         let last = self.read_counters().await?;
 
         let session = &self.names.session;
+        if let Some(file) = &self.options.session_id_file {
+            tokio::fs::write(file, session).await?;
+        }
         let deltas = pod_deltas(baseline.as_ref(), last.as_ref());
         print::per_pod(out, deltas.as_deref(), &ledger.tokens_by_upstream)?;
         print::session_stickiness(out, session, &ledger.upstreams)?;

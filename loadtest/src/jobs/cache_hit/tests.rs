@@ -51,8 +51,12 @@ fn mask_ms(line: &str) -> String {
 async fn the_printed_lines_are_the_pipelines() {
     let fake = Fake::start(ONE_POD).await;
     let options = Options { requests: 2, pod_urls: vec![fake.url()], ..options(&fake) };
+    let file = tempfile::NamedTempFile::new().expect("there is a temporary folder");
+    let options = Options { session_id_file: Some(file.path().to_owned()), ..options };
     let (outcome, text) = run_and_print(&options).await;
     assert_eq!(outcome.shortfalls, Vec::<String>::new());
+    let session = std::fs::read_to_string(file.path()).expect("it was written");
+    assert!(text.contains(&format!("Session ID: {session}\n")), "{session}");
     insta::assert_snapshot!(masked(&text, &fake));
 }
 
