@@ -130,12 +130,13 @@ impl Endpoint {
         self.is_ready() && self.pod.role != Role::Prefill
     }
 
-    /// Whether it is better than no pod at all: it failed requests and is out for that, and its probes
-    /// are answered.
+    /// Whether it is better than no pod at all: it failed requests and answers its probes, or does not
+    /// answer those in time. On a starved machine nobody does, and what is late is not lost.
     #[must_use]
     pub fn may_answer_at_need(&self) -> bool {
-        let is_out = self.health == Health::Ejected && self.record.out == Some(Out::Requests);
-        is_out && !self.is_cordoned && self.pod.role != Role::Prefill
+        let is_out = matches!(self.record.out, Some(Out::Requests | Out::Mute));
+        let is_for_it = self.health == Health::Ejected && self.pod.role != Role::Prefill;
+        is_out && is_for_it && !self.is_cordoned
     }
 
     /// Whether its `/v1/models` lists this name.
@@ -151,5 +152,12 @@ impl Snapshot {
     /// The pods that may get traffic.
     pub fn ready(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.endpoints.iter().filter(|endpoint| endpoint.is_ready())
+    }
+
+    /// The pods that can answer; where there are none, those that are better than none.
+    pub fn answering(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        let is_need = !self.endpoints.iter().any(|endpoint| endpoint.can_answer());
+        let may = if is_need { Endpoint::may_answer_at_need } else { Endpoint::can_answer };
+        self.endpoints.iter().filter(move |endpoint| may(endpoint))
     }
 }

@@ -36,7 +36,7 @@ impl Readiness {
         let reasons: Vec<_> = [
             (phase != Phase::Serving, "draining"),
             (snapshot.synced_at.is_none(), "not_synced"),
-            (!snapshot.endpoints.iter().any(|it| it.can_answer()), "no_ready_pod"),
+            (snapshot.answering().next().is_none(), "no_ready_pod"),
         ]
         .into_iter()
         .filter_map(|(holds, reason)| holds.then_some(reason))

@@ -64,8 +64,7 @@ impl Gateway {
 
     /// 200 while any pod can serve.
     pub(super) async fn health(&self, session: &mut Session, ctx: &Ctx) -> Result<End, Refuse> {
-        let any = self.router.pool().snapshot().endpoints.iter().any(|pod| pod.can_answer());
-        if !any {
+        if self.router.pool().snapshot().answering().next().is_none() {
             return Err(Refuse::Router(Refusal::NoReadyPod));
         }
         Ok(self.json(session, ctx, Bytes::new()).await)
@@ -75,7 +74,7 @@ impl Gateway {
 /// Each model once, as the first ready pod that lists it wrote its card, and our own names of them.
 fn union<'a>(snapshot: &'a Snapshot, names: &'a ModelNames) -> BTreeMap<&'a str, Cow<'a, str>> {
     let (mut cards, mut lengths) = (BTreeMap::new(), BTreeMap::new());
-    for endpoint in snapshot.endpoints.iter().filter(|endpoint| endpoint.can_answer()) {
+    for endpoint in snapshot.answering() {
         for card in &*endpoint.models {
             cards.entry(&*card.id).or_insert(Cow::Borrowed(&*card.raw));
             lengths.entry(&*card.id).or_insert(card.max_model_len);

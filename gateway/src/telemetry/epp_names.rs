@@ -218,7 +218,7 @@ pub(super) fn read(of: &Registrar<'_>, reading: &Reading) -> Result<(), Error> {
     pods(of, reading)?;
     of.float_gauges("inference_extension_prefix_indexer_size", "Blocks in the KV index.", &[])?
         .with_label_values::<&str>(&[])
-        .set(as_f64(reading.index_blocks));
+        .set(as_f64(reading.approximate_blocks + reading.exact_blocks));
     of.gauges("inference_extension_info", "1, with what this is.", &["commit", "build_ref"])?
         .with_label_values(&["", concat!("hearth-", env!("CARGO_PKG_VERSION"))])
         .set(1);

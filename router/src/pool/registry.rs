@@ -122,8 +122,10 @@ impl Registry {
             }
             Event::Tick => {}
         }
-        let half_open = self.pods.iter_mut().filter(|(_, known)| known.health.half_opens(now));
-        effects.doubted.extend(half_open.map(|(slot, _)| *slot));
+        let pods = self.pods.iter_mut();
+        let half_open =
+            pods.filter_map(|(slot, known)| known.health.half_opens(now).then_some(*slot));
+        effects.doubted.extend(half_open);
         self.give_up_empty(now, effects);
     }
 
@@ -202,7 +204,7 @@ impl Registry {
         now: Instant,
         effects: &mut Effects,
     ) {
-        let (settings, is_last) = (self.settings.health.clone(), self.is_last(slot));
+        let settings = self.settings.health.clone();
         let Some(known) = self.pods.get_mut(&slot) else { return };
         let probe = match &result {
             Ok(_) if generated => Probe::Generated,
@@ -221,11 +223,6 @@ impl Registry {
         {
             Arc::make_mut(&mut known.endpoint).models = models.into();
             effects.changed = true;
-        }
-        // If nobody answers in time, the least bad is the one that was the last to: a starved machine
-        // has no time for probes, and what is sent to it is late and not lost.
-        if probe == Probe::Doubtful && is_last {
-            return;
         }
         let owed = known.health.owes_token();
         known.health.probed(probe, now, &settings);
@@ -275,16 +272,6 @@ impl Registry {
             effects.token_owed.push((slot, true));
         }
         effects.changed |= known.settle(now, &settings);
-    }
-
-    /// Whether this is the last ready pod of those that are for the same.
-    fn is_last(&self, slot: Slot) -> bool {
-        let role_of = |known: &Known| known.endpoint.pod.role;
-        let role = self.pods.get(&slot).map(role_of);
-        let is_peer = |known: &&Known| known.serving && Some(role_of(known)) == role;
-        let mut ready =
-            self.pods.iter().filter(|(_, known)| is_peer(known) && known.health() == Health::Ready);
-        ready.next().is_some_and(|(first, _)| *first == slot) && ready.next().is_none()
     }
 
     /// Whether this pod may be taken out though it answers its probes: of the pods that are for the same

@@ -56,7 +56,8 @@ impl Router {
     #[must_use]
     pub fn has_another(&self, query: &Query, tried: &[Slot]) -> bool {
         let snapshot = self.pool.snapshot();
-        snapshot.endpoints.iter().any(|endpoint| Leg::Answer.may_take(endpoint, query, tried))
+        let ready = (query, false);
+        snapshot.endpoints.iter().any(|endpoint| Leg::Answer.may_take(endpoint, ready, tried))
     }
 
     /// Chooses a pod that has a free place, for a request that was nowhere yet.
