@@ -286,7 +286,7 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let query = ctx.websocket.take().unwrap_or_else(Query::any);
-        let placement = self.router.place_any(&query, &ctx.tried);
+        let placement = self.router.place(&query, &ctx.tried);
         ctx.websocket = Some(query);
         let placement = placement.map_err(|refusal| {
             let error = Error::explain(ErrorType::InternalError, refusal.to_string());

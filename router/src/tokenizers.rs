@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future;
 use parking_lot::Mutex;
 
+use crate::story::story;
 use crate::tokenize::{
     Engine, Hub, HubError, HubRepo, Memo, MemoReport, TokenizeError, Tokenizer, TokenizerSource,
 };
@@ -122,8 +123,9 @@ impl Tokenizers {
                 Err(error) => {
                     let retry_s = wait.as_secs();
                     let source = &entry.source;
-                    tracing::warn!(model, %source, %error, retry_s, "no tokenizer: its prompts are matched by their bytes");
-                    *entry.trouble.lock() = Some(error.to_string());
+                    let error = story(&error);
+                    tracing::warn!(model, %source, error, retry_s, "no tokenizer: its prompts are matched by their bytes");
+                    *entry.trouble.lock() = Some(error);
                 }
             }
             tokio::time::sleep(wait).await;

@@ -14,7 +14,7 @@ use pingora_proxy::Session;
 use router::openai::{with, without};
 use router::pool::Endpoint;
 use router::query::Query;
-use router::{Placement, Refusal, Split};
+use router::{Placement, Split};
 use tower::retry::budget::Budget;
 
 use super::Gateway;
@@ -132,21 +132,6 @@ impl Gateway {
                 }
             }
         }
-    }
-
-    pub(super) fn place(
-        &self,
-        ctx: &mut Ctx,
-        query: &Query,
-        tried: &[Slot],
-    ) -> Result<Placement, Refusal> {
-        let started = Instant::now();
-        let placement = match query.api {
-            Some(_) => self.router.place(query, tried),
-            None => self.router.place_any(query, tried),
-        };
-        ctx.deciding += started.elapsed();
-        placement
     }
 
     /// Notes who missed an attempt, and where the request cannot go for that.

@@ -88,7 +88,10 @@ impl Gateway {
         let query = self.router.follow(query, leg);
         let mut tried = vec![placement.endpoint.slot];
         for _ in 0..self.config.retry.attempts {
-            let Ok(mut next) = self.place(ctx, &query, &tried) else { break };
+            let started = std::time::Instant::now();
+            let next = self.router.place(&query, &tried);
+            ctx.deciding += started.elapsed();
+            let Ok(mut next) = next else { break };
             let endpoint = Arc::clone(&next.endpoint);
             let pod = &endpoint.pod;
             ctx.attempts += 1;

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use self::api::{Connected, explain};
 use self::mirror::Mirror;
 use super::{Herald, PoolEnded};
+use crate::story::story;
 use crate::units::HumanDuration;
 
 /// Pods of a Kubernetes namespace. Needs a Role with `get`, `list` and `watch` on `pods`.
@@ -152,7 +153,7 @@ async fn follow(
         match inference_pool::find(&connected.client, &connected.namespace, name).await {
             Ok(api) => break api,
             Err(error) => {
-                if let Err(ended) = herald.lost(error.to_string()).await {
+                if let Err(ended) = herald.lost(story(&error)).await {
                     return ended;
                 }
             }
@@ -176,7 +177,7 @@ async fn follow(
                     Ok(Some(pool)) => match inference_pool::selection(&pool) {
                         Ok(selection) if current.as_ref() == Some(&selection) => continue,
                         Ok(selection) => break selection,
-                        Err(error) => error.to_string(),
+                        Err(error) => story(&error),
                     },
                     Ok(None) => format!("InferencePool `{name}` is gone"),
                     Err(error) => match explain(&error, &connected.namespace) {

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{News, Voice, read_body, spaced};
 use crate::pod::{EngineHints, Traffic};
+use crate::story::story;
 use crate::units::HumanDuration;
 
 /// How the engines' `/metrics` are polled.
@@ -118,7 +119,7 @@ pub(super) async fn run(
             Err(error) => {
                 moved_at = began;
                 Voice::failed(&voice.counts.failed_metric_reads);
-                tracing::debug!(pod = %voice.pod.name, addr = %voice.pod.addr, %error, "metrics not read");
+                tracing::debug!(pod = %voice.pod.name, addr = %voice.pod.addr, error = story(&error), "metrics not read");
             }
         }
         let is_quiet = began.saturating_duration_since(moved_at) >= CALM;

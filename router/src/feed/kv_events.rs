@@ -46,6 +46,7 @@ pub use trust::{Doubt, Trust};
 use self::sources::SourcesError;
 use super::Voice;
 use crate::pod::EngineHints;
+use crate::story::story;
 use crate::units::HumanDuration;
 
 /// Who is told what pods hold: the index.
@@ -163,7 +164,7 @@ pub(super) async fn run(pod: PodEvents) {
             Ok(_) => {}
             Err(error) => {
                 let name = &pod.voice.pod.name;
-                tracing::debug!(pod = %name, %error, "the pod does not say where its KV events are");
+                tracing::debug!(pod = %name, error = story(&error), "the pod does not say where its KV events are");
             }
         }
         tokio::time::sleep(wait).await;

@@ -17,7 +17,7 @@ impl Router {
     /// # Errors
     /// When no pod is left.
     pub fn place(&self, query: &Query, tried: &[Slot]) -> Result<Placement, Refusal> {
-        self.place_by((&self.settings, Turn::real()), query, (tried, None), None)
+        self.place_by((&self.settings_for(query), Turn::real()), query, (tried, None), None)
     }
 
     /// Chooses one pod that does it all, for this reason.
@@ -30,16 +30,7 @@ impl Router {
         tried: &[Slot],
         why: &'static str,
     ) -> Result<Placement, Refusal> {
-        self.place_by((&self.settings, Turn::real()), query, (tried, None), Some(why))
-    }
-
-    /// Chooses any ready pod, the least busy one, for a request that we do not read.
-    ///
-    /// # Errors
-    /// When no pod is left.
-    pub fn place_any(&self, query: &Query, tried: &[Slot]) -> Result<Placement, Refusal> {
-        let settings = policy::Settings { policy: PolicyName::LeastRequest, ..self.settings };
-        self.place_by((&settings, Turn::real()), query, (tried, None), None)
+        self.place_by((&self.settings_for(query), Turn::real()), query, (tried, None), Some(why))
     }
 
     /// Chooses a second pod that has a free place, for a request whose first token is late; never a
@@ -49,7 +40,7 @@ impl Router {
     /// When no other pod can take it, or none has a free place.
     pub fn place_second(&self, query: &Query, tried: &[Slot]) -> Result<Placement, Refusal> {
         let tried = (tried, Some(&self.queue));
-        self.place_by((&self.settings, Turn::real()), query, tried, Some("rescue"))
+        self.place_by((&self.settings_for(query), Turn::real()), query, tried, Some("rescue"))
     }
 
     /// Whether a pod is left that could take it.
@@ -65,8 +56,14 @@ impl Router {
     /// # Errors
     /// When no pod can take it; [`Refusal::Full`] if one could that has no free place.
     pub fn place_within(&self, query: &Query) -> Result<Placement, Refusal> {
+        let within = (&[][..], Some(&self.queue));
+        self.place_by((&self.settings_for(query), Turn::real()), query, within, None)
+    }
+
+    /// A request that we do not read goes to the pod that is least busy, whatever the policy: of its
+    /// prompt nothing is known.
+    fn settings_for(&self, query: &Query) -> policy::Settings {
         let policy = query.api.map_or(PolicyName::LeastRequest, |_read| self.settings.policy);
-        let settings = policy::Settings { policy, ..self.settings };
-        self.place_by((&settings, Turn::real()), query, (&[], Some(&self.queue)), None)
+        policy::Settings { policy, ..self.settings }
     }
 }

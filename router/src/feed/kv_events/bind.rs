@@ -6,9 +6,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kv_index::Slot;
 use parking_lot::Mutex;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -51,8 +53,10 @@ pub(super) struct Registered {
 
 /// Connections at once; a fleet of a thousand pods with some to spare.
 const CONNECTIONS: usize = 4096;
+/// Peers that are gone without a word give their place back: 30 s + 3 × 10 s after their last one.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
 /// How long a peer may take to shake hands.
-const HANDSHAKE: std::time::Duration = std::time::Duration::from_secs(5);
+const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// Accepts publishers until the task is aborted.
 pub(in crate::feed) async fn run(listener: TcpListener, lanes: Arc<Lanes>) {
@@ -63,12 +67,16 @@ pub(in crate::feed) async fn run(listener: TcpListener, lanes: Arc<Lanes>) {
             accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
                 Ok((stream, peer)) => {
                     number += 1;
+                    // A pod that was cut off says nothing for ever, as one does that is idle.
+                    if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&keepalive()) {
+                        tracing::debug!(%peer, %error, "no keep-alive for a publisher");
+                    }
                     connections.spawn(serve(stream, peer, number, Arc::clone(&lanes)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a publisher of KV events");
                     // Out of descriptors: accepting again at once would only spin.
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },
             Some(ended) = connections.join_next() => {
@@ -78,6 +86,11 @@ pub(in crate::feed) async fn run(listener: TcpListener, lanes: Arc<Lanes>) {
             }
         }
     }
+}
+
+fn keepalive() -> TcpKeepalive {
+    let (time, interval, retries) = KEEPALIVE;
+    TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(retries)
 }
 
 async fn serve(stream: TcpStream, peer: SocketAddr, number: u64, lanes: Arc<Lanes>) {
