@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
+use reqwest::header::HeaderValue;
 use router::pool::{self, Role};
 use serde::Serialize;
 
@@ -59,6 +60,9 @@ pub enum DoctorError {
     /// The HTTP client.
     #[error("cannot build an HTTP client: {0}")]
     Client(#[from] reqwest::Error),
+    /// The pods' token could not be read, or is none.
+    #[error("pool.probe.token_file: {0}")]
+    Token(io::Error),
     /// The report could not be written.
     #[error("writing the report: {0}")]
     Write(#[from] io::Error),
@@ -68,6 +72,18 @@ pub enum DoctorError {
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pods that are looked at side by side.
 const AT_ONCE: usize = 16;
+
+/// What the pods want as `Authorization`.
+async fn token(config: &Config) -> Result<Option<HeaderValue>, DoctorError> {
+    let Some(file) = &config.pool.probe.token_file else { return Ok(None) };
+    let token = tokio::fs::read_to_string(file).await.map_err(DoctorError::Token)?;
+    let field = format!("Bearer {}", token.trim()).parse();
+    let field: Result<HeaderValue, _> =
+        field.map_err(|it| DoctorError::Token(io::Error::other(it)));
+    let mut field = field?;
+    field.set_sensitive(true);
+    Ok(Some(field))
+}
 
 /// Looks at every pod that `config` finds.
 ///
@@ -91,7 +107,7 @@ pub async fn diagnose(config: &Config) -> Result<Diagnosis, DoctorError> {
     if snapshot.endpoints.is_empty() {
         fleet.push(Finding::no_pods(&config.kubernetes));
     }
-    let client = examine::client()?;
+    let client = examine::client(token(config).await?)?;
     let tokenizers = crate::app::tokenizers(config)?;
     let how = examine::How { idle: config.deadlines.upstream_idle.get(), tokenizers: &tokenizers };
     let examined = stream::iter(&snapshot.endpoints)

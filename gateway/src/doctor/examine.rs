@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use reqwest::header::DATE;
+use reqwest::header::{AUTHORIZATION, DATE, HeaderValue};
 use reqwest::{Client, StatusCode};
 use router::Tokenizers;
+use router::feed::kv_events::Target;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -74,8 +75,11 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Six blocks of 16 tokens at least, so that its second run must be a hit.
 const PROBE_WORDS: usize = 128;
 
-pub(super) fn client() -> Result<Client, reqwest::Error> {
-    Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(TIMEOUT).no_proxy().build()
+/// Asks pods with the token that they want, if they want one (`vllm serve --api-key`).
+pub(super) fn client(token: Option<HeaderValue>) -> Result<Client, reqwest::Error> {
+    let fields = token.map(|token| (AUTHORIZATION, token));
+    let builder = Client::builder().default_headers(fields.into_iter().collect());
+    builder.connect_timeout(CONNECT_TIMEOUT).timeout(TIMEOUT).no_proxy().build()
 }
 
 pub(super) async fn examine(
@@ -151,18 +155,18 @@ async fn get(client: &Client, addr: SocketAddr, path: &str) -> Result<Value, Exa
 }
 
 async fn events(client: &Client, addr: SocketAddr) -> Events {
-    let Ok(ranks) = get(client, addr, "/kv_event_sources").await else { return Events::Unknown };
-    let ranks = ranks.as_object().into_iter().flatten().map(|(_, rank)| rank);
-    let mut on = ranks.filter(|it| it["enable_kv_cache_events"] == true);
-    let Some(first) = on.find(|it| it["publisher"] == "zmq") else { return Events::Off };
-    let port = |key: &str| first[key].as_str()?.rsplit(':').next()?.parse::<u16>().ok();
-    if let Some(port) = port("endpoint") {
-        let dialled = TcpStream::connect(SocketAddr::new(addr.ip(), port));
-        if !matches!(timeout(CONNECT_TIMEOUT, dialled).await, Ok(Ok(_))) {
-            return Events::Unreachable { port };
+    let Ok(told) = text(client, addr, "/kv_event_sources").await else { return Events::Unknown };
+    let Ok(ranks) = Target::read_all(told.as_bytes(), addr.ip()) else { return Events::Unknown };
+    if ranks.is_empty() {
+        return Events::Off;
+    }
+    // A rank without a port of its own dials the gateway (`kv_events.bind`).
+    for publish in ranks.iter().filter_map(|rank| rank.publish) {
+        if !matches!(timeout(CONNECT_TIMEOUT, TcpStream::connect(publish)).await, Ok(Ok(_))) {
+            return Events::Unreachable { port: publish.port() };
         }
     }
-    Events::On { replay: port("replay_endpoint").is_some() }
+    Events::On { replay: ranks.iter().all(|rank| rank.replay.is_some()) }
 }
 
 /// Sends one prompt twice: of the second, most must come from the cache, and `usage` say so.

@@ -40,6 +40,7 @@ pub use crate::pod::{KvPorts, PortsError};
 pub(super) use bind::{Lanes, run as listen};
 pub use calibration::{Compared, Outcome, Predictions};
 pub use counts::{KvCount, KvCounts};
+pub use sources::Target;
 pub use status::{KvReport, KvStatus, Verdict};
 pub use trust::{Doubt, Trust};
 

@@ -12,10 +12,11 @@ use crate::pod::Pod;
 
 /// One rank's publisher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Target {
+pub struct Target {
     /// Where to dial; none: the pod dials us.
-    pub(super) publish: Option<SocketAddr>,
-    pub(super) replay: Option<SocketAddr>,
+    pub publish: Option<SocketAddr>,
+    /// Where its history is; none: nowhere.
+    pub replay: Option<SocketAddr>,
 }
 
 /// Why a pod did not say where its events are.
@@ -51,7 +52,7 @@ pub(super) async fn find(
     settings: &KvEventsSettings,
 ) -> Result<Vec<Target>, SourcesError> {
     let asked = match ask(voice, client).await {
-        Ok(body) => parse(&body, voice.pod.addr.ip()),
+        Ok(body) => Target::read_all(&body, voice.pod.addr.ip()).map_err(SourcesError::from),
         Err(error) => Err(error),
     };
     let bind = settings.mode != Mode::Connect && settings.bind.is_some();
@@ -85,30 +86,40 @@ async fn ask(voice: &Voice, client: &reqwest::Client) -> Result<Vec<u8>, Sources
     read_body(response, SOURCES_LIMIT).await?.ok_or(SourcesError::TooLong)
 }
 
-/// `{"0": {"endpoint": "tcp://*:5557", …}, "1": …}`: one entry per data-parallel rank.
-fn parse(body: &[u8], ip: IpAddr) -> Result<Vec<Target>, SourcesError> {
-    if body.is_empty() {
-        return Ok(Vec::new());
+// === impl Target ===
+
+impl Target {
+    /// Reads what `GET /kv_event_sources` of the pod with this address answers,
+    /// `{"0": {"endpoint": "tcp://*:5557", …}, "1": …}`: one entry per data-parallel rank. None: it
+    /// publishes nothing.
+    ///
+    /// # Errors
+    /// The answer is not what vLLM says there.
+    pub fn read_all(body: &[u8], ip: IpAddr) -> Result<Vec<Self>, serde_json::Error> {
+        if body.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ranks: BTreeMap<String, Config> = serde_json::from_slice(body)?;
+        let mut numbered: Vec<(u32, Config)> = ranks
+            .into_iter()
+            .filter(|(_, it)| it.enable_kv_cache_events && it.publisher.as_deref() == Some("zmq"))
+            .map(|(rank, config)| (rank.parse().unwrap_or(u32::MAX), config))
+            .collect();
+        numbered.sort_by_key(|(rank, _)| *rank);
+        Ok(numbered.iter().map(|(_, config)| Self::of(config, ip)).collect())
     }
-    let ranks: BTreeMap<String, Config> = serde_json::from_slice(body)?;
-    let mut numbered: Vec<(u32, Config)> = ranks
-        .into_iter()
-        .filter(|(_, it)| it.enable_kv_cache_events && it.publisher.as_deref() == Some("zmq"))
-        .map(|(rank, config)| (rank.parse().unwrap_or(u32::MAX), config))
-        .collect();
-    numbered.sort_by_key(|(rank, _)| *rank);
-    let target = |config: &Config| {
+
+    fn of(config: &Config, ip: IpAddr) -> Self {
         let publish = config.endpoint.as_deref().and_then(Host::read);
         let replay = config.replay_endpoint.as_deref().and_then(Host::read);
-        Target {
+        Self {
             publish: publish
                 .filter(|(host, _)| host.is_of(ip))
                 .map(|(_, port)| SocketAddr::new(ip, port)),
             // A router always binds.
             replay: replay.map(|(_, port)| SocketAddr::new(ip, port)),
         }
-    };
-    Ok(numbered.iter().map(|(_, config)| target(config)).collect())
+    }
 }
 
 fn configured(pod: &Pod, settings: &KvEventsSettings) -> Vec<Target> {

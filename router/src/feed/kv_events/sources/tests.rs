@@ -25,7 +25,7 @@ fn vllms_own_answer_is_read() {
         "endpoint":"tcp://*:5557","replay_endpoint":"tcp://*:5558","buffer_steps":10000,
         "hwm":100000,"max_queue_size":100000,"topic":"kv@pod1@tiny"}}"#;
     let expected = Target { publish: at(5557), replay: at(5558) };
-    assert_eq!(parse(body, IP).expect("it can be read"), [expected]);
+    assert_eq!(Target::read_all(body, IP).expect("it can be read"), [expected]);
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn ranks_are_in_the_order_of_their_numbers() {
         )
     };
     let body = format!(r#"{{"10":{},"2":{},"0":{}}}"#, rank(30), rank(20), rank(10));
-    let ports: Vec<_> = parse(body.as_bytes(), IP)
+    let ports: Vec<_> = Target::read_all(body.as_bytes(), IP)
         .expect("it can be read")
         .iter()
         .map(|target| target.publish.map(|it| it.port()))
@@ -58,7 +58,7 @@ fn a_publisher_that_dials_is_not_dialled() {
         let body = format!(
             r#"{{"0":{{"enable_kv_cache_events":true,"publisher":"zmq","endpoint":"{endpoint}"}}}}"#
         );
-        let targets = parse(body.as_bytes(), IP).expect("it can be read");
+        let targets = Target::read_all(body.as_bytes(), IP).expect("it can be read");
         assert_eq!(targets[0].publish.is_some(), dialled, "{endpoint}");
     }
 }
@@ -71,9 +71,9 @@ fn a_pod_without_events_has_no_source() {
         r#"{"0":{"enable_kv_cache_events":true,"publisher":"null"}}"#,
         r#"{"0":{"enable_kv_cache_events":true,"publisher":null}}"#,
     ] {
-        assert_eq!(parse(body.as_bytes(), IP).expect("it can be read"), [], "{body}");
+        assert_eq!(Target::read_all(body.as_bytes(), IP).expect("it can be read"), [], "{body}");
     }
-    assert!(parse(b"<html>", IP).is_err());
+    assert!(Target::read_all(b"<html>", IP).is_err());
 }
 
 #[test]
