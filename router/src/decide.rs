@@ -50,10 +50,14 @@ impl View<'_> {
 // === impl Leg ===
 
 impl Leg {
-    /// Whether the pod may take it for this request at all, were it not `tried`.
+    /// Whether the pod may take it for this request at all; `at_need`: where no pod is ready.
     #[must_use]
-    pub fn may_take(self, endpoint: &Endpoint, view: &View<'_>, tried: &[Slot]) -> bool {
-        let View { query, at_need, .. } = *view;
+    pub fn may_take(
+        self,
+        endpoint: &Endpoint,
+        (query, at_need): (&Query, bool),
+        tried: &[Slot],
+    ) -> bool {
         let is_for_it = match self {
             Self::Answer => endpoint.can_answer() || (at_need && endpoint.may_answer_at_need()),
             Self::Prefill => endpoint.is_ready() && endpoint.pod.role == Role::Prefill,
@@ -101,7 +105,7 @@ fn tabulate(
     let prefills = view.query.api.is_some_and(Api::prefills);
     let session = view.query.session.as_ref().map(|key| xxh3_64_with_seed(key.value.as_bytes(), 0));
     for (position, endpoint) in view.snapshot.endpoints.iter().enumerate() {
-        if !leg.may_take(endpoint, view, view.tried) {
+        if !leg.may_take(endpoint, (view.query, view.at_need), view.tried) {
             continue;
         }
         let slot = endpoint.slot;

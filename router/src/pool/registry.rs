@@ -122,8 +122,11 @@ impl Registry {
             }
             Event::Tick => {}
         }
-        let half_open = self.pods.iter_mut().filter(|(_, known)| known.health.half_opens(now));
-        effects.doubted.extend(half_open.map(|(slot, _)| *slot));
+        let half_opens = self
+            .pods
+            .iter_mut()
+            .filter_map(|(slot, known)| known.health.half_opens(now).then_some(*slot));
+        effects.doubted.extend(half_opens);
         self.give_up_empty(now, effects);
     }
 

@@ -1,10 +1,13 @@
 //! The ways to ask for a place.
 
+use std::sync::Arc;
+
 use kv_index::Slot;
 
 use super::{Placement, Router, Turn};
 use crate::decide::Leg;
 use crate::policy::{self, PolicyName};
+use crate::pool::Endpoint;
 use crate::query::Query;
 use crate::refusal::Refusal;
 
@@ -52,11 +55,12 @@ impl Router {
         self.place_by((&self.settings, Turn::real()), query, tried, Some("rescue"))
     }
 
-    /// Whether a pod is left that could take it.
+    /// Whether a ready pod is left that could take it.
     #[must_use]
     pub fn has_another(&self, query: &Query, tried: &[Slot]) -> bool {
         let snapshot = self.pool.snapshot();
-        snapshot.endpoints.iter().any(|endpoint| Leg::Answer.may_take(endpoint, query, tried))
+        let may = |pod: &Arc<Endpoint>| Leg::Answer.may_take(pod, (query, false), tried);
+        snapshot.endpoints.iter().any(may)
     }
 
     /// Chooses a pod that has a free place, for a request that was nowhere yet.
