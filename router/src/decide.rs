@@ -50,7 +50,7 @@ impl View<'_> {
 // === impl Leg ===
 
 impl Leg {
-    /// Whether the pod may take it for this request at all, were it not `tried`.
+    /// Whether the pod may take it for this request at all; `at_need`: where no pod is ready.
     #[must_use]
     pub fn may_take(
         self,

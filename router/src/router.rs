@@ -188,9 +188,8 @@ impl Router {
         let rows = &tables.answering;
         trace(settings, view, rows, booked.as_ref().map(|(chosen, ..)| chosen.row));
         let Some((chosen, booking, prefilling)) = booked else {
-            let may = |endpoint: &Arc<Endpoint>| {
-                Leg::Answer.may_take(endpoint, (view.query, view.at_need), &[])
-            };
+            let asked = (view.query, view.at_need);
+            let may = |endpoint: &Arc<Endpoint>| Leg::Answer.may_take(endpoint, asked, &[]);
             let any = view.snapshot.endpoints.iter().any(may);
             return Err(match (any, view.queue) {
                 (true, Some(_)) => Refusal::Full,

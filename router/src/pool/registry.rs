@@ -122,10 +122,11 @@ impl Registry {
             }
             Event::Tick => {}
         }
-        let pods = self.pods.iter_mut();
-        let half_open =
-            pods.filter_map(|(slot, known)| known.health.half_opens(now).then_some(*slot));
-        effects.doubted.extend(half_open);
+        let half_opens = self
+            .pods
+            .iter_mut()
+            .filter_map(|(slot, known)| known.health.half_opens(now).then_some(*slot));
+        effects.doubted.extend(half_opens);
         self.give_up_empty(now, effects);
     }
 

@@ -5,6 +5,7 @@ use kv_index::Slot;
 use super::{Placement, Router, Turn};
 use crate::decide::Leg;
 use crate::policy::{self, PolicyName};
+use crate::pool::Endpoint;
 use crate::query::Query;
 use crate::refusal::Refusal;
 
@@ -43,7 +44,7 @@ impl Router {
         self.place_by((&self.settings_for(query), Turn::real()), query, tried, Some("rescue"))
     }
 
-    /// Whether a pod is left that could take it.
+    /// Whether a ready pod is left that could take it.
     #[must_use]
     pub fn has_another(&self, query: &Query, tried: &[Slot]) -> bool {
         let snapshot = self.pool.snapshot();
