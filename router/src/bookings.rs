@@ -47,8 +47,11 @@ pub struct Bookings {
 pub struct Claim {
     /// The pod.
     pub slot: Slot,
-    /// Prompt tokens that it will have to compute.
+    /// Prompt tokens that it will have to compute, in whole new blocks.
     pub cold_tokens: u32,
+    /// All that it computes of the prompt before its first token, from which its rate can be learned;
+    /// none: another pod does, and the time says nothing of this one.
+    pub computed_tokens: Option<u32>,
     /// Prompt tokens that will be new in its cache: those, and those that it gets from elsewhere.
     pub new_tokens: u32,
 }
@@ -59,6 +62,7 @@ pub struct Booking {
     bookings: Arc<Bookings>,
     slot: Slot,
     cold_tokens: u32,
+    computed_tokens: Option<u32>,
     /// What of it is in `recent_tokens`.
     worked_tokens: u32,
     queued_before: u64,
@@ -111,7 +115,7 @@ impl Bookings {
     ) -> Option<(R, Booking)> {
         let (result, booking, _) = self.book_legs(now, |desk| {
             let (result, slot, cold_tokens) = choose(desk)?;
-            Some((result, Claim { slot, cold_tokens, new_tokens: cold_tokens }, None))
+            Some((result, Claim::of(slot, cold_tokens, cold_tokens), None))
         })?;
         Some((result, booking))
     }
@@ -129,6 +133,7 @@ impl Bookings {
             bookings: Arc::clone(self),
             slot: claim.slot,
             cold_tokens: claim.cold_tokens,
+            computed_tokens: claim.computed_tokens,
             worked_tokens: claim.new_tokens,
             queued_before: desk.enter(claim),
             booked_at: now,
@@ -164,6 +169,17 @@ impl Bookings {
     }
 }
 
+// === impl Claim ===
+
+impl Claim {
+    /// Of a pod that computes the whole prompt but for what it holds.
+    #[must_use]
+    pub fn of(slot: Slot, cold_tokens: u32, computed_tokens: u32) -> Self {
+        let computed_tokens = Some(computed_tokens);
+        Self { slot, cold_tokens, computed_tokens, new_tokens: cold_tokens }
+    }
+}
+
 // === impl Booking ===
 
 impl Booking {
@@ -189,21 +205,22 @@ impl Booking {
     }
 
     /// The first token came: the prefill is over, and the pod's rate is learned from it, or what a
-    /// first token takes whatever the prompt. Counted
-    /// from the booking, so that a slow upload or a failed attempt elsewhere is not the pod's.
+    /// first token takes whatever the prompt. Counted from the booking, so that a slow upload or a
+    /// failed attempt elsewhere is not the pod's.
     pub fn first_token(&mut self, now: Instant) {
         if !std::mem::take(&mut self.prefilling) {
             return;
         }
         let cold_tokens = self.cold_tokens;
         let ttft_ms = now.saturating_duration_since(self.booked_at).as_secs_f64() * 1e3;
-        let ahead = self.queued_before + u64::from(cold_tokens);
         let mut desk = self.bookings.desk.lock();
         desk.change(self.slot, |load| {
             load.prefill_tokens = load.prefill_tokens.saturating_sub(u64::from(cold_tokens));
         });
+        let Some(computed_tokens) = self.computed_tokens else { return };
         #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
-        desk.learn(self.slot, (ttft_ms, ahead as f64), cold_tokens);
+        let ahead = self.queued_before as f64;
+        desk.learn(self.slot, ttft_ms, (ahead, computed_tokens));
     }
 }
 

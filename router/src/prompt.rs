@@ -1,7 +1,7 @@
 //! A prompt's tokens, where we have the model's tokenizer.
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::openai::{Fields, Prompt};
 use crate::tokenize::{ChatRequest, TokenizeError, Tokenizer};
@@ -44,6 +44,7 @@ pub(crate) fn tokens(
             tools,
             documents,
             template_kwargs,
+            reasoning_effort,
             add_generation_prompt,
             continue_final_message,
         } if tokenizer.has_template() => {
@@ -54,6 +55,7 @@ pub(crate) fn tokens(
             let documents = documents.map(value).transpose()?;
             let list = |value: &&Value| value.as_array().is_some_and(|list| !list.is_empty());
             let kwargs = template_kwargs.map(value).transpose()?;
+            let kwargs = with_effort(kwargs, reasoning_effort.map(value).transpose()?);
             let request = ChatRequest {
                 tools: tools.as_ref().filter(list),
                 documents: documents.as_ref().filter(list),
@@ -65,5 +67,44 @@ pub(crate) fn tokens(
             tokenizer.chat_tokens(&request).map(Some)
         }
         Prompt::Chat { .. } | Prompt::Foreign(_) | Prompt::Tokens(_) | Prompt::Other => Ok(None),
+    }
+}
+
+/// The template's variables with those that vLLM 0.32 makes of `reasoning_effort`.
+fn with_effort(kwargs: Option<Value>, effort: Option<Value>) -> Option<Value> {
+    let Some(effort) = effort else { return kwargs };
+    let mut kwargs = kwargs.filter(Value::is_object).unwrap_or_else(|| Value::Object(Map::new()));
+    if let Value::Object(kwargs) = &mut kwargs {
+        kwargs.entry("enable_thinking").or_insert_with(|| (effort != "none").into());
+        kwargs.insert("reasoning_effort".to_owned(), effort);
+    }
+    Some(kwargs)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_effort_is_two_variables_of_the_template() {
+        for (kwargs, effort, want) in [
+            (None, None, None),
+            (Some(json!({"a": 1})), None, Some(json!({"a": 1}))),
+            (None, Some("low"), Some(json!({"enable_thinking": true, "reasoning_effort": "low"}))),
+            (
+                None,
+                Some("none"),
+                Some(json!({"enable_thinking": false, "reasoning_effort": "none"})),
+            ),
+            (
+                Some(json!({"enable_thinking": true, "reasoning_effort": "high"})),
+                Some("none"),
+                Some(json!({"enable_thinking": true, "reasoning_effort": "none"})),
+            ),
+        ] {
+            assert_eq!(with_effort(kwargs, effort.map(Value::from)), want, "{effort:?}");
+        }
     }
 }

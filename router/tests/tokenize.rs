@@ -151,6 +151,18 @@ fn qwen3_makes_the_ids_that_vllm_made_of_other_apis() {
 }
 
 #[test]
+fn qwen3_makes_the_ids_that_vllm_made_of_an_effort() {
+    let Some(dir) = real("qwen3") else { return };
+    let (tokenizer, case) =
+        (Tokenizer::from_dir(dir).expect("Qwen3 loads"), &converted()["c_effort_none"]);
+    let kwargs = serde_json::json!({"reasoning_effort": "none", "enable_thinking": false});
+    let chat = ChatRequest::from_body(&case["request"], Timestamp::UNIX_EPOCH).expect("a chat");
+    let chat = ChatRequest { chat_template_kwargs: kwargs.as_object(), ..chat };
+    let want: Vec<u32> = serde_json::from_value(case["prompt_token_ids"].clone()).expect("ids");
+    assert_eq!(tokenizer.chat_tokens(&chat).expect("it renders"), want);
+}
+
+#[test]
 fn every_text_survives_encoding_and_decoding() {
     let tokenizer = small();
     for text in ["", "plain words", "Grüße — 你好 👩‍👩‍👧‍👦\r\n\tx", "a<|eot_id|>b", "\u{0}\u{7f}"]

@@ -80,10 +80,10 @@ impl Desk {
         }
     }
 
-    /// So many tokens of the pod's prefill took so long, the answer's own last.
-    pub(super) fn learn(&mut self, slot: Slot, took: (f64, f64), cold_tokens: u32) {
+    /// A first token took so long: so many prompt tokens were ahead of it, and so many its own.
+    pub(super) fn learn(&mut self, slot: Slot, ms: f64, tokens: (f64, u32)) {
         if self.loads.get(slot.index()).is_some_and(|(owner, _)| *owner == Some(slot)) {
-            self.rates.learn(slot, took, cold_tokens);
+            self.rates.learn(slot, ms, tokens);
         }
     }
 
@@ -95,7 +95,7 @@ impl Desk {
     }
 
     pub(super) fn enter(&mut self, claim: Claim) -> u64 {
-        let Claim { slot, cold_tokens, new_tokens } = claim;
+        let Claim { slot, cold_tokens, new_tokens, .. } = claim;
         self.admit(slot);
         let pods = self.loads.iter().filter(|(owner, _)| owner.is_some()).count();
         let pods = u32::try_from(pods.max(1)).unwrap_or(u32::MAX);

@@ -28,7 +28,7 @@ struct Seen {
     answers: f64,
 }
 
-/// Fewer cold tokens say more about the overhead than about the rate.
+/// Fewer tokens of its own say more about the overhead than about the rate.
 const LEARN_FROM_TOKENS: u32 = 128;
 
 /// What is left of a pod's older answers when it gives a new one.
@@ -71,12 +71,13 @@ impl Rates {
         self.overhead.ms()
     }
 
-    /// So many tokens took so long, the last `cold_tokens` of them those of the answer itself.
-    pub(super) fn learn(&mut self, slot: Slot, (ms, tokens): (f64, f64), cold_tokens: u32) {
+    /// A first token took so long: so many prompt tokens were ahead of it, and so many its own.
+    pub(super) fn learn(&mut self, slot: Slot, ms: f64, (ahead, own): (f64, u32)) {
+        let tokens = ahead + f64::from(own);
         if let Some(rate) = self.ms_per_token(slot) {
             self.overhead.learn(ms, tokens, rate);
         }
-        if cold_tokens >= LEARN_FROM_TOKENS {
+        if own >= LEARN_FROM_TOKENS {
             self.learn_rate(slot, ms, tokens);
         }
     }
@@ -142,12 +143,12 @@ mod tests {
         let (slow, other) = (slots.acquire(), slots.acquire());
         let mut rates = Rates::default();
         assert_eq!(rates.ms_per_token(slow), None);
-        rates.learn(other, (100.0, 1_000.0), 1_000);
-        rates.learn(slow, (50_000.0, 1_000.0), 1_000);
+        rates.learn(other, 100.0, (0.0, 1_000));
+        rates.learn(slow, 50_000.0, (0.0, 1_000));
         let first = rates.ms_per_token(slow).expect("one was shown");
         assert!(first < 0.1 * OUTLIER, "no answer says all: {first}");
         for _ in 0..500 {
-            rates.learn(other, (100.0, 1_000.0), 1_000);
+            rates.learn(other, 100.0, (0.0, 1_000));
         }
         assert!(is_near(rates.ms_per_token(slow), 0.1), "{:?}", rates.ms_per_token(slow));
     }
@@ -158,8 +159,8 @@ mod tests {
         let (slow, other) = (slots.acquire(), slots.acquire());
         let mut rates = Rates::default();
         for _ in 0..100 {
-            rates.learn(other, (100.0, 1_000.0), 1_000);
-            rates.learn(slow, (300.0, 1_000.0), 1_000);
+            rates.learn(other, 100.0, (0.0, 1_000));
+            rates.learn(slow, 300.0, (0.0, 1_000));
         }
         let (slow, other) = (rates.ms_per_token(slow), rates.ms_per_token(other));
         let ratio = slow.expect("it was shown") / other.expect("it was shown");
@@ -171,7 +172,7 @@ mod tests {
         let mut slots = Slots::default();
         let (known, new) = (slots.acquire(), slots.acquire());
         let mut rates = Rates::default();
-        rates.learn(known, (200.0, 1_000.0), 1_000);
+        rates.learn(known, 200.0, (0.0, 1_000));
         assert!(is_near(rates.ms_per_token(new), 0.2));
         rates.unlearn(known);
         assert!(is_near(rates.ms_per_token(known), 0.2), "what the fleet is like stays known");
@@ -184,9 +185,9 @@ mod tests {
         // 60 ms, and 0.08 ms per token.
         let took = |tokens: f64| 60.0 + 0.08 * tokens;
         for _ in 0..40 {
-            rates.learn(slot, (took(6_000.0), 6_000.0), 6_000);
-            rates.learn(slot, (took(130.0), 130.0), 130);
-            rates.learn(slot, (took(20.0), 20.0), 20);
+            rates.learn(slot, took(6_000.0), (0.0, 6_000));
+            rates.learn(slot, took(130.0), (0.0, 130));
+            rates.learn(slot, took(20.0), (0.0, 20));
         }
         let (rate, overhead) = (rates.ms_per_token(slot), rates.overhead_ms());
         assert!(is_near(rate, 0.08), "{rate:?}");
@@ -198,8 +199,8 @@ mod tests {
         let slot = Slots::default().acquire();
         let mut rates = Rates::default();
         for _ in 0..40 {
-            rates.learn(slot, (70.0, 10.0), 10);
-            rates.learn(slot, (7_000.0, 1_000.0), 1_000);
+            rates.learn(slot, 70.0, (0.0, 10));
+            rates.learn(slot, 7_000.0, (0.0, 1_000));
         }
         assert!(is_near(rates.ms_per_token(slot), 7.0), "{:?}", rates.ms_per_token(slot));
         assert!(rates.overhead_ms() < 5.0, "{}", rates.overhead_ms());

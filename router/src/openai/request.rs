@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::Api;
 use super::anthropic;
@@ -69,6 +70,8 @@ pub enum Prompt<'a> {
         documents: Option<&'a str>,
         /// `chat_template_kwargs`
         template_kwargs: Option<&'a str>,
+        /// `reasoning_effort`
+        reasoning_effort: Option<&'a str>,
         /// `add_generation_prompt`, true unless the body says false.
         add_generation_prompt: bool,
         /// `continue_final_message`
@@ -76,7 +79,7 @@ pub enum Prompt<'a> {
     },
     /// A request of another API that the pod turns into messages: see [`Foreign::messages`].
     Foreign(Foreign<'a>),
-    /// One text, as `/v1/completions` takes it.
+    /// One text, as `/v1/completions` takes it, or the first of a list, which stands for all.
     Text {
         /// `prompt`, a JSON string.
         prompt: &'a str,
@@ -247,7 +250,9 @@ fn arrange(parts: &[&str], members: &Members<'_>, text: &mut String) -> Result<(
 
 fn prompt<'a>(api: Api, members: &Members<'a>) -> Prompt<'a> {
     let is_set = |name: &str| members.last(name).is_some_and(|value| value != "null");
-    if UNCERTAIN.iter().any(|name| is_set(name)) {
+    // What a chat's effort does is a rule of vLLM's; elsewhere it depends on more.
+    let is_certain = |name: &str| name == "reasoning_effort" && api == Api::Chat;
+    if UNCERTAIN.iter().any(|name| is_set(name) && !is_certain(name)) {
         return Prompt::Other;
     }
     let messages = members.last("messages").filter(|_| matches!(api, Api::Chat | Api::Tokenize));
@@ -263,14 +268,25 @@ fn prompt<'a>(api: Api, members: &Members<'a>) -> Prompt<'a> {
     }
     match members.last("prompt") {
         Some(prompt) if matches!(api, Api::Completions | Api::Tokenize) => match prompt {
-            text if text.starts_with('"') => {
-                let add_special_tokens = flag(members, "add_special_tokens", true);
-                Prompt::Text { prompt: text, add_special_tokens }
-            }
-            list => token_ids(list).map_or(Prompt::Other, Prompt::Tokens),
+            text if text.starts_with('"') => one_text(text, members),
+            list => match token_ids(list) {
+                Some(ids) => Prompt::Tokens(ids),
+                None => first_text(list).map_or(Prompt::Other, |first| one_text(first, members)),
+            },
         },
         _ => Prompt::Other,
     }
+}
+
+fn one_text<'a>(prompt: &'a str, members: &Members<'_>) -> Prompt<'a> {
+    let add_special_tokens = flag(members, "add_special_tokens", true);
+    Prompt::Text { prompt, add_special_tokens }
+}
+
+/// The first of a list of texts, as it is written.
+fn first_text(list: &str) -> Option<&str> {
+    let texts: Vec<&RawValue> = serde_json::from_str(list).ok()?;
+    texts.first().map(|first| first.get()).filter(|first| first.starts_with('"'))
 }
 
 fn foreign<'a>(api: Api, members: &Members<'a>) -> Option<Foreign<'a>> {
@@ -305,6 +321,7 @@ fn chat<'a>(messages: &'a str, members: &Members<'a>) -> Prompt<'a> {
         tools: members.last("tools").filter(|tools| *tools != "null"),
         documents: members.last("documents").filter(|documents| *documents != "null"),
         template_kwargs: members.last("chat_template_kwargs"),
+        reasoning_effort: members.last("reasoning_effort").filter(|effort| *effort != "null"),
         add_generation_prompt: flag(members, "add_generation_prompt", true),
         continue_final_message: flag(members, "continue_final_message", false),
     }

@@ -63,14 +63,13 @@ impl Router {
         }
         let row = &tables.answering[chosen.row];
         let Some(from) = chosen.prefill else {
-            let cold_tokens = row.cold_tokens;
-            let claim = Claim { slot: row.slot, cold_tokens, new_tokens: cold_tokens };
+            let claim = Claim::of(row.slot, row.cold_tokens, row.uncached_tokens);
             return Some((chosen, claim, None));
         };
         let from = &tables.prefilling[from];
-        let cold_tokens = from.cold_tokens;
-        let prefill = Claim { slot: from.slot, cold_tokens, new_tokens: cold_tokens };
-        let answer = Claim { slot: row.slot, cold_tokens: 0, new_tokens: row.cold_tokens };
+        let prefill = Claim::of(from.slot, from.cold_tokens, from.uncached_tokens);
+        let (slot, new_tokens) = (row.slot, row.cold_tokens);
+        let answer = Claim { slot, cold_tokens: 0, computed_tokens: None, new_tokens };
         Some((chosen, answer, Some(prefill)))
     }
 

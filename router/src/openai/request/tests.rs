@@ -57,6 +57,11 @@ fn prompts_of_every_api_are_found() {
         prompt_of(Api::Completions, r#"{"prompt":"a"}"#),
         Prompt::Text { add_special_tokens: true, .. }
     ));
+    let batch =
+        prompt_of(Api::Completions, r#"{"prompt":[ "x\n" ,"y"],"add_special_tokens":false}"#);
+    let is_first = matches!(batch, Prompt::Text { prompt: r#""x\n""#, add_special_tokens: false });
+    assert!(is_first, "{batch:?}");
+    assert!(matches!(prompt_of(Api::Completions, r#"{"prompt":[{}]}"#), Prompt::Other));
     for (api, body, want) in [
         (Api::Completions, r#"{"prompt":"a\nb"}"#, r"a\nb"),
         (Api::Completions, r#"{"prompt":"a\u000Ab"}"#, r"a\nb"),
@@ -70,6 +75,16 @@ fn prompts_of_every_api_are_found() {
         (Api::Chat, "{}", ""),
     ] {
         assert_eq!(text(api, body), want, "{body}");
+    }
+}
+
+#[test]
+fn an_effort_is_certain_in_a_chat_and_nowhere_else() {
+    let body = r#"{"reasoning_effort":"low","messages":[],"input":"x"}"#;
+    let chat = prompt_of(Api::Chat, body);
+    assert!(matches!(chat, Prompt::Chat { reasoning_effort: Some(r#""low""#), .. }), "{chat:?}");
+    for api in [Api::Tokenize, Api::Messages, Api::Responses] {
+        assert!(matches!(prompt_of(api, body), Prompt::Other), "{api:?}");
     }
 }
 
