@@ -5,7 +5,6 @@ use kv_index::Slot;
 use super::{Placement, Router, Turn};
 use crate::decide::Leg;
 use crate::policy::{self, PolicyName};
-use crate::pool::Endpoint;
 use crate::query::Query;
 use crate::refusal::Refusal;
 
