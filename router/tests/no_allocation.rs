@@ -81,7 +81,14 @@ fn overlap_and_choice_allocate_nothing() {
         knowledge.sent.overlap(&query.prompt.milestones, pods, 2, &mut sent);
         knowledge.told.overlap(&query.prompt.chain, &mut told);
         let beliefs = Beliefs { told: Some(&told), sent: &sent, now_ms: 100_000 };
-        let view = View { snapshot: &snapshot, beliefs, query: &query, tried: &[], queue: None };
+        let view = View {
+            snapshot: &snapshot,
+            beliefs,
+            query: &query,
+            tried: &[],
+            at_need: false,
+            queue: None,
+        };
         let ask = Ask { has_session: true, ticket: dice, dice };
         decide(&settings, (&view, Leg::Answer), ask, |_| Load::default(), &mut candidates)
     };
