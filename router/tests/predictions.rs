@@ -31,7 +31,14 @@ impl World {
             ModelCard { id: "m".into(), parent: None, max_model_len: None, raw: "{}".into() };
         let endpoint = Arc::new(Endpoint {
             kv_events: Arc::new(KvStatus::of(trust)),
-            pod: Pod { uid: Arc::clone(&name), name, addr, role: Role::Both, kv_ports: None },
+            pod: Pod {
+                uid: Arc::clone(&name),
+                name,
+                addr,
+                role: Role::Both,
+                topology: None,
+                kv_ports: None,
+            },
             slot: Slots::default().acquire(),
             health: Health::Ready,
             is_cordoned: false,
