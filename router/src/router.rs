@@ -174,10 +174,11 @@ impl Router {
             let mut view =
                 View { snapshot: &snapshot, beliefs, query, tried, at_need: false, queue };
             let placed = self.book(&Wanted { settings, turn, view: &view, whole }, tables);
-            if !matches!(placed, Err(Refusal::NoReadyPod | Refusal::AllTried)) {
+            let is_nobody = matches!(placed, Err(Refusal::NoReadyPod | Refusal::AllTried));
+            view.at_need = is_nobody && snapshot.endpoints.iter().any(|it| it.may_answer_at_need());
+            if !view.at_need {
                 return placed;
             }
-            view.at_need = true;
             self.book(&Wanted { settings, turn, view: &view, whole }, tables).or(placed)
         })
     }
