@@ -133,7 +133,9 @@ async fn a_pod_that_is_out_for_failed_requests_is_better_than_none() {
     (config.pool.health.ejected_min, config.pool.health.ejected_max) = (ms(600_000), ms(600_000));
     let house = House::start(config).await;
     let [out, sound] = fleet.pods() else { panic!("two pods") };
-    out.set_fault(Some(Fault::Reset { after_bytes: 0 }));
+    // Its answers end before their first token, and its probes are answered.
+    let fails = Fault::Break { after_tokens: Some(0), how: Break::Cut, times: None };
+    out.set_fault(Some(fails));
     let body = json!({"model": MODEL, "prompt": "a", "max_tokens": 8, "ignore_eos": true,
         "temperature": 0, "stream": true});
     let body = body.to_string();
