@@ -297,7 +297,7 @@ fn verdict(kind: &str) -> Option<Verdict> {
             Learned("whether a split pays is computed for each request, from learned rates")
         }
         "topology-extractor" | "topology-affinity-scorer" => {
-            Learned("how long a transfer takes is learned, where the pods stand is not looked at")
+            Learned("transfers between pods of one place and of two are learned apart")
         }
         "single-profile-handler" | "data-parallel-profile-handler" => {
             Learned("there are no profiles")

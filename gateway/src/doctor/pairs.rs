@@ -141,7 +141,7 @@ impl Pair<'_> {
     }
 }
 
-fn handoff<'a>(from: &Half<'_>) -> Handoff<'a> {
+fn handoff(from: &Half<'_>) -> Handoff<'static> {
     Handoff { id: "doctor", room: 1, prefill: from.addr, port: 0, engine_id: None }
 }
 

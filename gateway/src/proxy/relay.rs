@@ -65,12 +65,7 @@ impl Gateway {
         query: &Query,
         body: &Bytes,
     ) -> Result<End, Refuse> {
-        let body = renamed(query, without(body, &query.guarded))?;
-        let (ask, body) = self.prepare(query, body);
-        let told = self.told_to_pod(session, ctx);
-        let head = request_head(session.req_header(), body.len(), told)
-            .map_err(|_invalid| Refuse::Internal)?;
-        let request = Request { query, head, body, ask };
+        let request = self.for_pods(session, ctx, query, body)?;
         self.retries.deposit();
         if request.ask.is_some() {
             self.rescues.deposit();
@@ -80,9 +75,8 @@ impl Gateway {
             return Ok(End::ClientGone);
         };
         loop {
-            ctx.upstream = Some(placement.endpoint.pod.addr);
+            note(ctx, query, &placement);
             ctx.upstream_sent = Some(Instant::now());
-            ctx.decision = query.api.map(|_read| placement.decision);
             let prefilling = placement.prefill.as_ref().map(|it| Arc::clone(&it.endpoint));
             let mut handed = None;
             let raced = {
@@ -126,12 +120,27 @@ impl Gateway {
                 // Nobody else: what a pod said last is a better answer than any of ours.
                 Err(refuse) => {
                     let Some((answer, placement)) = last_said else { return Err(refuse) };
-                    ctx.upstream = Some(placement.endpoint.pod.addr);
-                    ctx.decision = query.api.map(|_read| placement.decision);
+                    note(ctx, query, &placement);
                     return self.answer(session, ctx, (*answer, placement), &request).await;
                 }
             }
         }
+    }
+
+    /// The request as pods get it.
+    fn for_pods<'a>(
+        &self,
+        session: &Session,
+        ctx: &Ctx,
+        query: &'a Query,
+        body: &Bytes,
+    ) -> Result<Request<'a>, Refuse> {
+        let body = renamed(query, without(body, &query.guarded))?;
+        let (ask, body) = self.prepare(query, body);
+        let told = self.told_to_pod(session, ctx);
+        let head = request_head(session.req_header(), body.len(), told)
+            .map_err(|_invalid| Refuse::Internal)?;
+        Ok(Request { query, head, body, ask })
     }
 
     /// Notes who missed an attempt, and where the request cannot go for that.
@@ -201,6 +210,12 @@ impl Gateway {
         self.metrics.retry(failure.reason());
         Ok(placement)
     }
+}
+
+/// Notes where the request goes, and why.
+fn note(ctx: &mut Ctx, query: &Query, placement: &Placement) {
+    ctx.upstream = Some(placement.endpoint.pod.addr);
+    ctx.decision = query.api.map(|_read| placement.decision);
 }
 
 /// The body with the name by which the pod knows the model, if it says another.

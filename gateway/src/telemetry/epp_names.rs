@@ -6,6 +6,7 @@
 
 use prometheus::{
     Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, exponential_buckets,
+    linear_buckets,
 };
 use router::pool::Endpoint;
 
@@ -17,6 +18,13 @@ use super::scrape::as_f64;
 /// The families that count as requests end.
 #[derive(Clone, Debug)]
 pub struct EppNames {
+    models: Models,
+    scheduler: Scheduler,
+}
+
+/// Those by model.
+#[derive(Clone, Debug)]
+struct Models {
     requests: IntCounterVec,
     errors: IntCounterVec,
     duration: HistogramVec,
@@ -25,7 +33,12 @@ pub struct EppNames {
     input: HistogramVec,
     output: HistogramVec,
     per_token: HistogramVec,
-    scheduler: Histogram,
+}
+
+/// Those of deciding.
+#[derive(Clone, Debug)]
+struct Scheduler {
+    duration: Histogram,
     plugin: HistogramVec,
     hit_ratio: Histogram,
     epp_requests: IntCounter,
@@ -71,20 +84,31 @@ const MODEL: [&str; 2] = ["model_name", "target_model_name"];
 
 impl EppNames {
     pub(super) fn register(of: &Registrar<'_>) -> Result<Self, Error> {
-        let seconds = || exponential_buckets(0.005, 2.0, 18);
-        let decision = || exponential_buckets(0.000_01, 2.5, 12);
-        let sizes = || exponential_buckets(64.0, 4.0, 11);
-        let counts = || exponential_buckets(1.0, 2.0, 18);
-        let by_model = |name: &str, help: &str, buckets: Result<Vec<f64>, Error>| {
-            of.histograms(HistogramOpts::new(name, help).buckets(buckets?), &MODEL)
+        Ok(Self { models: Models::register(of)?, scheduler: Scheduler::register(of)? })
+    }
+
+    /// Counts a request that has ended.
+    pub fn ended(&self, it: &Ended<'_>) {
+        self.models.ended(it);
+        if let Some(decided) = &it.decision {
+            self.scheduler.decided(decided);
+        }
+    }
+}
+
+// === impl Models ===
+
+impl Models {
+    fn register(of: &Registrar<'_>) -> Result<Self, Error> {
+        let [model, target] = MODEL;
+        let by_model = |name: &str, help: &str, buckets: Vec<f64>| {
+            let name = format!("inference_model_{name}");
+            of.histograms(HistogramOpts::new(name, help).buckets(buckets), &MODEL)
         };
-        let plain = |name: &str, help: &str, buckets: Vec<f64>| {
-            of.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?)
-        };
-        let plugin = HistogramOpts::new(
-            "inference_extension_scheduler_plugin_duration_seconds",
-            "Choosing a pod, which is one step here.",
-        );
+        let seconds = exponential_buckets(0.005, 2.0, 18)?;
+        let sizes = exponential_buckets(64.0, 4.0, 11)?;
+        let counts = exponential_buckets(1.0, 2.0, 18)?;
+        let per_token = exponential_buckets(0.001, 2.0, 14)?;
         Ok(Self {
             requests: of.counters(
                 "inference_model_request_total",
@@ -94,46 +118,77 @@ impl EppNames {
             errors: of.counters(
                 "inference_model_request_error_total",
                 "Requests that ended with 4xx or 5xx.",
-                &[MODEL[0], MODEL[1], "error_code"],
+                &[model, target, "error_code"],
             )?,
             duration: by_model(
-                "inference_model_request_duration_seconds",
+                "request_duration_seconds",
                 "From a request's head to the end of its answer.",
-                seconds(),
+                seconds,
             )?,
-            request_bytes: by_model(
-                "inference_model_request_sizes",
-                "Bytes of request bodies.",
-                sizes(),
-            )?,
-            response_bytes: by_model(
-                "inference_model_response_sizes",
-                "Bytes of answers.",
-                sizes(),
-            )?,
-            input: by_model("inference_model_input_tokens", "Tokens of prompts.", counts())?,
-            output: by_model("inference_model_output_tokens", "Tokens of answers.", counts())?,
+            request_bytes: by_model("request_sizes", "Bytes of request bodies.", sizes.clone())?,
+            response_bytes: by_model("response_sizes", "Bytes of answers.", sizes)?,
+            input: by_model("input_tokens", "Tokens of prompts.", counts.clone())?,
+            output: by_model("output_tokens", "Tokens of answers.", counts)?,
             per_token: by_model(
-                "inference_model_normalized_time_per_output_token_seconds",
+                "normalized_time_per_output_token_seconds",
                 "A request's duration by the tokens of its answer.",
-                exponential_buckets(0.001, 2.0, 14),
+                per_token,
             )?,
-            scheduler: plain(
+        })
+    }
+
+    fn ended(&self, it: &Ended<'_>) {
+        let model = it.model.unwrap_or(UNKNOWN_MODEL);
+        let labels = [model, model];
+        self.requests.with_label_values(&labels).inc();
+        if it.code.is_client_error() || it.code.is_server_error() {
+            self.errors.with_label_values(&[model, model, it.code.as_str()]).inc();
+        }
+        self.duration.with_label_values(&labels).observe(it.seconds);
+        let (request, response) = it.bytes;
+        self.request_bytes.with_label_values(&labels).observe(as_f64(request));
+        self.response_bytes.with_label_values(&labels).observe(as_f64(response));
+        let Some(TokenCounts { prompt, output, .. }) = it.decision.map(|it| it.tokens) else {
+            return;
+        };
+        self.input.with_label_values(&labels).observe(as_f64(prompt));
+        self.output.with_label_values(&labels).observe(as_f64(output));
+        if output > 0 {
+            self.per_token.with_label_values(&labels).observe(it.seconds / as_f64(output));
+        }
+    }
+}
+
+// === impl Scheduler ===
+
+impl Scheduler {
+    fn register(of: &Registrar<'_>) -> Result<Self, Error> {
+        let buckets = exponential_buckets(0.000_01, 2.5, 12)?;
+        let plain = |name: &str, help: &str, buckets: Vec<f64>| {
+            of.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?)
+        };
+        let plugin = HistogramOpts::new(
+            "inference_extension_scheduler_plugin_duration_seconds",
+            "Choosing a pod, which is one step here.",
+        );
+        Ok(Self {
+            duration: plain(
                 "inference_extension_scheduler_e2e_duration_seconds",
                 "Choosing a pod, all attempts together.",
-                decision()?,
+                buckets.clone(),
             )?,
-            plugin: of.histograms(plugin.buckets(decision()?), &["plugin_type", "plugin_name"])?,
+            plugin: of
+                .histograms(plugin.buckets(buckets.clone()), &["plugin_type", "plugin_name"])?,
             hit_ratio: plain(
                 "inference_extension_prefix_indexer_hit_ratio",
                 "Share of each prompt that the index said the chosen pod holds.",
-                prometheus::linear_buckets(0.0, 0.1, 11)?,
+                linear_buckets(0.0, 0.1, 11)?,
             )?,
             epp_requests: of.counter("epp_requests_total", "Requests that got a pod.")?,
             epp_duration: plain(
                 "epp_request_duration_seconds",
                 "Choosing a pod, all attempts together.",
-                decision()?,
+                buckets,
             )?,
             lookups: of.counter("epp_cache_requests_total", "Prompts that were looked up.")?,
             hits: of.counter(
@@ -148,34 +203,17 @@ impl EppNames {
         })
     }
 
-    /// Counts a request that has ended.
-    pub fn ended(&self, it: &Ended<'_>) {
-        let model = it.model.unwrap_or(UNKNOWN_MODEL);
-        let labels = [model, model];
-        self.requests.with_label_values(&labels).inc();
-        if it.code.is_client_error() || it.code.is_server_error() {
-            self.errors.with_label_values(&[model, model, it.code.as_str()]).inc();
+    fn decided(&self, it: &Decided) {
+        let TokenCounts { prompt, matched, .. } = it.tokens;
+        for histogram in [&self.duration, &self.epp_duration] {
+            histogram.observe(it.seconds);
         }
-        self.duration.with_label_values(&labels).observe(it.seconds);
-        let (request, response) = it.bytes;
-        self.request_bytes.with_label_values(&labels).observe(as_f64(request));
-        self.response_bytes.with_label_values(&labels).observe(as_f64(response));
-        let Some(decided) = it.decision else { return };
-        let TokenCounts { prompt, matched, output, .. } = decided.tokens;
-        self.input.with_label_values(&labels).observe(as_f64(prompt));
-        self.output.with_label_values(&labels).observe(as_f64(output));
-        if output > 0 {
-            self.per_token.with_label_values(&labels).observe(it.seconds / as_f64(output));
-        }
-        for histogram in [&self.scheduler, &self.epp_duration] {
-            histogram.observe(decided.seconds);
-        }
-        self.plugin.with_label_values(&["policy", decided.policy]).observe(decided.seconds);
+        self.plugin.with_label_values(&["policy", it.policy]).observe(it.seconds);
         self.hit_ratio.observe(as_f64(matched) / as_f64(prompt.max(1)));
         self.epp_requests.inc();
         self.lookups.inc();
         self.hits.inc_by(u64::from(matched > 0));
-        let kind = match (decided.is_split, matched) {
+        let kind = match (it.is_split, matched) {
             (true, _) => "split",
             (false, 0) => "cold",
             (false, _) => "warm",

@@ -97,12 +97,7 @@ async fn an_overload_costs_those_who_are_too_many_and_nobody_else() {
         within("who is too many is told", all_there).await;
         assert_eq!(house.metric("hearth_queue_waiting").await, WAITING);
         for pod in fleet.pods() {
-            let full = async {
-                while pod.in_flight() < 4 {
-                    tokio::task::yield_now().await
-                }
-            };
-            within("its places are taken", full).await;
+            within("its places are taken", has_requests(pod, 4)).await;
             assert_eq!(pod.in_flight(), 4, "and no more");
         }
         fleet.pods().iter().for_each(|pod| pod.set_fault(None));
@@ -160,4 +155,11 @@ async fn a_pod_that_is_out_for_failed_requests_is_better_than_none() {
     assert_eq!(house.metric("hearth_migrations_total{outcome=\"continued\"").await, 1);
     house.end().await;
     fleet.shutdown().await;
+}
+
+/// Waits until so many requests are at the pod.
+async fn has_requests(pod: &Simulator, wanted: usize) {
+    while pod.in_flight() < wanted {
+        tokio::task::yield_now().await;
+    }
 }

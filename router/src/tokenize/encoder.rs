@@ -47,9 +47,9 @@ impl Encoder {
     pub(super) fn load(json: &[u8]) -> Result<Self, TokenizeError> {
         let reference = tokenizers::Tokenizer::from_bytes(json)
             .map_err(|error| TokenizeError::Load(error.to_string()))?;
-        Ok(match Fast::proven(json, reference) {
+        Ok(match Fast::proven(json, Box::new(reference)) {
             Ok(fast) => Self::Fast(Box::new(fast)),
-            Err((reference, because)) => Self::Reference(Box::new(reference), because),
+            Err((reference, because)) => Self::Reference(reference, because),
         })
     }
 

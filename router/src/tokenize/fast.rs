@@ -28,10 +28,10 @@ impl Fast {
     /// The fast library, or why it may not be used for this `tokenizer.json`.
     pub(super) fn proven(
         json: &[u8],
-        reference: tokenizers::Tokenizer,
-    ) -> Result<Self, (tokenizers::Tokenizer, String)> {
+        reference: Box<tokenizers::Tokenizer>,
+    ) -> Result<Self, (Box<tokenizers::Tokenizer>, String)> {
         match proven(json, &reference) {
-            Ok(library) => Ok(Self::new(library, reference)),
+            Ok(library) => Ok(Self::new(library, *reference)),
             Err(because) => Err((reference, because)),
         }
     }
