@@ -30,6 +30,8 @@ pub(crate) enum News {
     },
     /// A pod's metrics were read.
     Metrics { slot: Slot, hints: EngineHints },
+    /// So many data-parallel ranks answer at the pod's address: engines with caches of their own.
+    Ranks { slot: Slot, ranks: u16 },
 }
 
 /// What all feeds count, and what they must know of each other.
@@ -182,7 +184,7 @@ impl Feeds {
         if self.engine_metrics.enabled {
             started.push(tasks.spawn(engine_metrics::run(
                 (voice, Arc::clone(traffic)),
-                hints,
+                (Arc::clone(status), hints),
                 self.metrics_client.clone(),
                 Arc::clone(&self.engine_metrics),
             )));

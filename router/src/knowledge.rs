@@ -12,7 +12,7 @@ use kv_index::{
 pub(crate) use watch::Watch;
 use watch::Watches;
 
-use crate::feed::kv_events::{KvHolder, KvSink};
+use crate::feed::kv_events::KvSink;
 
 /// Both indexes, and the hasher that makes their chains.
 #[derive(Debug)]
@@ -43,8 +43,7 @@ impl Knowledge {
         Self { told, sent: ApproximateIndex::new(sent), hasher, watches: Arc::default() }
     }
 
-    /// A prompt goes on its way to a pod that tells of its cache: what of it is told to be gone before
-    /// the answer begins is noted.
+    /// A prompt goes to a pod that tells of its cache: what of it is told to be gone is noted.
     pub(crate) fn watch(&self, slot: Slot, chain: &Arc<Vec<BlockHash>>) -> Watch {
         self.watches.watch(slot, chain)
     }
@@ -56,14 +55,8 @@ impl Knowledge {
     }
 }
 
-/// Of a pod with several data-parallel ranks only the first is heard: the ranks' caches are apart,
-/// and what one holds must not be said of the other.
 impl KvSink for Knowledge {
-    fn apply(&self, holder: KvHolder, event: &Event) -> Applied {
-        if holder.rank > 0 {
-            return Applied::default();
-        }
-        let slot = holder.slot;
+    fn apply(&self, slot: Slot, event: &Event) -> Applied {
         if matches!(event, Event::Stored(_)) {
             self.watches.look(slot, &self.told);
             return self.told.apply(slot, event);
@@ -76,12 +69,10 @@ impl KvSink for Knowledge {
         applied
     }
 
-    fn clear(&self, holder: KvHolder) {
-        if holder.rank == 0 {
-            self.told.clear(holder.slot);
-            self.watches.lost(holder.slot);
-            self.sent.clear(holder.slot);
-        }
+    fn clear(&self, slot: Slot) {
+        self.told.clear(slot);
+        self.watches.lost(slot);
+        self.sent.clear(slot);
     }
 }
 

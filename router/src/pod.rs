@@ -45,6 +45,8 @@ pub struct Pod {
     pub topology: Option<Arc<str>>,
     /// Where its KV events are, if its annotation says so.
     pub kv_ports: Option<KvPorts>,
+    /// The data-parallel rank that it is of all that answer at its address; none: it is alone there.
+    pub rank: Option<u16>,
 }
 
 /// One entry of a pod's own `/v1/models`.
@@ -83,9 +85,33 @@ pub struct EngineHints {
     /// Prompt tokens that it has computed (`vllm:prompt_tokens_total`): less than before means that
     /// it began anew.
     pub prompt_tokens: Option<f64>,
+    /// Of which engine they are, of several behind one address; none: of all that there are.
+    pub engine: Option<u16>,
     /// When its metrics were read; none before the first time. A pod whose metrics stop answering
     /// keeps its last hints, and they age.
     pub read_at: Option<Instant>,
+}
+
+// === impl Pod ===
+
+impl Pod {
+    /// Another rank behind the same address: an engine with a cache of its own.
+    #[must_use]
+    pub(crate) fn of_rank(&self, rank: u16) -> Self {
+        let Self { uid, name, .. } = self;
+        Self {
+            uid: format!("{uid}/{rank}").into(),
+            name: format!("{name}/{rank}").into(),
+            rank: Some(rank),
+            ..self.clone()
+        }
+    }
+
+    /// A name or uid of its own without what tells it from the first rank's.
+    pub(crate) fn shared<'a>(&self, own: &'a str) -> &'a str {
+        let first = own.rsplit_once('/').filter(|_| self.rank.is_some_and(|rank| rank > 0));
+        first.map_or(own, |(first, _rank)| first)
+    }
 }
 
 // === impl EngineHints ===
@@ -104,7 +130,9 @@ impl EngineHints {
         /// Clocks are read anew by each process; a restart takes seconds.
         const SAME_S: f64 = 0.5;
         let later = |now: f64, then: f64| now - then > SAME_S;
-        self.started_s.zip(before.started_s).is_some_and(|(now, then)| later(now, then))
-            || self.prompt_tokens.zip(before.prompt_tokens).is_some_and(|(now, then)| now < then)
+        let started = self.started_s.zip(before.started_s);
+        let computed = self.prompt_tokens.zip(before.prompt_tokens);
+        started.is_some_and(|(now, then)| later(now, then))
+            || self.engine == before.engine && computed.is_some_and(|(now, then)| now < then)
     }
 }

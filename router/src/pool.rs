@@ -9,6 +9,7 @@ mod health;
 mod hooks;
 mod known;
 mod pace;
+mod ranks;
 mod record;
 mod registry;
 mod settings;

@@ -224,6 +224,7 @@ impl Router {
                 matched_tokens: chosen.known_tokens,
                 prompt_tokens: query.prompt.tokens,
                 trust: chosen.trust,
+                rank: endpoint.pod.rank,
                 split: None,
             },
             told_batches: endpoint.kv_events.batches(),

@@ -107,9 +107,15 @@ pub(crate) struct Made<'a> {
     pub(crate) split: Option<Split>,
 }
 
-/// The way back to a decision, for what comes of it.
+/// The way back to a decision, for what comes of it. Dropped, the attempt is over.
 #[derive(Debug)]
 pub(crate) struct Sequel {
+    way: Later,
+}
+
+/// The way back to a decision, for what comes after the attempt's end.
+#[derive(Clone, Debug)]
+pub(crate) struct Later {
     decisions: Arc<Decisions>,
     number: u64,
 }
@@ -138,7 +144,7 @@ impl Decisions {
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.entry(number).lock().write(number, made, addr);
-        Some(Sequel { decisions: Arc::clone(self), number })
+        Some(Sequel { way: Later { decisions: Arc::clone(self), number } })
     }
 
     /// The attempts of one request, in order.
@@ -252,6 +258,20 @@ impl Outcome {
 
 impl Sequel {
     /// Notes what came, unless the entry was written over meanwhile.
+    pub(crate) fn note(&self, note: impl FnOnce(&mut Came)) {
+        self.way.note(note);
+    }
+
+    /// The way back for what comes after the attempt's end.
+    pub(crate) fn later(&self) -> Later {
+        self.way.clone()
+    }
+}
+
+// === impl Later ===
+
+impl Later {
+    /// See [`Sequel::note`].
     pub(crate) fn note(&self, note: impl FnOnce(&mut Came)) {
         let mut entry = self.decisions.entry(self.number).lock();
         if entry.number == self.number {

@@ -6,18 +6,18 @@ mod fake_engine;
 #[path = "support/fake_publisher.rs"]
 mod fake_publisher;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fake_engine::FakeEngine;
 use fake_publisher::{FakePublisher, Say};
-use kv_index::{Applied, Event};
+use kv_index::{Applied, Event, Slot};
 use parking_lot::Mutex;
 use router::discovery::{DiscoverySettings, StaticEndpoint};
 use router::feed::kv_events::{
-    Doubt, KvCount, KvEventsSettings, KvHolder, KvReport, KvSink, Mode, Trust, Verdict,
+    Doubt, KvCount, KvEventsSettings, KvReport, KvSink, Mode, Trust, Verdict,
 };
 use router::pool::{self, Hooks, Pool, PoolGuard, PoolSettings};
 use router::units::HumanDuration;
@@ -28,7 +28,7 @@ use tokio::net::TcpStream;
 #[derive(Debug, Default)]
 struct Recorder {
     held: Mutex<BTreeSet<u64>>,
-    ranks: Mutex<BTreeSet<u32>>,
+    by_slot: Mutex<BTreeMap<Slot, usize>>,
 }
 
 /// One engine, its pool and the sink.
@@ -40,8 +40,8 @@ struct World {
 }
 
 impl KvSink for Recorder {
-    fn apply(&self, holder: KvHolder, event: &Event) -> Applied {
-        self.ranks.lock().insert(holder.rank);
+    fn apply(&self, slot: Slot, event: &Event) -> Applied {
+        *self.by_slot.lock().entry(slot).or_default() += 1;
         let mut held = self.held.lock();
         match event {
             Event::Stored(stored) => held.extend(stored.blocks.iter().map(|hash| hash.0)),
@@ -53,7 +53,7 @@ impl KvSink for Recorder {
         Applied::default()
     }
 
-    fn clear(&self, _: KvHolder) {
+    fn clear(&self, _: Slot) {
         self.held.lock().clear();
     }
 }
@@ -236,7 +236,7 @@ async fn a_history_longer_than_the_publishers_socket_can_queue_is_told_in_parts(
 }
 
 #[tokio::test]
-async fn each_rank_is_a_holder_and_a_pod_of_several_is_believed_of_none() {
+async fn each_rank_is_a_pod_with_a_story_of_its_own() {
     let (mut first, mut second) = (FakePublisher::start().await, FakePublisher::start().await);
     second.publish(&stored([1])).await;
     second.forget();
@@ -245,12 +245,20 @@ async fn each_rank_is_a_holder_and_a_pod_of_several_is_believed_of_none() {
     let mut sources = first.sources();
     sources["1"] = second.sources()["0"].clone();
     let world = World::start_with(settings(), sources).await;
-    let ranks = [Trust::Exact, Trust::Uncertain(Doubt::LateStart)];
-    while world.report().ranks != ranks {
+    let trusts = || -> Vec<_> {
+        let pods = &world.pool.snapshot().endpoints;
+        pods.iter().map(|it| (it.pod.rank, it.kv_events.trust())).collect()
+    };
+    let late = Trust::Uncertain(Doubt::LateStart);
+    while trusts() != [(Some(0), Trust::Exact), (Some(1), late)] {
         world.round_trip().await;
     }
-    world.until(&[1, 2], Trust::Approximate).await;
-    assert_eq!(*world.sink.ranks.lock(), BTreeSet::from([0, 1]));
+    let snapshot = world.pool.snapshot();
+    let [a, b] = &snapshot.endpoints[..] else { panic!("two ranks are two pods") };
+    assert_eq!(a.pod.addr, b.pod.addr);
+    assert_eq!(*b.pod.uid, *format!("{}/1", a.pod.uid));
+    assert_eq!(*world.sink.by_slot.lock(), BTreeMap::from([(a.slot, 1), (b.slot, 1)]));
+    world.until(&[1, 2], Trust::Exact).await;
 }
 
 #[tokio::test]

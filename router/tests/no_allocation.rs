@@ -34,6 +34,7 @@ fn endpoint(slots: &mut Slots, n: u16) -> Arc<Endpoint> {
             role: Role::Both,
             topology: None,
             kv_ports: None,
+            rank: None,
         },
         slot: slots.acquire(),
         health: Health::Ready,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use kv_index::{EngineHash, Event, Overlap, Removed, Slots, Stored};
-use router::feed::kv_events::{KvHolder, KvSink, KvStatus, Predictions};
+use router::feed::kv_events::{KvSink, KvStatus, Predictions};
 use router::openai::Api;
 use router::policy;
 use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Pool, Record, Role, Snapshot};
@@ -38,6 +38,7 @@ impl World {
                 role: Role::Both,
                 topology: None,
                 kv_ports: None,
+                rank: None,
             },
             slot: Slots::default().acquire(),
             health: Health::Ready,
@@ -69,8 +70,7 @@ impl World {
     }
 
     fn tell(&self, event: &Event) {
-        let holder = KvHolder { slot: self.endpoint.slot, rank: 0 };
-        self.knowledge.apply(holder, event);
+        self.knowledge.apply(self.endpoint.slot, event);
     }
 
     /// The engine has filled the prompt's blocks, named 0 to 4.
@@ -115,6 +115,8 @@ fn what_the_engine_reuses_as_promised_is_equal() {
 fn an_over_prediction_that_nothing_explains_takes_the_suffix_back() {
     let world = World::new(Trust::Exact);
     answer(world.place(), BLOCK);
+    assert_eq!(world.predictions(), Predictions::default(), "the pod may yet explain it");
+    world.endpoint.kv_events.story_is_told();
     let over_tokens = u64::from(3 * BLOCK);
     assert_eq!(world.predictions(), Predictions { over: 1, over_tokens, ..Predictions::default() });
     assert_eq!(world.known_blocks(), 1);
@@ -134,6 +136,18 @@ fn what_others_pushed_out_while_it_waited_in_the_engine_is_overtaken_and_keeps_w
 }
 
 #[test]
+fn an_answer_that_comes_before_the_events_that_explain_it_waits_for_them() {
+    let world = World::new(Trust::Exact);
+    let placement = world.place();
+    answer(placement, 2 * BLOCK);
+    world.remove(&[4, 3, 2]);
+    world.store();
+    world.endpoint.kv_events.story_is_told();
+    assert_eq!(world.predictions(), Predictions { overtaken: 1, ..Predictions::default() });
+    assert_eq!(world.known_blocks(), 5);
+}
+
+#[test]
 fn a_reset_that_was_told_only_with_this_requests_own_step_is_overtaken() {
     let world = World::new(Trust::Exact);
     let placement = world.place();
@@ -149,6 +163,7 @@ fn a_loss_that_explains_only_a_part_is_over() {
     let placement = world.place();
     world.remove(&[4, 3]);
     answer(placement, BLOCK);
+    world.endpoint.kv_events.story_is_told();
     assert_eq!((world.predictions().over, world.predictions().overtaken), (1, 0));
 }
 

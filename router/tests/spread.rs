@@ -50,6 +50,7 @@ impl World {
                     role: Role::Both,
                     topology: None,
                     kv_ports: None,
+                    rank: None,
                 },
                 slot: slots.acquire(),
                 health: Health::Ready,

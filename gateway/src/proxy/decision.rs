@@ -1,5 +1,6 @@
 //! `x-hearth-decision`: an RFC 9651 item, `warm;matched=1024;prompt=1500;trust=approximate`.
 //!
+//! Of a pod with several data-parallel ranks it says which one: `rank=1`.
 //! Where some pods only prefill it goes on with `prefill="10.0.0.7:8000"`, the pod that did, or with
 //! `split=short`, why none did.
 
@@ -20,6 +21,10 @@ pub(crate) fn header(decision: &Decision) -> String {
         .parameter(key("matched"), Integer::from(decision.matched_tokens))
         .parameter(key("prompt"), Integer::from(decision.prompt_tokens))
         .parameter(key("trust"), token(trust));
+    let item = match decision.rank {
+        Some(rank) => item.parameter(key("rank"), Integer::from(rank)),
+        None => item,
+    };
     match decision.split {
         None => item.finish(),
         Some(Split { prefill: None, verdict, .. }) => {
@@ -61,11 +66,14 @@ mod tests {
             matched_tokens: 1024,
             prompt_tokens: 1500,
             trust: Trust::Approximate,
+            rank: None,
             split: None,
         };
         let text = header(&decision);
         assert_eq!(text, "least-request;matched=1024;prompt=1500;trust=approximate");
         assert!(sfv::Parser::new(&text).parse::<sfv::Item>().is_ok());
+        let second = header(&Decision { rank: Some(1), ..decision });
+        assert_eq!(second, format!("{text};rank=1"));
         let whole = Decision { split: Some(Split::whole("no-gain")), ..decision };
         assert_eq!(header(&whole), format!("{text};split=no-gain"));
         let prefill = Some("10.0.0.7:8000".parse().unwrap());

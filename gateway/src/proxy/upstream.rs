@@ -1,5 +1,6 @@
 //! One attempt at one pod: connect, send, and read the answer up to its first bytes.
 
+use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -59,6 +60,20 @@ const STALE_CONNECTIONS: usize = 3;
 const ENGINE_GONE: [&[u8]; 2] =
     [b"cannot schedule new futures after shutdown", b"EngineCore encountered an issue"];
 
+// === impl Call ===
+
+impl Call<'_> {
+    /// The head as this pod gets it: with its rank, where several answer at its address.
+    fn head(&self) -> Cow<'_, RequestHeader> {
+        let Some(rank) = self.pod.rank else { return Cow::Borrowed(self.head) };
+        let mut head = self.head.clone();
+        if head.insert_header("x-data-parallel-rank", rank).is_err() {
+            tracing::error!("a number was refused by the head that it was written to");
+        }
+        Cow::Owned(head)
+    }
+}
+
 // === impl Answer ===
 
 impl Answer {
@@ -83,7 +98,8 @@ impl Answer {
             if let Some(sent) = call.sent {
                 sent.store(true, Ordering::Relaxed);
             }
-            let send = idle.send(call.head, call.body, deadlines.client_write.get());
+            let head = call.head();
+            let send = idle.send(&head, call.body, deadlines.client_write.get());
             let (sent, absent_at) = match call.look_every {
                 Some(every) => looked_for(send, every).await,
                 None => (send.await, now),

@@ -37,7 +37,7 @@ pub(super) fn register(of: &Registrar<'_>, reading: &Reading) -> Result<(), Erro
         let report = endpoint.kv_events.report();
         trust.with_label_values(&[report.trust.word()]).inc();
         // A pod that tells nothing has no series.
-        if !report.ranks.is_empty() {
+        if report.ranks > 0 {
             families.fill([&endpoint.pod.name, &endpoint.pod.addr.to_string()], &report);
         }
     }
@@ -153,7 +153,7 @@ mod tests {
         let families = Families::register(&Registrar(&registry)).expect("well formed");
         let predictions =
             Predictions { equal: 5, over: 1, overtaken: 3, under: 2, over_tokens: 48 };
-        let ranks = vec![Default::default()];
+        let ranks = 1;
         let blocks = kv_index::Applied { evicted: 9, ..Default::default() };
         let counts = [(KvCount::Gaps, 7)].into_iter().collect();
         let report = KvReport { ranks, counts, blocks, predictions, ..KvReport::default() };

@@ -117,6 +117,7 @@ pub(crate) mod tests {
                     role: Role::Both,
                     topology: None,
                     kv_ports: None,
+                    rank: None,
                 },
                 slot: slots.acquire(),
                 health,

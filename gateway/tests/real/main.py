@@ -19,12 +19,14 @@ import checks.tokens
 import checks.know  # noqa: F401
 import checks.pd  # noqa: F401
 import checks.survive  # noqa: F401
+import checks.ranks  # noqa: F401
 from harness import CHECKS, World, run
 from hearth import Hearth
 from know.pod import KnownPod
 from know.world import Knowing
 from processes import exit_on_sigterm
 from pods import Running, Server
+from ranks import ranked
 from split import splitting
 from surviving import surviving
 
@@ -84,11 +86,11 @@ def main() -> int:
 
     chosen = [one for one in CHECKS if not options.words or any(w in one.name for w in options.words)]
     passed = failed = 0
-    for stage in (*STAGES, *KNOW_STAGES, "pd", "survive"):
+    for stage in (*STAGES, *KNOW_STAGES, "pd", "survive", "ranks"):
         of_stage = [one for one in chosen if one.stage == stage]
         if not of_stage:
             continue
-        own = {"pd": splitting, "survive": surviving} | dict.fromkeys(KNOW_STAGES, knowing)
+        own = {"pd": splitting, "survive": surviving, "ranks": ranked} | dict.fromkeys(KNOW_STAGES, knowing)
         if stage in own and (options.pods or options.gateway):
             print(f"# {stage}: skipped, it starts and kills pods and gateways of its own")
             continue

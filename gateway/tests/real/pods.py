@@ -8,7 +8,8 @@ from processes import REAL, Group, free_port, get, wait_until
 VENV = REAL / "vllm"
 LOGS = REAL / "logs"
 TINY, SMOL = REAL / "models" / "tiny-qwen3", REAL / "models" / "smollm2"
-MODELS = {"tiny": TINY, "smol": SMOL, "know": TINY, "know-smol": SMOL, "pd": TINY, "survive": SMOL}
+MODELS = {"tiny": TINY, "smol": SMOL, "know": TINY, "know-smol": SMOL, "pd": TINY, "survive": SMOL,
+          "ranks": TINY}
 # Imports of torch and vLLM in series in two processes: 30 s on two idle cores, 130 s seen on busy ones.
 START_LIMIT_S = 400
 

@@ -177,6 +177,7 @@ fn endpoint(fleet: &Fleet, number: usize, slot: Slot) -> Arc<Endpoint> {
             role: Role::Both,
             topology: None,
             kv_ports: None,
+            rank: None,
         },
         slot,
         health: Health::Ready,

@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kv_index::{Applied, Event};
+use kv_index::{Applied, Event, Slot};
 use loadtest::simulator::{Config, EngineConfig, KvFault, Simulator};
 use parking_lot::Mutex;
 use router::discovery::{DiscoverySettings, StaticEndpoint};
-use router::feed::kv_events::{
-    Doubt, KvCount, KvEventsSettings, KvHolder, KvReport, KvSink, Trust,
-};
+use router::feed::kv_events::{Doubt, KvCount, KvEventsSettings, KvReport, KvSink, Trust};
 use router::pool::{self, Hooks, Pool, PoolGuard, PoolSettings};
 use router::units::HumanDuration;
 use serde_json::{Value, json};
@@ -28,7 +26,7 @@ struct World {
 }
 
 impl KvSink for Recorder {
-    fn apply(&self, _: KvHolder, event: &Event) -> Applied {
+    fn apply(&self, _: Slot, event: &Event) -> Applied {
         let mut held = self.0.lock();
         match event {
             Event::Stored(stored) => {
@@ -50,7 +48,7 @@ impl KvSink for Recorder {
         Applied::default()
     }
 
-    fn clear(&self, _: KvHolder) {
+    fn clear(&self, _: Slot) {
         self.0.lock().clear();
     }
 }

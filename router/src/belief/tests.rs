@@ -8,7 +8,7 @@ use crate::pool::{EngineHints, Health, Pod, Record, Role};
 
 fn endpoint(slot: Slot, trust: Trust) -> Endpoint {
     let name: Arc<str> = "a".into();
-    let (role, kv_ports) = (Role::Both, None);
+    let (role, kv_ports, rank) = (Role::Both, None, None);
     let pod = Pod {
         uid: name.clone(),
         name,
@@ -16,6 +16,7 @@ fn endpoint(slot: Slot, trust: Trust) -> Endpoint {
         role,
         topology: None,
         kv_ports,
+        rank,
     };
     let (health, models, engine) = (Health::Ready, Arc::default(), EngineHints::default());
     let kv_events = Arc::new(KvStatus::of(trust));

@@ -109,6 +109,7 @@ impl StaticEndpoint {
             role: self.role,
             topology: self.topology.clone(),
             kv_ports: None,
+            rank: None,
         }
     }
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use super::kv_events::KvStatus;
 use super::{News, Voice, read_body, spaced};
 use crate::pod::{EngineHints, Traffic};
 use crate::story::story;
@@ -98,14 +99,16 @@ impl Default for EngineMetricsSettings {
 /// lets the hints age; it never blames the pod.
 pub(super) async fn run(
     (voice, traffic): (Voice, Arc<Traffic>),
-    latest: watch::Sender<EngineHints>,
+    (status, latest): (Arc<KvStatus>, watch::Sender<EngineHints>),
     client: reqwest::Client,
     settings: Arc<EngineMetricsSettings>,
 ) {
     let (mut before, mut moved_at) = (EngineHints::default(), Instant::now());
     loop {
         let began = Instant::now();
-        match read(&voice, &client).await {
+        // The engines of several ranks are told apart where each rank is a pod of its own.
+        let engine = (status.ranks() > 1).then(|| voice.pod.rank.unwrap_or(0));
+        match read(&voice, &client, engine).await {
             Ok(mut hints) => {
                 if hints != before || hints.has_work() || traffic.is_any() {
                     (before, moved_at) = (hints, began);
@@ -136,30 +139,41 @@ pub(super) async fn run(
     }
 }
 
-async fn read(voice: &Voice, client: &reqwest::Client) -> Result<EngineHints, ReadError> {
+async fn read(
+    voice: &Voice,
+    client: &reqwest::Client,
+    engine: Option<u16>,
+) -> Result<EngineHints, ReadError> {
     let response = client.get(voice.url("/metrics")).send().await?;
     if response.status() != StatusCode::OK {
         return Err(ReadError::Status(response.status()));
     }
     let body = read_body(response, METRICS_LIMIT).await?.ok_or(ReadError::TooLong)?;
-    Ok(parse(&String::from_utf8_lossy(&body))?)
+    Ok(parse(&String::from_utf8_lossy(&body), engine)?)
 }
 
-/// The families we want of vLLM's text. Data-parallel engines behind one port are summed
-/// (requests, blocks) or taken at their fullest (usage); families that are missing stay at zero or
-/// none.
-fn parse(text: &str) -> Result<EngineHints, std::io::Error> {
+/// The families we want of vLLM's text, of this engine if it has several. All the engines behind one
+/// port are summed (requests) or taken at their fullest (usage); families that are missing stay at zero
+/// or none. Of blocks each engine says what all of them have (seen on 0.32 with two ranks).
+fn parse(text: &str, engine: Option<u16>) -> Result<EngineHints, std::io::Error> {
     // The parser knows no colon in names, and 560 lines per pod and second are better skipped.
     let ours = text.lines().map(|line| line.strip_prefix(PREFIX).unwrap_or(line)).filter(|line| {
         let name = line.split(['{', ' ']).next();
         name.is_some_and(|name| WANTED.contains(&name))
     });
-    let mut hints = EngineHints::default();
+    let mut hints = EngineHints { engine, ..EngineHints::default() };
+    let mut engines = 0;
     for sample in Scrape::parse(ours.map(|line| Ok(line.to_owned())))?.samples {
         let (Value::Untyped(value) | Value::Gauge(value) | Value::Counter(value)) = sample.value
         else {
             continue;
         };
+        engines += u64::from(sample.metric == CACHE_CONFIG);
+        let label = |name| sample.labels.get(name);
+        let is_of = |wanted: u16| label("engine").is_none_or(|it| it.parse() == Ok(wanted));
+        if !engine.is_none_or(is_of) {
+            continue;
+        }
         let value = if value.is_finite() { value.max(0.0) } else { 0.0 };
         match sample.metric.as_str() {
             RUNNING => hints.running += value,
@@ -174,14 +188,15 @@ fn parse(text: &str) -> Result<EngineHints, std::io::Error> {
             STARTED => hints.started_s = Some(hints.started_s.unwrap_or(0.0).max(value)),
             KV_USAGE => hints.kv_usage = hints.kv_usage.max(value),
             _ => {
-                let label = |name| sample.labels.get(name).and_then(|text| text.parse().ok());
+                let number = |name| label(name).and_then(|text| text.parse::<u64>().ok());
                 hints.block_size =
-                    label("block_size").and_then(|tokens: u64| u32::try_from(tokens).ok());
-                if let Some(blocks) = label("num_gpu_blocks") {
-                    hints.num_blocks = Some(hints.num_blocks.unwrap_or(0).saturating_add(blocks));
-                }
+                    number("block_size").and_then(|tokens| u32::try_from(tokens).ok());
+                hints.num_blocks = number("num_gpu_blocks").or(hints.num_blocks);
             }
         }
+    }
+    if engine.is_some() {
+        hints.num_blocks = hints.num_blocks.map(|blocks| blocks / engines.max(1));
     }
     Ok(hints)
 }

@@ -7,8 +7,8 @@
 //! | `sources` | where a pod's publishers are |
 //! | `zmtp`, `frame` | the wire: ZeroMQ's, then vLLM's |
 //! | `stream`, `replay`, `bind` | the live stream, the history, the port that pods dial |
-//! | `task` | one rank's task: hears, asks, applies |
-//! | `calibration` | whether what is predicted of the pod is what its engine finds |
+//! | `task` | one pod's task: hears, asks, applies |
+//! | `calibration`, `suspects` | whether what is predicted of the pod is what its engine finds |
 //! | `counts`, `status` | what others may read of it |
 
 mod bind;
@@ -21,6 +21,7 @@ mod sequence;
 mod sources;
 mod status;
 mod stream;
+mod suspects;
 mod task;
 mod trust;
 mod zmtp;
@@ -34,7 +35,6 @@ use kv_index::{Applied, Event, Slot};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 pub use crate::pod::{KvPorts, PortsError};
 pub(super) use bind::{Lanes, run as listen};
@@ -42,30 +42,22 @@ pub use calibration::{Compared, Outcome, Predictions};
 pub use counts::{KvCount, KvCounts};
 pub use sources::Target;
 pub use status::{KvReport, KvStatus, Verdict};
+pub use suspects::Suspect;
 pub use trust::{Doubt, Trust};
 
 use self::sources::SourcesError;
-use super::Voice;
+use super::{News, Voice};
 use crate::pod::EngineHints;
 use crate::story::story;
 use crate::units::HumanDuration;
 
 /// Who is told what pods hold: the index.
 pub trait KvSink: fmt::Debug + Send + Sync {
-    /// Something happened in this holder's cache; returns what became of its blocks. Called in
-    /// order, by one task per holder.
-    fn apply(&self, holder: KvHolder, event: &Event) -> Applied;
-    /// Nothing is known of this holder any more. What comes after it is whole again.
-    fn clear(&self, holder: KvHolder);
-}
-
-/// One cache: a pod's, or one of its data-parallel ranks'.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KvHolder {
-    /// The pod's slot.
-    pub slot: Slot,
-    /// The data-parallel rank behind its port; 0 if there is one only.
-    pub rank: u32,
+    /// Something happened in this pod's cache; returns what became of its blocks. Called in order,
+    /// by one task per pod.
+    fn apply(&self, slot: Slot, event: &Event) -> Applied;
+    /// Nothing is known of this pod any more. What comes after it is whole again.
+    fn clear(&self, slot: Slot);
 }
 
 /// How pods' KV events are heard.
@@ -123,6 +115,9 @@ pub(super) struct PodEvents {
     pub(super) lanes: Arc<Lanes>,
 }
 
+/// Ranks behind one address: more than any machine has accelerators.
+const MOST_RANKS: u16 = 64;
+
 /// A pod that cannot be asked yet is asked again after this.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -152,17 +147,21 @@ impl KvEventsSettings {
     }
 }
 
-/// Hears one pod until the task is aborted. The ranks' tasks are its own and end with it.
+/// Hears one pod until the task is aborted. The first of several data-parallel ranks tells the pool of
+/// the others, each of which is a pod of its own.
 pub(super) async fn run(pod: PodEvents) {
-    let targets = loop {
+    let (targets, target) = loop {
         let found = sources::find(&pod.voice, &pod.client, &pod.settings).await;
         let wait = match &found {
             Err(SourcesError::NoAnswer(_)) => RETRY,
             _ => pod.voice.quiet(pod.settings.refresh.get().max(RETRY)),
         };
         match found {
-            Ok(targets) if !targets.is_empty() => break targets,
-            Ok(_) => {}
+            Ok(targets) => {
+                if let Some(target) = pod.voice.pick(&targets) {
+                    break (targets.len(), target);
+                }
+            }
             Err(error) => {
                 let name = &pod.voice.pod.name;
                 tracing::debug!(pod = %name, error = story(&error), "the pod does not say where its KV events are");
@@ -170,27 +169,22 @@ pub(super) async fn run(pod: PodEvents) {
         }
         tokio::time::sleep(wait).await;
     };
-    pod.status.set_ranks(targets.len());
-    let sizes = (targets.len(), pod.settings.queue);
-    let (_registered, lanes) =
-        pod.lanes.register(pod.voice.slot, &pod.voice.pod, &pod.status, sizes);
-    let mut tasks = JoinSet::new();
-    for ((number, target), lane) in (0..).zip(&targets).zip(lanes) {
-        let rank = task::Rank {
-            voice: pod.voice.clone(),
-            rank: number,
-            ranks: targets.len(),
-            settings: Arc::clone(&pod.settings),
-            client: pod.client.clone(),
-            sink: Arc::clone(&pod.sink),
-            status: Arc::clone(&pod.status),
-            hints: pod.hints.clone(),
-        };
-        tasks.spawn(task::run(rank, *target, Some(lane)));
+    let ranks = u16::try_from(targets).unwrap_or(u16::MAX).min(MOST_RANKS);
+    pod.status.set_ranks(ranks);
+    let told = News::Ranks { slot: pod.voice.slot, ranks };
+    if pod.voice.pod.rank.is_none() && ranks > 1 && pod.voice.tell(told).await.is_err() {
+        return;
     }
-    while let Some(ended) = tasks.join_next().await {
-        if let Err(error) = ended {
-            tracing::error!(pod = %pod.voice.pod.name, %error, "the task of a pod's KV events panicked");
-        }
+    let (slot, of, room) = (pod.voice.slot, &pod.voice.pod, pod.settings.queue);
+    let (_registered, lane) = pod.lanes.register(slot, of, &pod.status, room);
+    task::run(pod, target, lane).await;
+}
+
+// === impl Voice ===
+
+impl Voice {
+    /// Of a pod's publishers, one for each rank, this one's own.
+    fn pick(&self, targets: &[Target]) -> Option<Target> {
+        targets.get(usize::from(self.pod.rank.unwrap_or(0))).copied()
     }
 }

@@ -1,12 +1,13 @@
-//! The least that pods were known to hold of the prompts on their way to them.
+//! The least that pods were known to hold of the prompts that they were sent.
 //!
 //! A prompt is placed by what a pod holds, and its engine looks for it when its turn comes: a second
 //! later, where it is busy. What other requests pushed out meanwhile was no wrong prediction. Engines
-//! tell what they push out before the token that it was pushed out for, and then store what took the
-//! place: so the blocks are looked for again after each loss, and before the next store hides it.
+//! tell what they push out, and then store what took the place: so the blocks are looked for again after
+//! each loss, and before the next store hides it. What an engine computes on is not pushed out: the
+//! least is what it found, however long its answer takes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use kv_index::{BlockHash, ExactIndex, Overlap, Slot};
 use parking_lot::Mutex;
@@ -17,7 +18,7 @@ pub(super) struct Watches {
     state: Mutex<State>,
 }
 
-/// A prompt on its way to a pod; dropped, it is watched no more.
+/// A prompt that was sent to a pod; dropped, it is watched no more.
 #[derive(Debug)]
 pub(crate) struct Watch {
     watches: Arc<Watches>,
@@ -45,8 +46,6 @@ struct Watched {
     chain: Arc<Vec<BlockHash>>,
     /// In blocks.
     least: AtomicU32,
-    /// Its answer has begun: what is told of now happened before at most once more.
-    is_served: AtomicBool,
 }
 
 // === impl Watches ===
@@ -54,7 +53,7 @@ struct Watched {
 impl Watches {
     pub(super) fn watch(self: &Arc<Self>, slot: Slot, chain: &Arc<Vec<BlockHash>>) -> Watch {
         let (chain, least) = (Arc::clone(chain), AtomicU32::new(u32::MAX));
-        let watched = Arc::new(Watched { slot, chain, least, is_served: AtomicBool::new(false) });
+        let watched = Arc::new(Watched { slot, chain, least });
         let pods = &mut self.state.lock().pods;
         if pods.len() <= slot.index() {
             pods.resize_with(slot.index() + 1, Pod::default);
@@ -70,30 +69,23 @@ impl Watches {
         }
     }
 
-    /// Looks for what is on its way to the pod, if it has lost blocks since.
+    /// Looks for what the pod was sent, if it has lost blocks since.
     pub(super) fn look(&self, slot: Slot, told: &ExactIndex) {
         let State { pods, overlap } = &mut *self.state.lock();
         let Some(pod) = pods.get_mut(slot.index()) else { return };
         if !std::mem::take(&mut pod.has_lost) {
             return;
         }
-        pod.watched.retain(|watched| {
+        for watched in &pod.watched {
             told.overlap(&watched.chain, overlap);
             watched.least.fetch_min(overlap.blocks(watched.slot), Ordering::Relaxed);
-            !watched.is_served.load(Ordering::Relaxed)
-        });
+        }
     }
 }
 
 // === impl Watch ===
 
 impl Watch {
-    /// The pod has begun its answer. What happened before may still be told of, so the blocks are
-    /// looked for once more.
-    pub(crate) fn served(&self) {
-        self.watched.is_served.store(true, Ordering::Relaxed);
-    }
-
     /// The least of the prompt's blocks that the pod was known to hold after a loss; as many as there
     /// can be if there was none.
     pub(crate) fn least(&self, told: &ExactIndex) -> u32 {

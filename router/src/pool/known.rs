@@ -74,6 +74,12 @@ impl Known {
         }
     }
 
+    /// How long it has, if it terminates.
+    pub(super) fn grace(&self, now: Instant) -> Option<Duration> {
+        let (gone_at, _said_at) = self.endpoint.record.leaves?;
+        Some(gone_at.saturating_duration_since(now))
+    }
+
     /// Notes a failure's reason, for people.
     pub(super) fn failed(&mut self, reason: Arc<str>, now: Instant) {
         let record = &mut Arc::make_mut(&mut self.endpoint).record;

@@ -11,9 +11,10 @@ use tokio::time::Instant;
 
 use super::health::Probe;
 use super::known::Known;
+use super::ranks::Ranks;
 use super::sources::Sources;
 use super::{Endpoint, Health, ModelCard, Out, Outcome, PoolSettings, Snapshot};
-use crate::discovery::{Desired, Source};
+use crate::discovery::{Desired, Sighting, Source};
 use crate::feed::{News, ProbeError};
 
 /// Something that the pool's task learns.
@@ -60,6 +61,7 @@ pub(super) struct Registry {
     /// By slot, which is also the order of the snapshot.
     pods: BTreeMap<Slot, Known>,
     sources: Sources,
+    ranks: Ranks,
     generation: u64,
 }
 
@@ -72,6 +74,7 @@ impl Registry {
             slots: Slots::default(),
             pods: BTreeMap::new(),
             sources: Sources::new(sources),
+            ranks: Ranks::default(),
             generation: 0,
         }
     }
@@ -109,6 +112,7 @@ impl Registry {
                     self.look_for_standstill(slot, now, effects);
                 }
             }
+            Event::Heard(News::Ranks { slot, ranks }) => self.has_ranks(slot, ranks, now, effects),
             Event::Outcome { slot, outcome, reason } => {
                 self.saw(slot, (outcome, reason), now, effects);
             }
@@ -162,8 +166,9 @@ impl Registry {
 
     fn desired(&mut self, source: Source, set: Desired, now: Instant, effects: &mut Effects) {
         let Desired { pods, by_removal, .. } = set;
+        let pods = self.ranks.spread(source, pods).into_iter();
         let mut wanted: BTreeMap<_, _> =
-            pods.into_iter().map(|sighting| (Arc::clone(&sighting.pod.uid), sighting)).collect();
+            pods.map(|sighting| (Arc::clone(&sighting.pod.uid), sighting)).collect();
         for known in self.pods.values_mut().filter(|known| known.source == source) {
             let sighting = wanted.get(&known.endpoint.pod.uid);
             known.named = sighting.is_some_and(|it| it.pod == known.endpoint.pod);
@@ -189,13 +194,35 @@ impl Registry {
             }
         }
         for sighting in wanted.into_values() {
-            let (slot, pod) = (self.slots.acquire(), &sighting.pod);
-            tracing::info!(pod = %pod.name, addr = %pod.addr, role = ?pod.role, "pod appeared");
-            let mut known = Known::new(source, &sighting, slot, now);
-            known.terminates(sighting.grace, now);
-            effects.added.push(Arc::clone(&known.endpoint));
-            self.pods.insert(slot, known);
+            self.add(source, &sighting, now, effects);
         }
+    }
+
+    fn add(&mut self, source: Source, sighting: &Sighting, now: Instant, effects: &mut Effects) {
+        let (slot, pod) = (self.slots.acquire(), &sighting.pod);
+        tracing::info!(pod = %pod.name, addr = %pod.addr, role = ?pod.role, rank = pod.rank, "pod appeared");
+        let mut known = Known::new(source, sighting, slot, now);
+        known.terminates(sighting.grace, now);
+        effects.added.push(Arc::clone(&known.endpoint));
+        self.pods.insert(slot, known);
+    }
+
+    /// The pod has turned out to be the first of several ranks: the others are pods of their own.
+    fn has_ranks(&mut self, slot: Slot, ranks: u16, now: Instant, effects: &mut Effects) {
+        let Some(known) = self.pods.get_mut(&slot) else { return };
+        if known.endpoint.pod.rank.is_some() {
+            return;
+        }
+        let (source, serving, grace) = (known.source, known.serving, known.grace(now));
+        let first = &mut Arc::make_mut(&mut known.endpoint).pod;
+        self.ranks.learn(source, &first.uid, ranks);
+        let sighting = |rank| Sighting { pod: first.of_rank(rank), serving, grace };
+        let others: Vec<_> = (1..ranks).map(sighting).collect();
+        first.rank = Some(0);
+        for other in &others {
+            self.add(source, other, now, effects);
+        }
+        effects.changed = true;
     }
 
     fn probed(

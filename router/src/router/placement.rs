@@ -7,7 +7,7 @@ use kv_index::{BlockHash, LastUse};
 use parking_lot::Mutex;
 
 use crate::bookings::Booking;
-use crate::feed::kv_events::{Compared, Outcome, Trust};
+use crate::feed::kv_events::{Compared, Outcome, Suspect, Trust};
 use crate::knowledge::{Knowledge, Watch};
 use crate::memory::Assumption;
 use crate::pod::Visit;
@@ -75,6 +75,8 @@ pub struct Decision {
     pub prompt_tokens: u32,
     /// How far the belief can be trusted.
     pub trust: Trust,
+    /// Which of the data-parallel ranks at the pod's address; none: it is alone there.
+    pub rank: Option<u16>,
     /// Whether another pod prefills for it, and why not; none where no pod only prefills.
     pub split: Option<Split>,
 }
@@ -151,9 +153,6 @@ impl Placement {
         let waited = now.saturating_duration_since(self.placed_at);
         self.note(|came| came.ttft_ms = Some(waited.as_secs_f64() * 1e3));
         self.booking.first_token(now);
-        if let Some(watch) = &self.watch {
-            watch.served();
-        }
         let sent = self.moved.as_ref().and_then(|moved| Some((moved, moved.sent_at?)));
         if let Some((moved, sent_at)) = sent {
             let ms = now.saturating_duration_since(sent_at).as_secs_f64() * 1e3;
@@ -196,25 +195,33 @@ impl Placement {
         }
     }
 
-    /// What the pod claimed to hold and did not use, it does not hold, unless it has told of its
-    /// cache since: then the prediction was old, and what is known now may be right. An engine whose
-    /// cache was emptied tells of that together with what it then stored for this very request, and
-    /// never tells of a hit.
-    fn correct_what_was_told(&self, cached_tokens: u32) {
-        let (told, block_tokens) = (&self.knowledge.told, self.block_tokens.max(1));
-        let predicted = self.decision.matched_tokens;
-        let least = self.watch.as_ref().map_or(u32::MAX, |watch| watch.least(told));
-        let outcome = self.endpoint.kv_events.compare(&Compared {
-            trust: self.decision.trust,
-            predicted,
-            least: least.saturating_mul(block_tokens),
-            cached: cached_tokens,
-        });
-        self.note(|came| came.prediction = Some(outcome));
-        let is_old = self.endpoint.kv_events.batches() != self.told_batches;
-        if outcome == Outcome::Over && !is_old {
-            let depth = (cached_tokens / block_tokens) as usize;
-            told.truncate(self.booking.slot(), &self.chain, depth);
-        }
+    /// What the pod claimed to hold and did not use, it does not hold, unless its events explain it, or
+    /// it had told of its cache since: then the prediction was old, and what is known now may be right.
+    /// An engine whose cache was emptied tells of that together with what it then stored for this very
+    /// request, and never tells of a hit.
+    fn correct_what_was_told(&mut self, cached: u32) {
+        let block_tokens = self.block_tokens.max(1);
+        let (watch, knowledge) = (self.watch.take(), Arc::clone(&self.knowledge));
+        let least = move || {
+            let blocks = watch.as_ref().map_or(u32::MAX, |watch| watch.least(&knowledge.told));
+            blocks.saturating_mul(block_tokens)
+        };
+        let (trust, predicted) = (self.decision.trust, self.decision.matched_tokens);
+        let answer = Compared { trust, predicted, least: least(), cached };
+        let status = &self.endpoint.kv_events;
+        let is_old = status.batches() != self.told_batches;
+        let (later, knowledge) =
+            (self.sequel.as_ref().map(Sequel::later), Arc::clone(&self.knowledge));
+        let (slot, chain, depth) =
+            (self.booking.slot(), Arc::clone(&self.chain), cached / block_tokens);
+        let shown = move |outcome| {
+            if outcome == Outcome::Over && !is_old {
+                knowledge.told.truncate(slot, &chain, depth as usize);
+            }
+            if let Some(later) = later {
+                later.note(|came| came.prediction = Some(outcome));
+            }
+        };
+        status.compare(Suspect { answer, least: Box::new(least), shown: Box::new(shown) });
     }
 }

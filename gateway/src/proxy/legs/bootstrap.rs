@@ -66,7 +66,8 @@ impl Engines {
 // === impl Gateway ===
 
 impl Gateway {
-    /// An engine of the pod: which one, the transfer's number says.
+    /// The pod's engine; of several, where they are not pods of their own, the transfer's number says
+    /// which.
     pub(super) async fn engine(&self, pod: &Pod, room: u64) -> Result<Engine, Failure> {
         let engines = match self.engines.known(pod) {
             Some(engines) => engines,
@@ -77,13 +78,14 @@ impl Gateway {
                 engines
             }
         };
-        let at = usize::try_from(room).unwrap_or_default() % engines.len().max(1);
+        let at = pod.rank.map_or(room, u64::from);
+        let at = usize::try_from(at).unwrap_or_default() % engines.len().max(1);
         engines.get(at).cloned().ok_or(Failure::NoEngine)
     }
 
     async fn ask_for_engines(&self, pod: &Pod) -> Result<Arc<[Engine]>, Failure> {
         let addr = SocketAddr::new(pod.addr.ip(), self.config.split.connector_port());
-        let server = Pod { addr, ..pod.clone() };
+        let server = Pod { addr, rank: None, ..pod.clone() };
         let head = get_for("/query").map_err(|_invalid| Failure::NoEngine)?;
         let empty = Bytes::new();
         let call = self.call(&server, &head, &empty);

@@ -99,6 +99,7 @@ fn sighting(pod: &Pod, kind: Kind<'_>, port_name: &str, default_port: u16) -> Op
             role,
             topology: None,
             kv_ports: kv_ports(pod),
+            rank: None,
         },
         serving: ready && pod.metadata.deletion_timestamp.is_none(),
         grace: grace(pod),

@@ -32,11 +32,10 @@ struct Entry {
     slot: Slot,
     pod: Pod,
     status: Arc<KvStatus>,
-    /// By data-parallel rank.
-    ranks: Vec<Way>,
+    way: Way,
 }
 
-/// The way to one rank's task.
+/// The way to one pod's task.
 #[derive(Clone, Debug)]
 struct Way {
     news: mpsc::Sender<News>,
@@ -98,7 +97,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, number: u64, lanes: Arc<Lane
     let ended = listen(stream, number, &lanes, &mut lane).await;
     tracing::debug!(%peer, ?ended, "a publisher of KV events is gone");
     if let Some((_, way)) = lane {
-        // An error is a rank's task that is gone: it need not hear.
+        // An error is a pod's task that is gone: it need not hear.
         drop(way.news.send(News::Closed(number)).await);
     }
 }
@@ -143,39 +142,32 @@ async fn listen(
 // === impl Lanes ===
 
 impl Lanes {
-    /// Adds a pod with so many ranks, each with room for so many batches.
+    /// Adds a pod, with room for so many batches.
     pub(super) fn register(
         self: &Arc<Self>,
         slot: Slot,
         pod: &Pod,
         status: &Arc<KvStatus>,
-        sizes: (usize, usize),
-    ) -> (Registered, Vec<Lane>) {
-        let (ranks, room) = sizes;
-        let (senders, lanes) = (0..ranks)
-            .map(|_| {
-                let (sender, news) = mpsc::channel(room.max(1));
-                let room = Arc::new(Semaphore::new(HELD_BYTES));
-                (Way { news: sender, room }, Lane::new(news))
-            })
-            .unzip();
-        let entry = Entry { slot, pod: pod.clone(), status: Arc::clone(status), ranks: senders };
-        self.0.lock().push(entry);
-        (Registered { lanes: Arc::clone(self), slot }, lanes)
+        room: usize,
+    ) -> (Registered, Lane) {
+        let (sender, news) = mpsc::channel(room.max(1));
+        let way = Way { news: sender, room: Arc::new(Semaphore::new(HELD_BYTES)) };
+        self.0.lock().push(Entry { slot, pod: pod.clone(), status: Arc::clone(status), way });
+        (Registered { lanes: Arc::clone(self), slot }, Lane::new(news))
     }
 
     fn find(&self, topic: &str, peer: IpAddr, rank: u32) -> Option<Found> {
         let named = topic.strip_prefix("kv@").and_then(|rest| rest.split('@').next());
         let entries = self.0.lock();
         let is_it = |it: &&Entry| named.is_some_and(|name| is_named(&it.pod, name));
-        let here: Vec<_> = entries.iter().filter(|it| it.pod.addr.ip() == peer).collect();
+        let of_rank = || entries.iter().filter(|it| u32::from(it.pod.rank.unwrap_or(0)) == rank);
+        let here: Vec<_> = of_rank().filter(|it| it.pod.addr.ip() == peer).collect();
         let entry = match &here[..] {
-            [] => entries.iter().find(is_it)?,
+            [] => of_rank().find(is_it)?,
             [only] => only,
             several => several.iter().copied().find(is_it)?,
         };
-        let way = entry.ranks.get(usize::try_from(rank).ok()?)?;
-        Some((Arc::clone(&entry.status), way.clone()))
+        Some((Arc::clone(&entry.status), entry.way.clone()))
     }
 }
 
@@ -191,8 +183,8 @@ impl Way {
 }
 
 fn is_named(pod: &Pod, name: &str) -> bool {
-    *name == *pod.name
-        || *name == *pod.uid
+    *name == *pod.shared(&pod.name)
+        || *name == *pod.shared(&pod.uid)
         || name.parse() == Ok(pod.addr)
         || name.parse() == Ok(pod.addr.ip())
 }

@@ -25,7 +25,7 @@ pub struct Compared {
     pub trust: Trust,
     /// What it was known to hold then.
     pub predicted: u32,
-    /// The least that it was known to hold from then until it began the answer.
+    /// The least that it was known to hold since.
     pub least: u32,
     /// What its engine found.
     pub cached: u32,
@@ -38,9 +38,8 @@ pub enum Outcome {
     Equal,
     /// It reused more.
     Under,
-    /// It reused less, and its events had told so by the time that it began the answer: between our
-    /// decision and its own, other requests took the place of these blocks, or it was reset. The
-    /// prediction was right, and late.
+    /// It reused less, and its events tell why: between our decision and its own, other requests took
+    /// the place of these blocks, or it was reset. The prediction was right, and late.
     Overtaken,
     /// It reused less, and nothing that it told explains it.
     Over,
@@ -61,8 +60,7 @@ pub struct Predictions {
     pub over_tokens: u64,
 }
 
-/// One wrong prediction may be an event that came after the answer; so many in a row are an index
-/// that is wrong.
+/// So many wrong predictions in a row are an index that is wrong.
 const FAILING: u32 = 3;
 
 /// So many right predictions in a row, and a pod that was in doubt is believed again.
@@ -71,9 +69,9 @@ const RECONCILED: u32 = 20;
 // === impl Calibration ===
 
 impl Calibration {
-    /// Notes one answer, and says what it shows; of a pod whose story is not believed now, or was not
-    /// then, it shows nothing that must be done.
-    pub(super) fn compare(&self, now: Trust, answer: &Compared) -> (Outcome, Option<Verdict>) {
+    /// Counts one answer, and says what follows; of a pod whose story was not believed then, or is not
+    /// now, nothing does.
+    pub(super) fn count(&self, now: Trust, answer: &Compared) -> Option<Verdict> {
         let outcome = answer.outcome();
         let count = match outcome {
             Outcome::Equal => &self.equal,
@@ -87,7 +85,7 @@ impl Calibration {
             self.over_tokens.fetch_add(too_many, Ordering::Relaxed);
         }
         let is_test = answer.trust.is_testable() && now.is_testable();
-        (outcome, if is_test { self.judge(now, outcome) } else { None })
+        if is_test { self.judge(now, outcome) } else { None }
     }
 
     fn judge(&self, now: Trust, outcome: Outcome) -> Option<Verdict> {
@@ -107,7 +105,7 @@ impl Calibration {
             Outcome::Over => {
                 equal.store(0, Ordering::Relaxed);
                 if over.fetch_add(1, Ordering::Relaxed) + 1 < FAILING {
-                    return Some(Verdict::Overpredicted);
+                    return None;
                 }
                 over.store(0, Ordering::Relaxed);
                 Some(Verdict::Failing)
@@ -130,7 +128,7 @@ impl Calibration {
 // === impl Compared ===
 
 impl Compared {
-    fn outcome(&self) -> Outcome {
+    pub(super) fn outcome(&self) -> Outcome {
         if self.cached == self.predicted {
             Outcome::Equal
         } else if self.cached > self.predicted {
@@ -200,14 +198,13 @@ mod tests {
     }
 
     #[test]
-    fn an_over_prediction_is_asked_about_and_the_third_in_a_row_is_a_failing_index() {
+    fn three_over_predictions_in_a_row_are_a_failing_index_and_one_right_answer_clears_them() {
         let it = Calibration::default();
-        let over = || it.compare(Trust::Exact, &exact(64, 64, 16)).1;
-        let asked = Some(Verdict::Overpredicted);
-        assert_eq!([over(), over()], [asked, asked]);
-        assert_eq!(it.compare(Trust::Exact, &exact(64, 64, 64)).1, None);
-        assert_eq!([over(), over(), over()], [asked, asked, Some(Verdict::Failing)]);
-        assert_eq!(over(), asked, "the count begins anew");
+        let over = || it.count(Trust::Exact, &exact(64, 64, 16));
+        assert_eq!([over(), over()], [None, None]);
+        assert_eq!(it.count(Trust::Exact, &exact(64, 64, 64)), None);
+        assert_eq!([over(), over(), over()], [None, None, Some(Verdict::Failing)]);
+        assert_eq!(over(), None, "the count begins anew");
         let over_tokens = 6 * 48;
         assert_eq!(it.report(), Predictions { equal: 1, over: 6, over_tokens, ..it.report() });
     }
@@ -216,8 +213,7 @@ mod tests {
     fn what_was_overtaken_accuses_nobody() {
         let it = Calibration::default();
         for _ in 0..10 {
-            let shown = it.compare(Trust::Exact, &exact(64, 16, 16));
-            assert_eq!(shown, (Outcome::Overtaken, None));
+            assert_eq!(it.count(Trust::Exact, &exact(64, 16, 16)), None);
         }
         assert_eq!((it.report().overtaken, it.report().over_tokens), (10, 0));
     }
@@ -225,7 +221,7 @@ mod tests {
     #[test]
     fn what_was_predicted_or_comes_in_while_a_history_is_told_shows_nothing() {
         let it = Calibration::default();
-        let shown = |then, now| it.compare(now, &Compared { trust: then, ..exact(64, 64, 0) }).1;
+        let shown = |then, now| it.count(now, &Compared { trust: then, ..exact(64, 64, 0) });
         for _ in 0..10 {
             assert_eq!(shown(Trust::CatchingUp, Trust::Exact), None);
             assert_eq!(shown(Trust::Exact, Trust::Retelling), None);
@@ -238,11 +234,11 @@ mod tests {
         let it = Calibration::default();
         let doubt = Trust::Uncertain(Doubt::LateStart);
         let answer = |cached| Compared { trust: doubt, ..exact(0, 0, cached) };
-        let right = |times: u32| (0..times).filter_map(|_| it.compare(doubt, &answer(0)).1).count();
+        let right = |times: u32| (0..times).filter_map(|_| it.count(doubt, &answer(0))).count();
         assert_eq!(right(19), 0);
-        assert_eq!(it.compare(doubt, &answer(32)).1, None);
+        assert_eq!(it.count(doubt, &answer(32)), None);
         assert_eq!(right(19), 0);
         assert_eq!(right(1), 1);
-        assert_eq!(it.compare(Trust::Exact, &exact(0, 0, 0)).1, None, "nothing is in doubt");
+        assert_eq!(it.count(Trust::Exact, &exact(0, 0, 0)), None, "nothing is in doubt");
     }
 }

@@ -138,7 +138,7 @@ pub(super) struct Held {
     bytes: usize,
 }
 
-/// 16 MiB of payload for one rank.
+/// 16 MiB of payload for one pod.
 pub(super) const HELD_BYTES: usize = 16 << 20;
 
 // === impl Held ===

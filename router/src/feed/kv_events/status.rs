@@ -1,6 +1,6 @@
 //! What is known of one pod's events, readable by everyone without a lock.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use kv_index::Applied;
@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::calibration::{Calibration, Compared, Outcome, Predictions};
 use super::counts::{Counters, KvCount, KvCounts};
+use super::suspects::{Suspect, Suspects};
 use super::trust::{Doubt, Trust};
 
 /// What one pod told of its cache. Part of its [`Endpoint`](crate::pool::Endpoint).
@@ -17,8 +18,8 @@ use super::trust::{Doubt, Trust};
 pub struct KvStatus {
     /// Encoded.
     trust: AtomicU8,
-    /// By data-parallel rank.
-    ranks: Mutex<Vec<Trust>>,
+    /// Data-parallel ranks that tell at its address, this one among them; 0: it tells nothing.
+    ranks: AtomicU16,
     pub(super) counts: Counters,
     blocks: Mutex<Applied>,
     /// One more than the number of the last batch; 0 before the first.
@@ -26,6 +27,7 @@ pub struct KvStatus {
     /// Milliseconds from `created` to the last batch, plus one; 0 before the first.
     heard_ms: AtomicU64,
     calibration: Calibration,
+    suspects: Suspects,
     verdicts: watch::Sender<Option<Verdict>>,
     created: Instant,
 }
@@ -35,8 +37,8 @@ pub struct KvStatus {
 pub struct KvReport {
     /// How far it can be believed.
     pub trust: Trust,
-    /// The same by data-parallel rank; empty if the pod tells nothing.
-    pub ranks: Vec<Trust>,
+    /// Data-parallel ranks that tell at its address, this one among them; 0: it tells nothing.
+    pub ranks: u16,
     /// What was counted since the pod appeared.
     pub counts: KvCounts,
     /// What became of the blocks that its events named.
@@ -66,12 +68,13 @@ impl Default for KvStatus {
     fn default() -> Self {
         Self {
             trust: AtomicU8::new(encode(Trust::Approximate)),
-            ranks: Mutex::default(),
+            ranks: AtomicU16::new(0),
             counts: Counters::default(),
             blocks: Mutex::default(),
             next_seq: AtomicU64::new(0),
             heard_ms: AtomicU64::new(0),
             calibration: Calibration::default(),
+            suspects: Suspects::default(),
             verdicts: watch::Sender::new(None),
             created: Instant::now(),
         }
@@ -79,12 +82,12 @@ impl Default for KvStatus {
 }
 
 impl KvStatus {
-    /// A pod of one rank that is believed so far, for tests and simulations.
+    /// A pod that is believed so far, for tests and simulations.
     #[must_use]
     pub fn of(trust: Trust) -> Self {
         let status = Self::default();
         status.set_ranks(1);
-        status.set_trust(0, trust);
+        status.set_trust(trust);
         status
     }
 
@@ -100,14 +103,32 @@ impl KvStatus {
         self.counts.get(KvCount::Batches)
     }
 
-    /// Holds a prediction against what the engine found in its cache, and says what the engine has
-    /// shown by it.
-    pub fn compare(&self, answer: &Compared) -> Outcome {
-        let (outcome, verdict) = self.calibration.compare(self.trust(), answer);
-        if let Some(verdict) = verdict {
+    /// Holds a prediction against what the engine found in its cache. One that was too high, and is not
+    /// explained yet, is judged when the pod has told all that it had to tell.
+    pub fn compare(&self, answer: Suspect) {
+        let outcome = answer.answer.outcome();
+        let is_test = answer.answer.trust.is_testable() && self.trust().is_testable();
+        let judged = if outcome == Outcome::Over && is_test {
+            let judged = self.suspects.push(answer);
+            self.judge(Verdict::Overpredicted);
+            judged
+        } else {
+            vec![answer]
+        };
+        judged.into_iter().for_each(|answer| self.count(answer));
+    }
+
+    /// The pod has told all that it had to tell: what was too high and is not explained is wrong.
+    pub fn story_is_told(&self) {
+        self.suspects.take().into_iter().for_each(|answer| self.count(answer));
+    }
+
+    fn count(&self, suspect: Suspect) {
+        let answer = Compared { least: (suspect.least)(), ..suspect.answer };
+        (suspect.shown)(answer.outcome());
+        if let Some(verdict) = self.calibration.count(self.trust(), &answer) {
             self.judge(verdict);
         }
-        outcome
     }
 
     /// Tells the feed what comparing predictions with answers has shown.
@@ -122,7 +143,7 @@ impl KvStatus {
         let heard = read(&self.heard_ms).checked_sub(1).map(Duration::from_millis);
         KvReport {
             trust: self.trust(),
-            ranks: self.ranks.lock().clone(),
+            ranks: self.ranks(),
             counts: self.counts.read(),
             blocks: *self.blocks.lock(),
             last_seq: read(&self.next_seq).checked_sub(1),
@@ -135,21 +156,18 @@ impl KvStatus {
         self.verdicts.subscribe()
     }
 
-    /// The pod has so many ranks that tell.
-    pub(super) fn set_ranks(&self, count: usize) {
-        let mut ranks = self.ranks.lock();
-        ranks.resize(count, Trust::Approximate);
-        self.publish(&ranks);
+    /// Data-parallel ranks that tell at its address, this one among them; 0: it tells nothing.
+    pub(in crate::feed) fn ranks(&self) -> u16 {
+        self.ranks.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_ranks(&self, count: u16) {
+        self.ranks.store(count, Ordering::Relaxed);
     }
 
     /// Returns what it was before.
-    pub(super) fn set_trust(&self, rank: usize, trust: Trust) -> Option<Trust> {
-        let mut ranks = self.ranks.lock();
-        let old = std::mem::replace(ranks.get_mut(rank)?, trust);
-        if old != trust {
-            self.publish(&ranks);
-        }
-        Some(old)
+    pub(super) fn set_trust(&self, trust: Trust) -> Trust {
+        decode(self.trust.swap(encode(trust), Ordering::AcqRel))
     }
 
     /// Notes what became of the blocks of a batch.
@@ -161,12 +179,6 @@ impl KvStatus {
         let ms = u64::try_from(self.created.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
         self.next_seq.store(seq.saturating_add(1), Ordering::Relaxed);
         self.heard_ms.store(ms.saturating_add(1), Ordering::Relaxed);
-    }
-
-    /// What one rank holds must not be said of another, and the index does not tell them apart yet.
-    fn publish(&self, ranks: &[Trust]) {
-        let trust = if let [only] = ranks { *only } else { Trust::Approximate };
-        self.trust.store(encode(trust), Ordering::Release);
     }
 }
 
@@ -208,15 +220,5 @@ mod tests {
         for trust in CODES {
             assert_eq!(decode(encode(trust)), trust);
         }
-    }
-
-    #[test]
-    fn a_pod_of_several_ranks_is_not_believed_of_any() {
-        let status = KvStatus::of(Trust::Exact);
-        assert_eq!(status.trust(), Trust::Exact);
-        status.set_ranks(2);
-        status.set_trust(1, Trust::Exact);
-        assert_eq!(status.trust(), Trust::Approximate);
-        assert_eq!(status.report().ranks, [Trust::Exact; 2]);
     }
 }

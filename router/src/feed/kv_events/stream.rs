@@ -18,7 +18,7 @@ pub(super) enum Stream<'a> {
     Lane(&'a mut Lane, u64),
 }
 
-/// What the listener's connections tell one rank.
+/// What the listener's connections tell one pod.
 #[derive(Debug)]
 pub(super) struct Lane {
     news: mpsc::Receiver<News>,
@@ -29,7 +29,7 @@ pub(super) struct Lane {
 /// Something on one of the listener's connections.
 #[derive(Debug)]
 pub(super) enum News {
-    /// The rank's publisher speaks on this connection from now on.
+    /// The pod's publisher speaks on this connection from now on.
     Opened(u64),
     /// It published something; the permit is its share of the bytes that may wait.
     Frame(Frame, OwnedSemaphorePermit),

@@ -1,41 +1,24 @@
-//! One rank of one pod: hears its publisher, asks for what it missed, applies what is due.
+//! One pod: hears its publisher, asks for what it missed, applies what is due.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use kv_index::Applied;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::PodEvents;
 use super::counts::KvCount;
 use super::frame::{Frame, Told};
 use super::progress::Progress;
 use super::replay::{Held, Replay, ReplayError};
 use super::sources::{self, Target};
-use super::status::{KvStatus, Verdict};
+use super::status::Verdict;
 use super::stream::{Lane, Stream, StreamError};
 use super::trust::{Fate, Input, Machine, Orders, Trust};
-use super::{KvEventsSettings, KvHolder, KvSink};
-use crate::feed::Voice;
 use crate::pod::EngineHints;
-
-/// What one rank's task works with.
-#[derive(Debug)]
-pub(super) struct Rank {
-    pub(super) voice: Voice,
-    pub(super) rank: u32,
-    /// Of how many.
-    pub(super) ranks: usize,
-    pub(super) settings: Arc<KvEventsSettings>,
-    pub(super) client: reqwest::Client,
-    pub(super) sink: Arc<dyn KvSink>,
-    pub(super) status: Arc<KvStatus>,
-    pub(super) hints: watch::Receiver<EngineHints>,
-}
 
 /// The task's own state.
 struct Task {
-    rank: Rank,
+    pod: PodEvents,
     machine: Machine,
     target: Target,
     replay: Option<Replay>,
@@ -60,11 +43,11 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Runs until it is aborted.
-pub(super) async fn run(rank: Rank, target: Target, mut lane: Option<Lane>) {
-    let idle_at = Instant::now() + rank.voice.quiet(rank.settings.idle.get());
+pub(super) async fn run(pod: PodEvents, target: Target, mut lane: Lane) {
+    let idle_at = Instant::now() + pod.voice.quiet(pod.settings.idle.get());
     let mut task = Task {
         machine: Machine::new(target.replay.is_some()),
-        rank,
+        pod,
         target,
         replay: None,
         checking: false,
@@ -74,13 +57,13 @@ pub(super) async fn run(rank: Rank, target: Target, mut lane: Option<Lane>) {
     };
     let mut wait = FIRST_WAIT;
     loop {
-        match task.open(lane.as_mut()).await {
+        match task.open(&mut lane).await {
             Ok(stream) => {
                 wait = FIRST_WAIT;
-                task.rank.status.counts.add(KvCount::Connects, 1);
+                task.pod.status.counts.add(KvCount::Connects, 1);
                 let ended = task.listen(stream).await;
                 task.log("the stream of KV events ended", &ended);
-                task.rank.voice.doubt();
+                task.pod.voice.doubt();
                 task.replay = None;
                 task.held.take();
                 let orders = task.machine.step(Input::Disconnected);
@@ -98,13 +81,12 @@ pub(super) async fn run(rank: Rank, target: Target, mut lane: Option<Lane>) {
 
 impl Task {
     /// Opens the stream; while that lasts, an idle time may pass.
-    async fn open<'a>(&mut self, lane: Option<&'a mut Lane>) -> Result<Stream<'a>, StreamError> {
-        let (publish, patience) = (self.target.publish, self.rank.settings.timeout.get());
+    async fn open<'a>(&mut self, lane: &'a mut Lane) -> Result<Stream<'a>, StreamError> {
+        let (publish, patience) = (self.target.publish, self.pod.settings.timeout.get());
         let opening = async {
-            match (publish, lane) {
-                (Some(publisher), _) => Stream::dial(publisher, patience).await,
-                (None, Some(lane)) => lane.open().await,
-                (None, None) => Err(StreamError::NoListener),
+            match publish {
+                Some(publisher) => Stream::dial(publisher, patience).await,
+                None => lane.open().await,
             }
         };
         tokio::pin!(opening);
@@ -118,8 +100,8 @@ impl Task {
 
     /// Listens until the stream ends; says why it did.
     async fn listen(&mut self, mut stream: Stream<'_>) -> StreamError {
-        let mut hints = self.rank.hints.clone();
-        let mut verdicts = self.rank.status.verdicts();
+        let mut hints = self.pod.hints.clone();
+        let mut verdicts = self.pod.status.verdicts();
         self.touch();
         let orders = self.machine.step(Input::Connected);
         self.obey(orders, None);
@@ -136,7 +118,7 @@ impl Task {
                     self.touch();
                     self.live(frame);
                 }
-                Heard::Live(Ok(None)) => self.rank.status.counts.add(KvCount::Undecodable, 1),
+                Heard::Live(Ok(None)) => self.pod.status.counts.add(KvCount::Undecodable, 1),
                 Heard::Live(Err(error)) => return error,
                 Heard::Told(told) => {
                     if self.told(told) {
@@ -159,9 +141,12 @@ impl Task {
     fn live(&mut self, frame: Frame) {
         let orders = self.machine.step(Input::Live(frame.arrival()));
         if orders.replay_from.is_some() || orders.drop_blocks {
-            self.rank.status.counts.add(KvCount::Gaps, 1);
+            self.pod.status.counts.add(KvCount::Gaps, 1);
         }
         self.obey(orders, Some(frame));
+        if self.replay.is_none() {
+            self.pod.status.story_is_told();
+        }
     }
 
     /// Takes a reply of the replay; says whether the stream must be opened anew, because what it
@@ -182,7 +167,7 @@ impl Task {
             }
             Err(error) => {
                 self.log("no replay of KV events", &error);
-                self.rank.status.counts.add(KvCount::FailedReplays, 1);
+                self.pod.status.counts.add(KvCount::FailedReplays, 1);
                 self.replay = None;
                 let orders = self.machine.step(Input::ReplayFailed);
                 self.obey(orders, None);
@@ -191,6 +176,7 @@ impl Task {
         };
         if self.replay.is_none() {
             self.checking = false;
+            self.pod.status.story_is_told();
             for frame in self.held.take() {
                 self.live(frame);
             }
@@ -206,9 +192,8 @@ impl Task {
         }
     }
 
-    /// The counters of several ranks are not told apart, so they accuse only a single one.
     fn hints(&mut self, hints: &EngineHints) {
-        if self.rank.ranks == 1 && self.progress.read(hints, Instant::now()) {
+        if self.progress.read(hints, Instant::now()) {
             let orders = self.machine.step(Input::Silent);
             self.check(orders);
         }
@@ -232,10 +217,10 @@ impl Task {
     }
 
     fn obey(&mut self, orders: Orders, frame: Option<Frame>) {
-        let counts = &self.rank.status.counts;
+        let counts = &self.pod.status.counts;
         if orders.drop_blocks {
             counts.add(KvCount::Resets, 1);
-            self.rank.sink.clear(self.holder());
+            self.pod.sink.clear(self.pod.voice.slot);
         }
         if let Some(frame) = frame {
             if frame.batch.is_err() && orders.batch != Fate::Hold {
@@ -245,16 +230,16 @@ impl Task {
                 Fate::Apply => self.apply(&frame),
                 Fate::Ignore => counts.add(KvCount::Duplicates, 1),
                 Fate::Hold => {
-                    if !self.held.push(frame, self.rank.settings.queue) {
+                    if !self.held.push(frame, self.pod.settings.queue) {
                         counts.add(KvCount::Dropped, 1);
                     }
                 }
             }
         }
         if let (Some(from), Some(publisher)) = (orders.replay_from, self.target.replay) {
-            self.rank.status.counts.add(KvCount::Replays, 1);
+            self.pod.status.counts.add(KvCount::Replays, 1);
             self.checking = false;
-            let patience = self.rank.settings.timeout.get();
+            let patience = self.pod.settings.timeout.get();
             self.replay = Some(Replay::start(from, publisher, patience));
         }
         self.publish_trust();
@@ -262,12 +247,12 @@ impl Task {
 
     fn apply(&mut self, frame: &Frame) {
         let Ok(batch) = &frame.batch else { return };
-        let holder = self.holder();
+        let slot = self.pod.voice.slot;
         let mut blocks = Applied::default();
         for event in &batch.events {
-            blocks += self.rank.sink.apply(holder, event);
+            blocks += self.pod.sink.apply(slot, event);
         }
-        let status = &self.rank.status;
+        let status = &self.pod.status;
         status.applied(blocks);
         status.counts.add(KvCount::Batches, 1);
         status.counts.add(KvCount::Events, batch.events.len() as u64);
@@ -276,26 +261,26 @@ impl Task {
     }
 
     fn publish_trust(&self) {
-        let (index, trust) = (self.rank.rank as usize, self.machine.trust());
-        let before = self.rank.status.set_trust(index, trust);
-        if before != Some(trust) {
-            let (pod, rank) = (&self.rank.voice.pod, self.rank.rank);
+        let trust = self.machine.trust();
+        let before = self.pod.status.set_trust(trust);
+        if before != trust {
+            let pod = &self.pod.voice.pod;
             let due = self.machine.next_seq();
             if matches!(trust, Trust::Uncertain(_)) {
-                tracing::warn!(pod = %pod.name, rank, due, from = ?before, to = ?trust, "KV events");
+                tracing::warn!(pod = %pod.name, due, from = ?before, to = ?trust, "KV events");
             } else {
-                tracing::info!(pod = %pod.name, rank, due, from = ?before, to = ?trust, "KV events");
+                tracing::info!(pod = %pod.name, due, from = ?before, to = ?trust, "KV events");
             }
         }
     }
 
     /// The pod may publish elsewhere after a restart.
     async fn look_again(&mut self) {
-        let rank = &self.rank;
-        match sources::find(&rank.voice, &rank.client, &rank.settings).await {
+        let PodEvents { voice, client, settings, .. } = &self.pod;
+        match sources::find(voice, client, settings).await {
             Ok(targets) => {
-                if let Some(target) = targets.get(rank.rank as usize) {
-                    self.target = *target;
+                if let Some(target) = voice.pick(&targets) {
+                    self.target = target;
                     self.machine.set_replays(target.replay.is_some());
                 }
             }
@@ -310,17 +295,13 @@ impl Task {
     }
 
     fn next_idle(&self) -> Instant {
-        Instant::now() + self.rank.voice.quiet(self.rank.settings.idle.get())
-    }
-
-    fn holder(&self) -> KvHolder {
-        KvHolder { slot: self.rank.voice.slot, rank: self.rank.rank }
+        Instant::now() + self.pod.voice.quiet(self.pod.settings.idle.get())
     }
 
     fn log(&self, what: &str, error: &dyn std::error::Error) {
-        let pod = &self.rank.voice.pod;
+        let pod = &self.pod.voice.pod;
         let cause = error.source().map(ToString::to_string);
-        tracing::debug!(pod = %pod.name, rank = self.rank.rank, %error, cause, "{what}");
+        tracing::debug!(pod = %pod.name, %error, cause, "{what}");
     }
 }
 

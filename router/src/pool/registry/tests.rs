@@ -1,4 +1,5 @@
 mod leaving;
+mod ranks;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -22,6 +23,7 @@ fn sighting(uid: &str, port: u16) -> Sighting {
             role: Role::Both,
             topology: None,
             kv_ports: None,
+            rank: None,
         },
         serving: true,
         grace: None,

@@ -3,7 +3,7 @@ use kv_index::Slots;
 use super::*;
 use crate::pod::Role;
 
-type Registration = (Registered, Vec<Lane>);
+type Registration = (Registered, Lane);
 
 /// Registers pods `NAME@IP:PORT`.
 fn lanes(pods: &[(&str, &str)]) -> (Arc<Lanes>, Vec<Registration>, Vec<Arc<KvStatus>>) {
@@ -17,9 +17,10 @@ fn lanes(pods: &[(&str, &str)]) -> (Arc<Lanes>, Vec<Registration>, Vec<Arc<KvSta
             role: Role::Both,
             topology: None,
             kv_ports: None,
+            rank: name.rsplit_once('/').map(|(_, rank)| rank.parse().expect("a number")),
         };
         let status = Arc::default();
-        registered.push(lanes.register(slots.acquire(), &pod, &status, (2, 1)));
+        registered.push(lanes.register(slots.acquire(), &pod, &status, 1));
         statuses.push(status);
     }
     (lanes, registered, statuses)
@@ -50,9 +51,11 @@ fn a_publisher_is_the_pod_whose_address_it_has() {
 
 #[test]
 fn a_rank_that_a_pod_does_not_have_is_nobody() {
-    let (lanes, _registered, _) = lanes(&[("a", "10.0.0.1:8000")]);
+    let (lanes, _registered, _) = lanes(&[("a", "10.0.0.1:8000"), ("a/1", "10.0.0.1:8000")]);
     let ip = "10.0.0.1".parse().expect("an IP");
+    assert!(lanes.find("", ip, 0).is_some());
     assert!(lanes.find("", ip, 1).is_some());
+    assert!(lanes.find("kv@a@m", "192.0.2.9".parse().expect("an IP"), 1).is_some());
     assert!(lanes.find("", ip, 2).is_none());
 }
 

@@ -15,6 +15,7 @@ fn pod(kv_ports: Option<KvPorts>) -> Pod {
         role: crate::pod::Role::Both,
         topology: None,
         kv_ports,
+        rank: None,
     }
 }
 
