@@ -143,7 +143,8 @@ async fn a_line_tells_every_failed_attempt_and_no_debug_forms() {
     let missed =
         |pod: &RawPod, why| serde_json::json!({"pod": pod.addr.to_string(), "reason": why});
     let (reset, error) = (missed(&failing, "reset"), missed(&pod_error, "status_500"));
-    // What a pod said is the best answer there is, whoever was asked after it.
+    // What a pod said is the best answer there is, whoever was asked after it. Whom the turns begin
+    // with is not this test's to say.
     let ends = [
         ("pod_error", serde_json::json!([reset, error])),
         ("pod_error", serde_json::json!([error, reset])),
@@ -152,7 +153,6 @@ async fn a_line_tells_every_failed_attempt_and_no_debug_forms() {
         line["error"] == *end && line["attempts_failed"] == *failed
     };
     assert!(lines.iter().all(|line| ends.iter().any(|end| is_end(line, end))), "{lines:?}");
-    assert!(lines.iter().any(|line| is_end(line, &ends[0])), "{lines:?}");
     for debug in ["Some(", "None", "Terminate"] {
         assert!(!hearth.said().contains(debug), "{}", hearth.said());
     }
