@@ -59,7 +59,7 @@ async fn what_is_pushed_out_while_a_request_waits_in_the_engine_is_no_wrong_pred
     let warm = sized(0, 12, 1);
     house.post("/v1/completions", &warm).await;
     within("its blocks are told", async {
-        while house.metric("hearth_kv_index_told_blocks").await < 12 {}
+        while house.metric("hearth_kv_index_exact_blocks").await < 12 {}
     })
     .await;
     // One runs; one that needs the whole cache waits behind it, and then the first one again.
