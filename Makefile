@@ -18,7 +18,7 @@ demo: ## Build, start three simulated pods with Hearth in front, run the cache-h
 test: ## The whole hermetic suite
 	$(CARGO) test --workspace
 
-test-real: ## Real vLLM on CPU, real clients, real load tools, KV events through faults: 18 min (ONLY="name ...": only checks so named)
+test-real: ## Real vLLM on CPU, real clients, real load tools, KV events through faults: 25 min (ONLY="name ...": only checks so named)
 	gateway/tests/real/run.sh $(ONLY)
 
 test-kube: ## A real etcd and kube-apiserver: every manifest, pods in and out, every outage: 10 min (ONLY=...)

@@ -31,6 +31,8 @@ use router::tokenize::TokenizerSource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use validate::check_level;
+
 pub use bytes::{ByteSize, MemoryBudget, memory_bytes};
 pub use error::{ConfigError, Problem};
 pub use keys::{CONFIG_ENV, Key, Kind, keys};

@@ -98,6 +98,9 @@ pub enum StartError {
     /// The tokenizer cannot be loaded.
     #[error("tokenizer: {0}")]
     Tokenizer(#[from] TokenizeError),
+    /// There is no port behind 65535.
+    #[error("the last pods would need ports beyond 65535: begin at a lower --port")]
+    NoPort,
 }
 
 /// What pods of one model share.
@@ -271,7 +274,8 @@ impl Fleet {
         for offset in 0..count {
             let mut config = config.clone();
             if config.listen.port() != 0 {
-                config.listen.set_port(config.listen.port() + offset);
+                let port = config.listen.port().checked_add(offset).ok_or(StartError::NoPort)?;
+                config.listen.set_port(port);
             }
             if config.transfer.port != 0 {
                 config.transfer.port += offset;

@@ -23,11 +23,12 @@ pub(crate) struct Conversations {
     ends: RwLock<LruCache<BlockHash, Vec<(End, Slot)>>>,
 }
 
-/// Where a prompt ends: its last full block, known by the milestone before it and what follows.
+/// Where a prompt ends, known by the last milestone before it and what follows. Not by its last full
+/// block: short questions under one system prompt would all end there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
     milestone: BlockHash,
-    /// Bytes or tokens from the milestone to the end of the last full block.
+    /// Bytes or tokens from the milestone to the end.
     rest_len: usize,
     rest: u64,
 }
@@ -47,8 +48,8 @@ pub struct Home {
 const MILESTONES: usize = 16_384;
 
 /// Ends behind one milestone: short first turns under one long prompt share it. With 40 bytes per
-/// end, all together take 21 MB at most.
-const ENDS_PER_MILESTONE: usize = 32;
+/// end, all together take 84 MB at most.
+const ENDS_PER_MILESTONE: usize = 128;
 
 /// How many milestones back an end is looked for: 3,000 tokens of answer and question after a
 /// short prompt, three times its length after a long one.
@@ -57,12 +58,18 @@ const LOOK_BACK: usize = 192;
 // === impl End ===
 
 impl End {
-    /// The end of a prompt of these bytes or tokens; none if it is shorter than a block.
+    /// The end of a prompt of these bytes or tokens, but for its `open` last ones, which may become
+    /// others where it goes on; none if it is shorter than a block.
     #[must_use]
-    pub fn of<T: Hash>(milestones: &Milestones, items: &[T], block: usize) -> Option<Self> {
+    pub fn of<T: Hash>(
+        milestones: &Milestones,
+        items: &[T],
+        block: usize,
+        open: usize,
+    ) -> Option<Self> {
         let milestone = *milestones.hashes().last()?;
         let behind = items.get(Milestones::position(milestones.hashes().len()) * block..)?;
-        let rest_len = behind.len() / block * block;
+        let rest_len = behind.len().saturating_sub(open);
         Some(Self { milestone, rest_len, rest: digest(&behind[..rest_len]) })
     }
 }

@@ -124,8 +124,10 @@ fn tabulate(
             on_its_way_tokens: if belief.is_on_its_way { matched_tokens.min(queued) } else { 0 },
             uncached_tokens,
             cold_tokens: if prefills { prompt.cold_tokens(uncached_tokens) } else { 0 },
+            // To prefill for it, any pod that holds its history is as good.
             is_home: view.query.home.is_some_and(|home| {
-                home.slot == slot && home.blocks <= belief.likely_blocks as usize
+                (home.slot == slot || leg == Leg::Prefill)
+                    && home.blocks <= belief.likely_blocks as usize
             }),
             eviction_age_ms: view.beliefs.sent.eviction_age_ms(slot),
             session_rank: session.map_or(0, |session| rank(session, endpoint)),

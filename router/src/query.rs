@@ -79,6 +79,9 @@ impl Query {
     }
 }
 
+/// What follows may be part of a prompt's last token.
+const OPEN_TOKENS: usize = 1;
+
 // === impl PromptBlocks ===
 
 impl PromptBlocks {
@@ -93,7 +96,7 @@ impl PromptBlocks {
         let mut chain = Vec::new();
         hasher.chain_tokens(root, tokens, block_tokens as usize, &mut chain);
         let milestones = Arc::new(Milestones::of(&chain));
-        let end = End::of(&milestones, tokens, block_tokens as usize);
+        let end = End::of(&milestones, tokens, block_tokens as usize, OPEN_TOKENS);
         let (chain, length) = (Arc::new(chain), saturated(tokens.len()));
         Self { chain, milestones, end, tokens: length, block_tokens, text_bytes: None }
     }
@@ -102,7 +105,7 @@ impl PromptBlocks {
     /// bytes per token stand for 16 tokens, the size of vLLM's block on a GPU.
     pub fn of_text(hasher: &ChainHasher, root: &[&str], text: &str, bytes_per_token: f64) -> Self {
         let milestones = hasher.milestones(hasher.root(root), text.as_bytes(), BLOCK_BYTES);
-        let end = End::of(&milestones, text.as_bytes(), BLOCK_BYTES);
+        let end = End::of(&milestones, text.as_bytes(), BLOCK_BYTES, 0);
         let milestones = Arc::new(milestones);
         let text_bytes = saturated(text.len());
         let tokens = estimated(text_bytes, bytes_per_token);

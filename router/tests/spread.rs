@@ -15,8 +15,8 @@ use router::{Decision, Router, Tokenizers};
 const MS_PER_TOKEN: Duration = Duration::from_micros(100);
 const TOKEN_BYTES: usize = 4;
 const SYSTEMS: [usize; 4] = [100, 2_000, 12_000, 50_000];
-/// A question and an answer, a block and some more each.
-const TURN: usize = 30;
+/// A question and an answer: a block and some more each, or so short that no block of its own is full.
+const TURNS: [usize; 2] = [30, 8];
 
 /// Who speaks when.
 #[derive(Clone, Copy, Debug)]
@@ -105,7 +105,7 @@ fn message(role: &str, content: &str) -> String {
 /// Plays conversations and returns where each turn of each went.
 fn play(
     world: &World,
-    system: usize,
+    (system, turn_tokens): (usize, usize),
     (sessions, turns): (usize, usize),
     order: Order,
     keyed: bool,
@@ -119,11 +119,11 @@ fn play(
             Order::Interleaved => (step % sessions, step / sessions),
         };
         let history = &mut histories[session];
-        let question = words(1_000 + 100 * session + turn, TURN);
+        let question = words(1_000 + 100 * session + turn, turn_tokens);
         *history = format!("{history},{}", message("user", &question));
         let body = format!(r#"{{"model":"m","messages":[{history}]}}"#);
         went[session].push(world.send(&body, keyed.then_some(session)).0);
-        let answer = words(500_000 + 100 * session + turn, TURN);
+        let answer = words(500_000 + 100 * session + turn, turn_tokens);
         *history = format!("{history},{}", message("assistant", &answer));
     }
     went
@@ -135,11 +135,12 @@ fn homes(world: &World, went: &[Vec<usize>]) -> Vec<usize> {
     (0..world.pods).map(began).collect()
 }
 
-fn each_case(mut check: impl FnMut(usize, Order, bool)) {
-    for system in SYSTEMS {
+/// Tokens of the system prompt and of a turn, in what order, and whether sessions have a key.
+fn each_case(mut check: impl FnMut((usize, usize), Order, bool)) {
+    for prompt in SYSTEMS.into_iter().flat_map(|system| TURNS.map(|turn| (system, turn))) {
         for order in [Order::Whole, Order::Interleaved] {
             for keyed in [false, true] {
-                check(system, order, keyed);
+                check(prompt, order, keyed);
             }
         }
     }
@@ -147,10 +148,10 @@ fn each_case(mut check: impl FnMut(usize, Order, bool)) {
 
 #[test]
 fn two_long_conversations_get_a_pod_each_and_keep_it() {
-    each_case(|system, order, keyed| {
+    each_case(|prompt, order, keyed| {
         let world = World::of(2, None);
-        let went = play(&world, system, (2, 30), order, keyed);
-        let case = format!("{system} {order:?} keyed={keyed}: {went:?}");
+        let went = play(&world, prompt, (2, 30), order, keyed);
+        let case = format!("{prompt:?} {order:?} keyed={keyed}: {went:?}");
         assert_eq!(homes(&world, &went), [1, 1], "{case}");
         let stays = |turns: &Vec<usize>| turns.iter().all(|pod| *pod == turns[0]);
         assert!(went.iter().all(stays), "{case}");
@@ -159,20 +160,20 @@ fn two_long_conversations_get_a_pod_each_and_keep_it() {
 
 #[test]
 fn one_long_conversation_stays_where_it_began() {
-    each_case(|system, order, keyed| {
+    each_case(|prompt, order, keyed| {
         let world = World::of(3, None);
-        let went = play(&world, system, (1, 30), order, keyed);
-        assert!(went[0].iter().all(|pod| *pod == went[0][0]), "{system} {keyed}: {went:?}");
+        let went = play(&world, prompt, (1, 30), order, keyed);
+        assert!(went[0].iter().all(|pod| *pod == went[0][0]), "{prompt:?} {keyed}: {went:?}");
     });
 }
 
 #[test]
 fn many_conversations_end_within_45_and_55_percent_and_none_moves() {
-    each_case(|system, order, keyed| {
-        let (sessions, turns) = if system > 20_000 { (24, 6) } else { (32, 14) };
+    each_case(|prompt, order, keyed| {
+        let (sessions, turns) = if prompt.0 > 20_000 { (24, 6) } else { (32, 14) };
         let world = World::of(2, None);
-        let went = play(&world, system, (sessions, turns), order, keyed);
-        let case = format!("{system} {order:?} keyed={keyed}: {went:?}");
+        let went = play(&world, prompt, (sessions, turns), order, keyed);
+        let case = format!("{prompt:?} {order:?} keyed={keyed}: {went:?}");
         let first: usize = went.iter().flatten().filter(|pod| **pod == 0).count();
         let share = first * 100 / (sessions * turns);
         assert!((45..=55).contains(&share), "{share} %: {case}");
@@ -183,18 +184,18 @@ fn many_conversations_end_within_45_and_55_percent_and_none_moves() {
 
 #[test]
 fn many_single_questions_end_within_45_and_55_percent() {
-    each_case(|system, order, keyed| {
+    each_case(|prompt, order, keyed| {
         let world = World::of(2, None);
-        let went = play(&world, system, (100, 1), order, keyed);
+        let went = play(&world, prompt, (100, 1), order, keyed);
         let share = homes(&world, &went)[0];
-        assert!((45..=55).contains(&share), "{system} keyed={keyed}: {share} %");
+        assert!((45..=55).contains(&share), "{prompt:?} keyed={keyed}: {share} %");
     });
 }
 
 #[test]
 fn four_pods_share_a_system_prompt_too() {
     let world = World::of(4, None);
-    let went = play(&world, 12_000, (80, 1), Order::Whole, false);
+    let went = play(&world, (12_000, TURNS[0]), (80, 1), Order::Whole, false);
     let homes = homes(&world, &went);
     assert!(homes.iter().all(|count| (17..=23).contains(count)), "{homes:?}");
 }
@@ -241,12 +242,15 @@ fn what_a_pod_did_not_answer_well_it_does_not_hold() {
     let world = World::of(2, None);
     let text = message("user", &words(9, 1_000));
     let body = format!(r#"{{"model":"m","messages":[{text}]}}"#);
-    let query = world.router.read(Api::Chat, &HeaderMap::new(), body.as_bytes()).expect("a chat");
+    let place = || {
+        let query = world.router.read(Api::Chat, &HeaderMap::new(), body.as_bytes());
+        world.router.place(&query.expect("a chat"), &[]).expect("pods are ready")
+    };
     let matched = || {
-        let placement = world.router.place(&query, &[]).expect("pods are ready");
+        let placement = place();
         (placement.endpoint.slot, placement.decision.matched_tokens)
     };
-    let mut first = world.router.place(&query, &[]).expect("pods are ready");
+    let mut first = place();
     first.answered(400, Instant::now());
     let (slot, beside) = matched();
     assert!(slot == first.endpoint.slot && beside > 900, "equal prompts go together: {beside}");
@@ -254,7 +258,7 @@ fn what_a_pod_did_not_answer_well_it_does_not_hold() {
     assert_eq!(matched().1, 0, "a refused request fills no cache");
     assert_eq!(world.router.knowledge().sent.blocks(), 0);
     assert!(world.router.bookings().load(slot).recent_tokens < 1e-9, "and was no work");
-    let mut good = world.router.place(&query, &[]).expect("pods are ready");
+    let mut good = place();
     good.answered(200, Instant::now());
     drop(good);
     assert!(matched().1 > 900);

@@ -223,7 +223,7 @@ impl Config {
 
 /// Whether this is a level, or directives that end in one. The library takes any word without `=` for
 /// a part of the program, and `infoo` would silence all others.
-fn check_level(text: &str) -> Result<(), String> {
+pub(crate) fn check_level(text: &str) -> Result<(), String> {
     for directive in text.split(',').map(str::trim) {
         let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
         let is_level = LEVELS.contains(&level.to_ascii_lowercase().as_str());

@@ -1,7 +1,7 @@
 //! The level of the program's log, changed while it runs.
 
+use crate::config::check_level;
 use thiserror::Error;
-use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 /// The level of the program's log. The default is that of a process whose log is somebody else's:
@@ -13,8 +13,8 @@ pub struct LogLevel(Option<reload::Handle<EnvFilter, Registry>>);
 #[derive(Debug, Error)]
 pub enum LogLevelError {
     /// Neither a level nor a list of directives.
-    #[error("not a log level: {0}")]
-    Directives(#[from] ParseError),
+    #[error("{0}")]
+    Directives(String),
     /// This process has not set up its log, or its log has ended.
     #[error("the log of this process cannot be changed")]
     NotOurs,
@@ -38,7 +38,9 @@ impl LogLevel {
     /// # Errors
     /// See [`LogLevelError`].
     pub fn set(&self, directives: &str) -> Result<(), LogLevelError> {
-        let filter = EnvFilter::builder().parse(directives)?;
+        check_level(directives).map_err(LogLevelError::Directives)?;
+        let filter = EnvFilter::builder().parse(directives);
+        let filter = filter.map_err(|error| LogLevelError::Directives(error.to_string()))?;
         let handle = self.0.as_ref().ok_or(LogLevelError::NotOurs)?;
         handle.reload(filter).map_err(|_gone| LogLevelError::NotOurs)
     }
@@ -60,7 +62,9 @@ mod tests {
             level.set("warn,router::decide=trace").expect("these are directives");
             assert!(tracing::enabled!(target: "router::decide", tracing::Level::TRACE));
             assert!(!tracing::enabled!(target: "router::pool", tracing::Level::INFO));
-            assert!(level.set("router=loud").is_err());
+            for wrong in ["router=loud", "verbose", ""] {
+                assert!(level.set(wrong).is_err(), "{wrong}");
+            }
             assert_eq!(level.get().as_deref(), Some("router::decide=trace,warn"));
         });
     }

@@ -151,7 +151,7 @@ fn query(router: &Router, request: &Request, block_tokens: usize) -> Query {
     let names = &request.blocks[..full];
     let hasher = &router.knowledge().hasher;
     let mut prompt = PromptBlocks::of_tokens(hasher, hasher.prompt_root(None, None, 1), names, 1);
-    prompt.end = End::of(&prompt.milestones, names, 1);
+    prompt.end = End::of(&prompt.milestones, names, 1, 0);
     prompt.tokens = request.prompt_tokens.try_into().unwrap_or(u32::MAX);
     prompt.block_tokens = block_tokens.try_into().unwrap_or(u32::MAX);
     let home = router.home(&prompt, names, 1);

@@ -29,6 +29,9 @@ pub(super) struct Sampling {
     pub(super) prompt: Prompt,
 }
 
+/// Answers to one prompt: vLLM's default of `VLLM_MAX_N_SEQUENCES`.
+const MAX_N: usize = 16_384;
+
 // === impl Body ===
 
 impl Body {
@@ -108,8 +111,12 @@ impl Body {
                 == Some(true)
         };
         let stop_token_ids = self.list("stop_token_ids")?.map_or(&[][..], Vec::as_slice);
+        let n = self.count("n")?.unwrap_or(1).max(1);
+        if n > MAX_N {
+            return Err(ApiError::value(&format!("n must be at most {MAX_N}"), "n", n));
+        }
         Ok(Sampling {
-            n: self.count("n")?.unwrap_or(1).max(1),
+            n,
             stream: self.flag("stream")?,
             include_usage: option("include_usage"),
             continuous_usage: option("continuous_usage_stats"),

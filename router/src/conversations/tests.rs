@@ -6,7 +6,7 @@ const BLOCK: usize = 4;
 
 fn milestones(text: &str) -> Milestones {
     let hasher = ChainHasher::with_seed(1);
-    hasher.milestones(hasher.root(&["m"]), text.as_bytes(), BLOCK)
+    hasher.milestones(hasher.root(&["m"]), text.as_bytes(), BLOCK, 0)
 }
 
 fn home(conversations: &Conversations, text: &str) -> Option<Slot> {

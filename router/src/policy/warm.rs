@@ -188,10 +188,10 @@ impl Terms {
 // === impl Opening ===
 
 impl Opening {
-    /// None for a conversation that is at home on a pod, or a prompt that a pod holds whole.
+    /// None for a conversation that is at home on a pod. A prompt of which a pod holds all whole blocks
+    /// may be a new one: a short question under a system prompt.
     fn of(candidates: &[Candidate]) -> Option<Self> {
-        let is_placed = |c: &Candidate| c.is_home || c.cold_tokens == 0;
-        if candidates.iter().any(is_placed) {
+        if candidates.iter().any(|candidate| candidate.is_home) {
             return None;
         }
         let best = candidates.iter().max_by_key(|c| c.matched_tokens)?;

@@ -43,6 +43,8 @@ pub(super) struct PodHealth {
     failed_requests: u32,
     /// Failed probes since a good one or an answered request.
     failed_probes: u32,
+    /// Since when no probe was good. Who is mute for longer than `ejected_max` is gone.
+    mute_since: Option<Instant>,
     /// A request has failed, and neither a good probe nor an answer has come since.
     doubted: bool,
     /// Ejections by requests that came one soon after another.
@@ -106,6 +108,7 @@ impl PodHealth {
             state: State::Unproven,
             failed_requests: 0,
             failed_probes: 0,
+            mute_since: None,
             doubted: false,
             ejections: 0,
             half_open_at: None,
@@ -164,7 +167,7 @@ impl PodHealth {
     /// What a probe found.
     pub(super) fn probed(&mut self, probe: Probe, now: Instant, settings: &HealthSettings) {
         if matches!(probe, Probe::Good | Probe::Generated) {
-            (self.failed_probes, self.doubted) = (0, false);
+            (self.failed_probes, self.doubted, self.mute_since) = (0, false, None);
             let is_proof = probe == Probe::Generated || !self.owes_token();
             match self.state {
                 State::Unproven => self.state = State::Ready { since: now },
@@ -180,7 +183,9 @@ impl PodHealth {
         let enough = probe == Probe::Dead
             || self.doubted
             || self.failed_probes >= settings.failed_probes.max(1);
-        let by = if probe == Probe::Dead { Out::Gone } else { Out::Mute };
+        let mute_since = *self.mute_since.get_or_insert(now);
+        let is_gone = now.saturating_duration_since(mute_since) >= settings.ejected_max.get();
+        let by = if probe == Probe::Dead || is_gone { Out::Gone } else { Out::Mute };
         match self.state {
             State::Ready { .. } if enough => {
                 // The next good probe may bring it back at once: nothing else speaks against it.

@@ -44,7 +44,7 @@ pub struct Record {
 pub enum Out {
     /// Failed requests; it answers its probes.
     Requests,
-    /// Nobody listens there any more, or its engine has said that it is dead.
+    /// Nobody listens there any more, its engine has said that it is dead, or it was mute for long.
     Gone,
     /// Its probes were not answered, or not in time: it is frozen, cut off, or has no time for them.
     Mute,

@@ -266,10 +266,12 @@ impl Task {
         if before != trust {
             let pod = &self.pod.voice.pod;
             let due = self.machine.next_seq();
+            let (from, to) = (before.word(), trust.word());
             if matches!(trust, Trust::Uncertain(_)) {
-                tracing::warn!(pod = %pod.name, due, from = ?before, to = ?trust, "KV events");
+                tracing::warn!(pod = %pod.name, due, from, to, why = ?trust, "KV events");
             } else {
-                tracing::info!(pod = %pod.name, due, from = ?before, to = ?trust, "KV events");
+                // Also each time that a pod that was idle is asked whether it really was.
+                tracing::debug!(pod = %pod.name, due, from, to, "KV events");
             }
         }
     }

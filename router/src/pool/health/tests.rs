@@ -73,6 +73,21 @@ fn one_failed_request_and_one_failed_probe_are_enough() {
 }
 
 #[test]
+fn a_pod_that_is_mute_for_long_is_gone() {
+    let now = Instant::now();
+    let mut pod = ready_at(now);
+    for _ in 0..3 {
+        pod.probed(Probe::Doubtful, now, &settings());
+    }
+    pod.probed(Probe::Doubtful, now + SECOND * 29, &settings());
+    assert_eq!(pod.out(), Some(Out::Mute));
+    pod.probed(Probe::Doubtful, now + SECOND * 30, &settings());
+    assert_eq!(pod.out(), Some(Out::Gone), "ejected_max: no busy spell is so long");
+    pod.probed(Probe::Good, now + SECOND * 31, &settings());
+    assert_eq!(pod.out(), None);
+}
+
+#[test]
 fn a_failure_that_a_good_probe_has_refuted_does_not_condemn_later() {
     let now = Instant::now();
     let mut pod = ready_at(now);
