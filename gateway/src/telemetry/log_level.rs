@@ -38,10 +38,10 @@ impl LogLevel {
     /// # Errors
     /// See [`LogLevelError`].
     pub fn set(&self, directives: &str) -> Result<(), LogLevelError> {
+        let handle = self.0.as_ref().ok_or(LogLevelError::NotOurs)?;
         check_level(directives).map_err(LogLevelError::Directives)?;
         let filter = EnvFilter::builder().parse(directives);
         let filter = filter.map_err(|error| LogLevelError::Directives(error.to_string()))?;
-        let handle = self.0.as_ref().ok_or(LogLevelError::NotOurs)?;
         handle.reload(filter).map_err(|_gone| LogLevelError::NotOurs)
     }
 }

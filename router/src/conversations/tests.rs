@@ -6,7 +6,7 @@ const BLOCK: usize = 4;
 
 fn milestones(text: &str) -> Milestones {
     let hasher = ChainHasher::with_seed(1);
-    hasher.milestones(hasher.root(&["m"]), text.as_bytes(), BLOCK, 0)
+    hasher.milestones(hasher.root(&["m"]), text.as_bytes(), BLOCK)
 }
 
 fn home(conversations: &Conversations, text: &str) -> Option<Slot> {
@@ -14,7 +14,7 @@ fn home(conversations: &Conversations, text: &str) -> Option<Slot> {
 }
 
 fn end(text: &str) -> End {
-    End::of(&milestones(text), text.as_bytes(), BLOCK).expect("longer than a block")
+    End::of(&milestones(text), text.as_bytes(), BLOCK, 0).expect("longer than a block")
 }
 
 #[test]
