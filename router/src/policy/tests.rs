@@ -127,6 +127,7 @@ fn one_prompt_repeated_stays_on_one_pod() {
     let mut candidates = pods(3, 193);
     hold(&mut candidates[1], 192);
     candidates[1].load.recent_tokens = 192.0;
+    candidates[1].is_home = true;
     for dice in 0..50 {
         assert_eq!(picked(PolicyName::Warm, Ask { dice, ..Ask::default() }, &mut candidates), 1);
     }
