@@ -95,6 +95,21 @@ pub struct EngineHints {
 // === impl Pod ===
 
 impl Pod {
+    /// One that does everything and of which nothing is known but its name, which is its uid, too.
+    #[must_use]
+    pub fn plain(name: &str, addr: SocketAddr) -> Self {
+        let name: Arc<str> = name.into();
+        Self {
+            uid: Arc::clone(&name),
+            name,
+            addr,
+            role: Role::Both,
+            topology: None,
+            kv_ports: None,
+            rank: None,
+        }
+    }
+
     /// Another rank behind the same address: an engine with a cache of its own.
     #[must_use]
     pub(crate) fn of_rank(&self, rank: u16) -> Self {

@@ -10,7 +10,7 @@ use router::decide::{Leg, View, decide};
 use router::feed::kv_events::KvStatus;
 use router::openai::Api;
 use router::policy::{self, Ask, PolicyName};
-use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Record, Role, Snapshot};
+use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Record, Snapshot};
 use router::query::{PromptBlocks, Query};
 use router::session::SessionKey;
 use router::{Knowledge, Trust};
@@ -24,18 +24,8 @@ const BLOCKS: u32 = 500;
 
 fn endpoint(slots: &mut Slots, n: u16) -> Arc<Endpoint> {
     let card = ModelCard { id: "m".into(), parent: None, max_model_len: None, raw: "{}".into() };
-    let name: Arc<str> = format!("pod-{n}").into();
-    let addr = ([127, 0, 0, 1], 1000 + n).into();
     Arc::new(Endpoint {
-        pod: Pod {
-            uid: Arc::clone(&name),
-            name,
-            addr,
-            role: Role::Both,
-            topology: None,
-            kv_ports: None,
-            rank: None,
-        },
+        pod: Pod::plain(&format!("pod-{n}"), ([127, 0, 0, 1], 1000 + n).into()),
         slot: slots.acquire(),
         health: Health::Ready,
         is_cordoned: false,

@@ -7,7 +7,7 @@ use kv_index::{EngineHash, Event, Overlap, Removed, Slots, Stored};
 use router::feed::kv_events::{KvSink, KvStatus, Predictions};
 use router::openai::Api;
 use router::policy;
-use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Pool, Record, Role, Snapshot};
+use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Pool, Record, Snapshot};
 use router::query::Query;
 use router::{Knowledge, Placement, Router, Tokenizers, Trust};
 
@@ -25,21 +25,11 @@ struct World {
 impl World {
     /// One pod that told that it holds the whole prompt.
     fn new(trust: Trust) -> Self {
-        let name: Arc<str> = "a".into();
-        let addr = ([127, 0, 0, 1], 1).into();
         let model =
             ModelCard { id: "m".into(), parent: None, max_model_len: None, raw: "{}".into() };
         let endpoint = Arc::new(Endpoint {
             kv_events: Arc::new(KvStatus::of(trust)),
-            pod: Pod {
-                uid: Arc::clone(&name),
-                name,
-                addr,
-                role: Role::Both,
-                topology: None,
-                kv_ports: None,
-                rank: None,
-            },
+            pod: Pod::plain("a", ([127, 0, 0, 1], 1).into()),
             slot: Slots::default().acquire(),
             health: Health::Ready,
             is_cordoned: false,

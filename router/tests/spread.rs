@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue};
 use kv_index::Slots;
 use router::openai::Api;
 use router::policy;
-use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Pool, Record, Role, Snapshot};
+use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Pool, Record, Snapshot};
 use router::{Decision, Router, Tokenizers};
 
 /// What a token of prompt takes, on every pod.
@@ -36,22 +36,12 @@ impl World {
     fn of(pods: u16, num_blocks: Option<u64>) -> Self {
         let mut slots = Slots::default();
         let endpoint = |n: u16| {
-            let name: Arc<str> = format!("pod-{n}").into();
-            let addr = ([127, 0, 0, 1], 1000 + n).into();
             let models =
                 [ModelCard { id: "m".into(), parent: None, max_model_len: None, raw: "{}".into() }];
             let block_size = Some(16);
             Arc::new(Endpoint {
                 kv_events: Arc::default(),
-                pod: Pod {
-                    uid: Arc::clone(&name),
-                    name,
-                    addr,
-                    role: Role::Both,
-                    topology: None,
-                    kv_ports: None,
-                    rank: None,
-                },
+                pod: Pod::plain(&format!("pod-{n}"), ([127, 0, 0, 1], 1000 + n).into()),
                 slot: slots.acquire(),
                 health: Health::Ready,
                 is_cordoned: false,
