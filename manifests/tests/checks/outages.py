@@ -10,7 +10,7 @@ from cluster import ApiError
 from exchange import post
 from fleet import MODEL, Engine
 from gateway import NAMESPACE
-from harness import check, expect, expect_equal
+from harness import Failed, check, expect, expect_equal
 from processes import get, wait_until
 from world import World, note
 
@@ -31,8 +31,14 @@ def frozen(group):
 def caught_up(world: World, deadline_s: float = 30) -> float:
     """Seconds until Hearth knows exactly the pods that a fresh list names."""
     began = time.monotonic()
-    wait_until(lambda: set(world.gateway.pool()) == world.pods.names(), deadline_s,
-               "the same pods as a fresh list")
+    try:
+        wait_until(lambda: set(world.gateway.pool()) == world.pods.names(), deadline_s,
+                   "the same pods as a fresh list")
+    except TimeoutError as error:
+        known, named = set(world.gateway.pool()), world.pods.names()
+        note("\n# ".join(line[:400] for line in world.gateway.log().splitlines()[-20:]))
+        raise Failed(f"{error}: missing {named - known}, stale {known - named}; "
+                     f"/readyz: {readyz(world)}") from error
     return time.monotonic() - began
 
 

@@ -17,7 +17,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use self::api::{Connected, explain};
+use self::api::{Connected, explain, refuses_watch};
 use self::mirror::Mirror;
 use super::{Herald, PoolEnded};
 use crate::story::story;
@@ -203,7 +203,7 @@ async fn watch(
     let Connected { pods, namespace, heard, .. } = connected;
     let timeout_s = u32::try_from(settings.watch_timeout.as_secs()).unwrap_or(u32::MAX).max(1);
     let config = watcher::Config::default().labels(&selection.selector).timeout(timeout_s);
-    let mut events = pin!(watcher(pods.clone(), config));
+    let mut events = pin!(watcher(pods.clone(), config.clone()));
     let topology_label = settings.topology_label.clone();
     let (port_name, ports) = (selection.port_name.clone(), selection.ports.clone());
     let mut mirror = Mirror::new(port_name, ports, topology_label);
@@ -228,6 +228,10 @@ async fn watch(
                         Some(text) => herald.lost(text).await,
                         None => Ok(()),
                     };
+                    if refuses_watch(&error) {
+                        // As client-go does: what there is is listed anew.
+                        events.set(watcher(pods.clone(), config.clone()));
+                    }
                     tokio::time::sleep(backoff.next()).await;
                     told
                 }

@@ -27,6 +27,8 @@ pub(crate) enum Mood {
     Well,
     /// With this status.
     Failing(u16),
+    /// Well, but for a watch from before the compaction, which gets this status instead of an event.
+    Forgetful(u16),
     /// Never.
     Hanging,
 }
@@ -223,14 +225,22 @@ async fn pods(State(inner): State<Arc<Inner>>, Query(params): Query<Params>) -> 
     assert_eq!(params.selector.as_deref(), Some("llm-d.ai/inferenceServing=true"));
     let mood = inner.store.lock().mood;
     match mood {
-        Mood::Well if params.watch => watch(inner, &params),
-        Mood::Well => list(&mut inner.store.lock(), &params),
-        Mood::Failing(code) => {
-            let code = StatusCode::from_u16(code).expect("it is a status");
-            (code, failure(code, "the fake fails").to_string()).into_response()
-        }
+        Mood::Forgetful(code) if params.watch && is_from_before(&inner, &params) => refuse(code),
+        Mood::Well | Mood::Forgetful(_) if params.watch => watch(inner, &params),
+        Mood::Well | Mood::Forgetful(_) => list(&mut inner.store.lock(), &params),
+        Mood::Failing(code) => refuse(code),
         Mood::Hanging => std::future::pending().await,
     }
+}
+
+fn is_from_before(inner: &Inner, params: &Params) -> bool {
+    let version = params.version.as_deref().and_then(|version| version.parse::<u64>().ok());
+    version.is_some_and(|version| version < inner.store.lock().compacted)
+}
+
+fn refuse(code: u16) -> Response {
+    let code = StatusCode::from_u16(code).expect("it is a status");
+    (code, failure(code, "the fake fails").to_string()).into_response()
 }
 
 fn failure(code: StatusCode, message: &str) -> Value {

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from exchange import events, post
 from harness import check, expect, expect_equal
-from processes import get, wait_until
+from pods import Server
+from processes import wait_until
 from surviving import Surviving
 
 CHAT = "/v1/chat/completions"
@@ -95,8 +96,8 @@ def cuts(world: Surviving) -> None:
     expect(2 * moved >= len(PROMPTS) * len(CUTS), f"only {moved:.0f} were in the middle")
 
 
-def under_load(world: Surviving, strike) -> None:
-    """Streams on both pods, one of which is struck when all of them have begun."""
+def under_load(world: Surviving, strike) -> Server:
+    """Streams on both pods, one of which is struck when all of them have begun: the one returned."""
     begun = threading.Semaphore(0)
     prompts = [f"{number}. {prompt}" for number, prompt in enumerate(PROMPTS.values(), 1)] * 2
     counts = {prompt: truth(world, prompt)["usage"]["prompt_tokens"] for prompt in set(prompts)}
@@ -104,20 +105,24 @@ def under_load(world: Surviving, strike) -> None:
         streams = [pool.submit(streamed, world, prompt, begun) for prompt in prompts]
         for _ in streams:
             expect(begun.acquire(timeout=60), "a stream did not begin")
-        strike(max(world.pods, key=lambda pod: pod.metric("num_requests_running")))
+        struck = max(world.pods, key=lambda pod: pod.metric("num_requests_running"))
+        strike(struck)
         for prompt, stream in zip(prompts, streams, strict=True):
             expect_whole(stream.result(), counts[prompt], prompt)
+    return struck
 
 
 @check("survive/sigterm-mid-stream", stage="survive", limit_s=300)
 def told_to_end(world: Surviving) -> None:
-    under_load(world, lambda pod: os.kill(pod.group.pid, signal.SIGTERM))
+    struck = under_load(world, lambda pod: os.kill(pod.group.pid, signal.SIGTERM))
+    # Until it has ended it may still answer `/health`.
+    wait_until(lambda: not struck.group.alive(), 120, "the server that was told to end has ended")
 
 
 @check("survive/sigkill-mid-stream", stage="survive", limit_s=600)
 def killed(world: Surviving) -> None:
     for number, pod in enumerate(world.pods):
-        if get(f"{pod.url}/health", 2)[0] != 200:
+        if not pod.group.alive():
             world.restart(number)
     wait_until(lambda: world.metric("inference_pool_ready_pods") == 2, 60, "both pods ready")
     under_load(world, lambda pod: pod.group.kill())

@@ -11,6 +11,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher;
 use kube::{Api, Client, Config};
 use tokio::sync::Notify;
+use tower::timeout::TimeoutLayer;
 use tower::util::MapResponseLayer;
 
 use super::KubernetesSettings;
@@ -38,7 +39,10 @@ pub(super) enum ConnectError {
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A list that sends nothing for so long after a watch would have been renewed is dead.
+/// So late the head of an answer may come. Behind an etcd that hangs the API server says 504 after
+/// 60 s, and a hand-shake with a stopped one never ends: who asks again sooner is back sooner.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// A watch that sends nothing for so long after it would have been renewed is dead.
 const READ_MARGIN: Duration = Duration::from_secs(10);
 /// "The resourceVersion is too old": ordinary after a pause; a new list follows by itself.
 const GONE: u16 = 410;
@@ -74,9 +78,21 @@ pub(super) async fn connect(settings: &KubernetesSettings) -> Result<Connected, 
             })
         })
     });
-    let client = ClientBuilder::try_from(config)?.with_layer(&listen).build();
+    let client = ClientBuilder::try_from(config)?
+        .with_layer(&TimeoutLayer::new(ANSWER_TIMEOUT))
+        .with_layer(&listen)
+        .build();
     let pods = Api::namespaced(client.clone(), &namespace);
     Ok(Connected { client, pods, namespace, heard })
+}
+
+/// Whether the API server refuses the watch itself. kube would ask from the same version again,
+/// for ever if the server no longer has that (restored, compacted, its cache off).
+pub(super) fn refuses_watch(error: &watcher::Error) -> bool {
+    matches!(
+        error,
+        watcher::Error::WatchStartFailed(kube::Error::Api(_)) | watcher::Error::WatchError(_)
+    )
 }
 
 /// The error in an operator's words; none if it is no failure of the API server.
