@@ -106,7 +106,11 @@ impl Recency {
         if !chain.first().is_some_and(held) {
             return (0, 0);
         }
-        let depth = chain.partition_point(held);
+        // Often all of it is, or nothing: a conversation goes on where it was.
+        let depth = match chain.last().is_some_and(held) {
+            true => chain.len(),
+            false => chain.partition_point(held),
+        };
         let last = chain[..depth].last().and_then(used_ms);
         (Milestones::position(depth), last.unwrap_or(0))
     }

@@ -103,7 +103,7 @@ def held(options, arm: Arm, arguments: tuple[str, ...]) -> float:
          "--connections", str(HELD), *arguments], stdout=subprocess.PIPE, text=True)
     with client:
         line = client.stdout.readline()
-        time.sleep(1)  # the last of the answers are on their way out
+        time.sleep(5)  # connections to pods are kept for 3 s
         added = arm.rss_kb() - before
         client.terminate()
     if line != f"held {HELD}\n":

@@ -7,6 +7,7 @@
 
 mod bodies;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -18,7 +19,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::jobs::Out;
@@ -218,16 +219,24 @@ async fn exchange(
     Ok(frames)
 }
 
+/// So many of the held connections are opened at once: what a crowd takes while it is served is no
+/// cost of keeping it.
+const OPENING: usize = 16;
+
 /// Opens everything, writes `held N`, and keeps it until the caller drops this or one breaks.
 async fn hold(args: &Args, bodies: &[Bytes], out: Out<'_>) -> anyhow::Result<()> {
     let (opened, mut begun) = mpsc::channel(args.connections);
     let mut held = JoinSet::new();
+    let places = Arc::new(Semaphore::new(OPENING));
     for body in bodies.iter().cycle().take(args.connections) {
         let (args, body, opened) = (args.clone(), body.clone(), opened.clone());
+        let places = Arc::clone(&places);
         held.spawn(async move {
             let mut connection = None;
+            let place = places.acquire().await?;
             let mut answer = send(&args, &mut connection, body).await?;
             answer.frame().await.context("an empty answer")??;
+            drop(place);
             opened.send(()).await?;
             while let Some(frame) = answer.frame().await {
                 frame?;

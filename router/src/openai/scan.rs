@@ -173,11 +173,12 @@ impl<'a> Scanner<'a> {
                     return Ok(());
                 }
                 b'\\' => {
-                    let escape = self.escape()?;
-                    self.at += escape.len();
-                    if S::SPELLED && escape.len() == 2 && escape != "\\/" {
+                    if S::SPELLED && self.is_short_escape() {
+                        self.at += 2;
                         continue;
                     }
+                    let escape = self.escape()?;
+                    self.at += escape.len();
                     sink.run(&self.text[run..mark]);
                     sink.escape(escape).map_err(|what| self.bad(what))?;
                     run = self.at;
@@ -185,6 +186,12 @@ impl<'a> Scanner<'a> {
                 _ => return Err(self.bad("a control character inside a string")),
             }
         }
+    }
+
+    /// Whether an escape of two characters begins here, other than `\/`.
+    fn is_short_escape(&self) -> bool {
+        let kind = self.text.as_bytes().get(self.at + 1);
+        matches!(kind, Some(b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't'))
     }
 
     /// The escape that begins here.

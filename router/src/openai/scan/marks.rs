@@ -22,7 +22,21 @@ impl<'a> Marks<'a> {
     }
 
     /// The first one at or behind `from`, which must not be before the one that was found last.
+    #[inline]
     pub(super) fn next(&mut self, from: usize) -> Option<usize> {
+        // Escapes are dense: mostly the next mark is in the block that was looked at last.
+        if from - from % BLOCK == self.base {
+            let found = self.found & (u64::MAX << (from % BLOCK));
+            if found != 0 {
+                self.found = found;
+                return Some(self.base + found.trailing_zeros() as usize);
+            }
+        }
+        self.search(from)
+    }
+
+    /// The same, through as many blocks as it takes.
+    fn search(&mut self, from: usize) -> Option<usize> {
         let base = from - from % BLOCK;
         if base != self.base {
             (self.base, self.found) = (base, marks(self.bytes, base));
