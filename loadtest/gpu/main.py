@@ -4,6 +4,7 @@
 import argparse
 import asyncio
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import cost
 import fleet
+import goodput
 import split
 import survive
 import truth
@@ -20,8 +22,9 @@ import warmth
 from lab import Lab, OutOfTime
 
 # In this order: the last of each fleet kill its servers.
-EXPERIMENTS = {"warmth": warmth.warmth, "truth": truth.truth, "cost": cost.cost, "split": split.split,
-               "split-kill": split.split_kill, "survive": survive.survive}
+EXPERIMENTS = {"warmth": warmth.warmth, "truth": truth.truth, "documents": goodput.documents,
+               "trace": goodput.trace, "cost": cost.cost, "split": split.split, "split-kill": split.split_kill,
+               "survive": survive.survive}
 
 
 def names(text: str) -> list[str]:
@@ -43,7 +46,11 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rounds", type=names, default=list(warmth.ROUNDS),
                         help=f"of warmth, NAME,NAME: {', '.join(warmth.ROUNDS)}")
     parser.add_argument("--arms", type=names, default=[],
-                        help="of warmth and cost, only the proxies so named: NAME,NAME")
+                        help="of warmth, documents, trace and cost, only the proxies so named: NAME,NAME")
+    parser.add_argument("--trace", type=Path, default=os.environ.get("TRACE"), metavar="FILE",
+                        help="Mooncake's conversation trace, else TRACE; without, that experiment is left out")
+    parser.add_argument("--fleets", type=names, default=list(fleet.FLEETS),
+                        help=f"what `start` starts, NAME,NAME: {', '.join(fleet.FLEETS)}")
     parser.add_argument("--keep", action="store_true", help="leave the servers running for a later call")
     parser.add_argument("--state", type=Path, help="where running servers are noted; in --out if not given")
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT",
@@ -85,7 +92,7 @@ async def run(lab: Lab, name: str) -> None:
     """An experiment that fails or does not fit does not keep the next one from running."""
     try:
         if name == "start":
-            lab.fleet.start(fleet.QUAD + fleet.PAIR)
+            lab.fleet.start([one for name in lab.options.fleets for one in fleet.FLEETS[name]])
         elif name == "stop":
             lab.fleet.stop()
         else:

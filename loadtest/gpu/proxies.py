@@ -37,14 +37,20 @@ ARMS = [
     Arm("vllm-router", "vllm-router"),
     hearth("hearth-warm-untold", kv_events={"mode": "off"}, tokenizers={}),
     Arm("envoy-epp", "envoy-epp"),
+    Arm("envoy-epp-precise", "envoy-epp-precise"),
 ]
+# Where llm-d's picker listens for every pod's events.
+EPP_KV_PORT = 26_000
 
 
 class Running:
     """A proxy that listens; its programs are gone afterwards."""
 
-    def __init__(self, arm: Arm, url: str, programs: list, admin: str = "", log: Path | None = None):
+    def __init__(self, arm: Arm, url: str, programs: list, admin: str = "", log: Path | None = None,
+                 beside: list | None = None):
+        """`beside`: what it needs here and would not elsewhere; its CPU does not count."""
         self.arm, self.url, self.programs, self.admin, self.log = arm, url, programs, admin, log
+        self.beside = beside or []
 
     def cpu_s(self) -> float:
         return sum(program.cpu_s() for program in self.programs)
@@ -70,13 +76,14 @@ class Running:
         return self
 
     def __exit__(self, *_):
-        for program in self.programs:
+        for program in self.programs + self.beside:
             program.__exit__()
 
 
 def available(arm: Arm, options) -> bool:
     needed = {"hearth": options.hearth, "envoy": options.envoy, "vllm-router": options.vllm_router,
-              "envoy-epp": options.envoy and options.epp, "direct": True}
+              "envoy-epp": options.envoy and options.epp, "envoy-epp-precise": options.envoy and options.epp,
+              "direct": True}
     return bool(needed[arm.kind])
 
 
@@ -87,16 +94,33 @@ def start(arm: Arm, shapes: list[Shape], folder: Path, options, roles: dict[str,
         return Running(arm, shapes[0].url, [])
     if arm.kind == "hearth":
         return _hearth(arm, shapes, folder, options, roles or {})
-    peer = _peer(arm.kind, [one.address for one in shapes], folder, options)
-    return Running(arm, f"http://{peer.address}", [peer], peer.admin and f"http://{peer.admin}")
+    beside = [_one_kv_port(shapes, folder)] if arm.kind == "envoy-epp-precise" else []
+    try:
+        peer = _peer(arm.kind, shapes, folder, options)
+    except BaseException:
+        for program in beside:
+            program.stop()
+        raise
+    return Running(arm, f"http://{peer.address}", [peer], peer.admin and f"http://{peer.admin}", beside=beside)
 
 
-def _peer(kind: str, pods: list[str], folder: Path, options):
+def _one_kv_port(shapes: list[Shape], folder: Path) -> Program:
+    ways = [way for one in shapes for way in (f"{one.host}:{EPP_KV_PORT}", f"{one.host}:{one.port + 1000}")]
+    command = [sys.executable, str(Path(__file__).with_name("forward.py")), *ways]
+    return Program("forward", command, folder / "forward.log")
+
+
+def _peer(kind: str, shapes: list[Shape], folder: Path, options):
+    pods = [one.address for one in shapes]
     if kind == "envoy":
         return envoy.plain(options.envoy, pods, folder)
     if kind == "vllm-router":
         return peers.vllm_router(options.vllm_router, pods, folder, "cache_aware")
-    return epp.start((options.envoy, options.epp), pods, folder, "approximate")
+    pair = (options.envoy, options.epp)
+    if kind == "envoy-epp":
+        return epp.start(pair, pods, folder, "approximate")
+    told = {"MODEL_NAME": MODEL, "KV_PORT": EPP_KV_PORT, "RENDER_URL": shapes[0].url}
+    return epp.start(pair, pods, folder, "precise", told)
 
 
 def _hearth(arm: Arm, shapes: list[Shape], folder: Path, options, roles: dict[str, str]) -> Running:

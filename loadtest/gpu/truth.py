@@ -54,3 +54,12 @@ def verdicts(access: list[dict]) -> dict[str, int]:
         verdict = "equal" if matched == cached else "over" if matched > cached else "under"
         table[f"{trust}_{verdict}"] += 1
     return dict(table)
+
+
+def judged(pool: dict) -> dict[str, int]:
+    """What Hearth itself counts as told wrongly, and what others took between decision and answer."""
+    table: Counter = Counter()
+    for pod in pool["pods"]:
+        predictions = (pod.get("kv_events") or {}).get("predictions") or {}
+        table.update({f"hearth_{name}": predictions.get(name, 0) for name in ("over", "overtaken")})
+    return dict(table)
