@@ -92,7 +92,8 @@ class Fleet:
         simulated = self.options.simulated
         command = self._simulated(shape) if simulated else self._vllm(shape)
         env = {} if simulated else self._env(shape)
-        program = Program(shape.name, command, self.logs / f"{shape.name}.log", env)
+        # They may outlive this call and the folder it was made in, and vLLM starts processes of its own.
+        program = Program(shape.name, command, self.logs / f"{shape.name}.log", env, cwd=self.logs)
         self.pids[shape.name] = program.pid
         self.options.state.write_text(json.dumps(self.pids))
         return program

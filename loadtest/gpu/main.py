@@ -56,7 +56,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT",
                         help=f"start, stop, {', '.join(EXPERIMENTS)}; all if none is named")
     options = parser.parse_args()
-    options.out = options.out.absolute()
+    for name, value in vars(options).items():
+        if isinstance(value, Path):
+            setattr(options, name, value.absolute())
     options.state = options.state or options.out / "servers.json"
     unknown = set(options.experiments) - {"start", "stop", *EXPERIMENTS}
     if unknown:
@@ -91,12 +93,7 @@ def versions(options) -> dict[str, str]:
 async def run(lab: Lab, name: str) -> None:
     """An experiment that fails or does not fit does not keep the next one from running."""
     try:
-        if name == "start":
-            lab.fleet.start([one for name in lab.options.fleets for one in fleet.FLEETS[name]])
-        elif name == "stop":
-            lab.fleet.stop()
-        else:
-            await EXPERIMENTS[name](lab)
+        await EXPERIMENTS[name](lab)
     except OutOfTime as error:
         lab.log(f"{name}: left out, {error}")
     except Exception as error:  # whatever it is, the others' results count
@@ -111,7 +108,12 @@ def main() -> None:
     lab.log("began")
     try:
         for name in options.experiments or EXPERIMENTS:
-            asyncio.run(run(lab, name))
+            if name == "start":  # without servers there is nothing to measure
+                lab.fleet.start([one for name in options.fleets for one in fleet.FLEETS[name]])
+            elif name == "stop":
+                lab.fleet.stop()
+            else:
+                asyncio.run(run(lab, name))
     finally:
         if not options.keep:
             lab.fleet.stop()
