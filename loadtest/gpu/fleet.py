@@ -143,7 +143,7 @@ class Fleet:
                        "mode": 0, "cudagraph_mode": "FULL",
                        "cudagraph_capture_sizes": [1, 2, 4, 8, 16, 32]}),
                    "--kv-events-config", json.dumps(shape.events()),
-                   "--middleware", "announce.Announce"]
+                   "--middleware", "announce.Announce", *self.options.serve_args]
         if shape.nixl:
             command += ["--kv-transfer-config", json.dumps({
                 "kv_connector": "NixlConnector", "kv_role": "kv_both",

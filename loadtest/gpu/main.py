@@ -41,6 +41,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--vllm-router", type=shlex.split, help="a command that starts vllm-router")
     parser.add_argument("--epp", type=Path, help="llm-d's Endpoint Picker, to stand behind --envoy")
     parser.add_argument("--vllm", type=shlex.split, default=fleet.vllm_command(), help="vLLM's command")
+    parser.add_argument("--serve-args", type=shlex.split, default=[], help="more arguments for vLLM's serve")
     parser.add_argument("--simulated", action="store_true", help="simulated pods, no GPU")
     parser.add_argument("--limit", type=float, default=3600, help="seconds; what would not fit is left out")
     parser.add_argument("--rounds", type=names, default=list(warmth.ROUNDS),
