@@ -17,7 +17,7 @@ async def under(lab: Lab, experiment: str, arm: proxies.Arm, shapes: list[Shape]
                 **labels) -> None:
     """`run` names the folder beside the experiment and the arm; `labels` go to every record and figure."""
     lab.fleet.reset(shapes)
-    folder = lab.out / "-".join(filter(None, (experiment, run, arm.name)))
+    folder = lab.folder("-".join(filter(None, (experiment, run, arm.name))))
     with proxies.start(arm, shapes, folder, lab.options) as proxy:
         counters, cpu_before = Counters(shapes), proxy.cpu_s()
         async with loading(proxy.url, arm.session) as load:

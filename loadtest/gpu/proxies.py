@@ -131,7 +131,6 @@ def _hearth(arm: Arm, shapes: list[Shape], folder: Path, options, roles: dict[st
     settings["routing"] = {"decisions_kept": 4096} | dict(settings.get("routing", {}))
     file, access = folder / "hearth.yaml", folder / "hearth.access"
     file.write_text(json.dumps(settings, indent=1))
-    access.unlink(missing_ok=True)
     program = Program(arm.name, [str(options.hearth), "serve", "--config", str(file)],
                       folder / "hearth.log", stdout=access)
 

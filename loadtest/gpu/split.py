@@ -43,7 +43,7 @@ async def split(lab: Lab) -> None:
     for arm in (OWN, ALWAYS, NEVER, AGGREGATED):
         lab.needs(len(RATES) * (SECONDS + 4), f"split {arm.name}")
         lab.fleet.reset(PAIR)
-        folder = lab.out / f"split-{arm.name}"
+        folder = lab.folder(f"split-{arm.name}")
         with (lab.surviving(f"split {arm.name}"),
               proxies.start(arm, PAIR, folder, lab.options, _roles(arm)) as proxy):
             async with loading(proxy.url) as warm_up:  # NIXL's handshake, and the first rates
@@ -80,7 +80,7 @@ async def split_kill(lab: Lab) -> None:
     """The prefill server dies under load; the decode server recomputes what did not come."""
     lab.fleet.start(PAIR)
     lab.needs(40, "split-kill")
-    folder = lab.out / "split-kill"
+    folder = lab.folder("split-kill")
     with proxies.start(ALWAYS, PAIR, folder, lab.options, ROLES) as proxy:
         async with loading(proxy.url) as load:
             running = asyncio.create_task(_arrive(load, 4, 12, 5))

@@ -35,7 +35,7 @@ async def survive(lab: Lab) -> None:
     lab.fleet.start(QUAD)
     lab.needs(SECONDS + 30, "survive")
     lab.fleet.reset(QUAD)
-    folder = lab.out / "survive"
+    folder = lab.folder("survive")
     talks = [Talk(talk) for talk in conversations(SESSIONS, 11, OWN)]
     with proxies.start(proxies.WARM, QUAD, folder, lab.options) as proxy:
         async with loading(proxy.url) as load:

@@ -22,7 +22,7 @@ async def truth(lab: Lab) -> None:
     lab.fleet.start(QUAD)
     lab.needs(90, "truth")
     lab.fleet.reset(QUAD)
-    rng, folder = random.Random(7), lab.out / "truth"
+    rng, folder = random.Random(7), lab.folder("truth")
     talks = [Conversation(number, 7, OWN, 100) for number in range(CONVERSATIONS)]
     counters = Counters(QUAD)
     with proxies.start(proxies.WARM, QUAD, folder, lab.options) as proxy:
