@@ -1,5 +1,6 @@
 """What stands before the servers: Hearth under several settings, its peers, or nothing."""
 
+import contextlib
 import json
 import shutil
 import sys
@@ -95,12 +96,8 @@ def start(arm: Arm, shapes: list[Shape], folder: Path, options, roles: dict[str,
     if arm.kind == "hearth":
         return _hearth(arm, shapes, folder, options, roles or {})
     beside = [_one_kv_port(shapes, folder)] if arm.kind == "envoy-epp-precise" else []
-    try:
+    with _stopped_unless_started(*beside):
         peer = _peer(arm.kind, shapes, folder, options)
-    except BaseException:
-        for program in beside:
-            program.stop()
-        raise
     return Running(arm, f"http://{peer.address}", [peer], peer.admin and f"http://{peer.admin}", beside=beside)
 
 
@@ -133,22 +130,33 @@ def _hearth(arm: Arm, shapes: list[Shape], folder: Path, options, roles: dict[st
     file.write_text(json.dumps(settings, indent=1))
     program = Program(arm.name, [str(options.hearth), "serve", "--config", str(file)],
                       folder / "hearth.log", stdout=access)
-
-    def bound():
-        if not program.alive():
-            raise RuntimeError(f"{arm.name} ended:\n{program.tail()}")
-        for line in program.log.read_text(errors="replace").splitlines():
-            if '"admin_addr"' in line:
-                record = json.loads(line)
-                record |= record.get("fields", {})
-                return record["addr"], record["admin_addr"]
-        return None
-
-    listen, admin = wait_until(bound, 30, f"{arm.name} listens")
-    running = Running(arm, f"http://{listen}", [program], f"http://{admin}", access)
-    wait_until(lambda: get(f"{running.admin}/readyz", 2) is not None, 20, f"{arm.name} ready")
-    wait_until(lambda: _pods_ready(running.admin, len(shapes)), 20, f"{arm.name} sees every pod")
+    with _stopped_unless_started(program):
+        listen, admin = wait_until(lambda: _bound(program), 30, f"{arm.name} listens")
+        running = Running(arm, f"http://{listen}", [program], f"http://{admin}", access)
+        wait_until(lambda: get(f"{running.admin}/readyz", 2) is not None, 20, f"{arm.name} ready")
+        wait_until(lambda: _pods_ready(running.admin, len(shapes)), 20, f"{arm.name} sees every pod")
     return running
+
+
+@contextlib.contextmanager
+def _stopped_unless_started(*programs: Program):
+    try:
+        yield
+    except BaseException:
+        for program in programs:
+            program.stop()
+        raise
+
+
+def _bound(program: Program) -> tuple[str, str] | None:
+    if not program.alive():
+        raise RuntimeError(f"{program.name} ended:\n{program.tail()}")
+    for line in program.log.read_text(errors="replace").splitlines():
+        if '"admin_addr"' in line:
+            record = json.loads(line)
+            record |= record.get("fields", {})
+            return record["addr"], record["admin_addr"]
+    return None
 
 
 def _pods_ready(admin: str, count: int) -> bool:
