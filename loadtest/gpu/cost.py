@@ -18,11 +18,11 @@ async def cost(lab: Lab) -> None:
     shape = QUAD[3:]
     lab.fleet.start(shape)
     wanted = [one for one in proxies.ARMS if one.name in ("hearth-warm", "envoy", "vllm-router", "envoy-epp")]
-    running = [proxies.start(DIRECT, shape, lab.out / "cost-direct", lab.options)]
+    running = [proxies.start(DIRECT, shape, lab.folder("cost-direct"), lab.options)]
     try:
         for arm in lab.arms(wanted):
             with lab.surviving(f"cost {arm.name}"):
-                running.append(proxies.start(arm, shape, lab.out / f"cost-{arm.name}", lab.options))
+                running.append(proxies.start(arm, shape, lab.folder(f"cost-{arm.name}"), lab.options))
         for tokens, times in CELLS:
             lab.needs(45, f"cost {tokens}")
             await _cell(lab, running, tokens, times)

@@ -43,24 +43,31 @@ class Shape:
     decode_ms: float = 3.4
 
     @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+    def host(self) -> str:
+        """Each its own, as pods have: llm-d's picker wants one events' port for all."""
+        return f"127.0.1.{self.port % 1000 + 1}"
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
 
     def events(self) -> dict:
         return {"enable_kv_cache_events": True, "publisher": "zmq", "buffer_steps": 10_000,
                 "endpoint": f"tcp://*:{self.port + 1000}",
-                "replay_endpoint": f"tcp://*:{self.port + 2000}", "topic": f"kv@{self.name}@{MODEL}"}
+                "replay_endpoint": f"tcp://*:{self.port + 2000}", "topic": f"kv@{self.address}@{MODEL}"}
 
 
 # 112 and 128 KiB of KV a token.
 QUAD = [Shape(f"s{i}", 28_000 + i, "3b", 65_536, 65_536 * 112 << 10, 0.08) for i in range(4)]
+# Twelve documents of 2,048 tokens each.
+TRIO = [Shape(f"t{i}", 28_010 + i, "3b", 24_576, 24_576 * 112 << 10, 0.06) for i in range(3)]
 PAIR = [Shape(name, 28_100 + i, "8b", 49_152, 49_152 * 128 << 10, 0.16, True, 35_000, 6.0)
         for i, name in enumerate(("p0", "d0"))]
-SHAPES = {shape.name: shape for shape in QUAD + PAIR}
+FLEETS = {"quad": QUAD, "trio": TRIO, "pair": PAIR}
 
 
 class Fleet:
@@ -85,7 +92,8 @@ class Fleet:
         simulated = self.options.simulated
         command = self._simulated(shape) if simulated else self._vllm(shape)
         env = {} if simulated else self._env(shape)
-        program = Program(shape.name, command, self.logs / f"{shape.name}.log", env)
+        # They may outlive this call and the folder it was made in, and vLLM starts processes of its own.
+        program = Program(shape.name, command, self.logs / f"{shape.name}.log", env, cwd=self.logs)
         self.pids[shape.name] = program.pid
         self.options.state.write_text(json.dumps(self.pids))
         return program
@@ -125,7 +133,7 @@ class Fleet:
     def _vllm(self, shape: Shape) -> list[str]:
         command = [*self.options.vllm, "serve", str(HERE / "models" / shape.model),
                    "--tokenizer", str(self.options.tokenizer), "--served-model-name", MODEL,
-                   "--host", "127.0.0.1", "--port", str(shape.port),
+                   "--host", shape.host, "--port", str(shape.port),
                    "--load-format", "dummy", "--dtype", "bfloat16", "--max-model-len", "20480",
                    "--block-size", str(BLOCK_TOKENS), "--enable-prefix-caching",
                    "--max-num-seqs", "32", "--max-num-batched-tokens", "8192",
@@ -135,7 +143,7 @@ class Fleet:
                        "mode": 0, "cudagraph_mode": "FULL",
                        "cudagraph_capture_sizes": [1, 2, 4, 8, 16, 32]}),
                    "--kv-events-config", json.dumps(shape.events()),
-                   "--middleware", "announce.Announce"]
+                   "--middleware", "announce.Announce", *self.options.serve_args]
         if shape.nixl:
             command += ["--kv-transfer-config", json.dumps({
                 "kv_connector": "NixlConnector", "kv_role": "kv_both",
@@ -148,7 +156,8 @@ class Fleet:
                               "VLLM_NIXL_SIDE_CHANNEL_PORT": str(shape.port + 3000)}
 
     def _simulated(self, shape: Shape) -> list[str]:
-        command = [str(self.options.loadtest), "simulate", "--port", str(shape.port), "--model", MODEL,
+        command = [str(self.options.loadtest), "simulate", "--host", shape.host, "--port", str(shape.port),
+                   "--model", MODEL, "--enable-scale-out",
                    "--kv-events-port", str(shape.port + 1000),
                    "--kv-events-replay-port", str(shape.port + 2000),
                    "--num-blocks", str(shape.kv_tokens // BLOCK_TOKENS), "--max-model-len", "20480",

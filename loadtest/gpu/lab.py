@@ -1,6 +1,7 @@
 """What every experiment shares: the fleet, the folder for results, the clock."""
 
 import contextlib
+import itertools
 import json
 import time
 from dataclasses import dataclass
@@ -29,6 +30,11 @@ class Lab:
         print(line, flush=True)
         with (self.out / "summary.txt").open("a") as file:
             file.write(line + "\n")
+
+    def folder(self, name: str) -> Path:
+        """A new one in `out`, with a number if this load was run before."""
+        paths = (self.out / (f"{name}-{number}" if number > 1 else name) for number in itertools.count(1))
+        return next(path for path in paths if not path.exists())
 
     def needs(self, seconds: float, what: str) -> None:
         left = self.options.limit - (time.monotonic() - self.began)

@@ -11,6 +11,8 @@ import aiohttp
 from fleet import MODEL
 
 REQUEST_LIMIT_S = 120
+# What counts as good: seconds to the first token, and between tokens on average.
+GOOD_TTFT_S, GOOD_TPOT_S = 1.0, 0.05
 
 
 @dataclass
@@ -44,6 +46,10 @@ class Record:
         if self.ttft is None or self.output_tokens < 2:
             return None
         return (self.total - self.ttft) / (self.output_tokens - 1)
+
+    @property
+    def good(self) -> bool:
+        return self.ok and self.ttft <= GOOD_TTFT_S and (self.tpot or 0) <= GOOD_TPOT_S
 
 
 class Load:

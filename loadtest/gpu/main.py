@@ -4,6 +4,7 @@
 import argparse
 import asyncio
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import cost
 import fleet
+import goodput
 import split
 import survive
 import truth
@@ -20,8 +22,9 @@ import warmth
 from lab import Lab, OutOfTime
 
 # In this order: the last of each fleet kill its servers.
-EXPERIMENTS = {"warmth": warmth.warmth, "truth": truth.truth, "cost": cost.cost, "split": split.split,
-               "split-kill": split.split_kill, "survive": survive.survive}
+EXPERIMENTS = {"warmth": warmth.warmth, "truth": truth.truth, "documents": goodput.documents,
+               "trace": goodput.trace, "cost": cost.cost, "split": split.split, "split-kill": split.split_kill,
+               "survive": survive.survive}
 
 
 def names(text: str) -> list[str]:
@@ -38,18 +41,25 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--vllm-router", type=shlex.split, help="a command that starts vllm-router")
     parser.add_argument("--epp", type=Path, help="llm-d's Endpoint Picker, to stand behind --envoy")
     parser.add_argument("--vllm", type=shlex.split, default=fleet.vllm_command(), help="vLLM's command")
+    parser.add_argument("--serve-args", type=shlex.split, default=[], help="more arguments for vLLM's serve")
     parser.add_argument("--simulated", action="store_true", help="simulated pods, no GPU")
     parser.add_argument("--limit", type=float, default=3600, help="seconds; what would not fit is left out")
     parser.add_argument("--rounds", type=names, default=list(warmth.ROUNDS),
                         help=f"of warmth, NAME,NAME: {', '.join(warmth.ROUNDS)}")
     parser.add_argument("--arms", type=names, default=[],
-                        help="of warmth and cost, only the proxies so named: NAME,NAME")
+                        help="of warmth, documents, trace and cost, only the proxies so named: NAME,NAME")
+    parser.add_argument("--trace", type=Path, default=os.environ.get("TRACE"), metavar="FILE",
+                        help="Mooncake's conversation trace, else TRACE; without, that experiment is left out")
+    parser.add_argument("--fleets", type=names, default=list(fleet.FLEETS),
+                        help=f"what `start` starts, NAME,NAME: {', '.join(fleet.FLEETS)}")
     parser.add_argument("--keep", action="store_true", help="leave the servers running for a later call")
     parser.add_argument("--state", type=Path, help="where running servers are noted; in --out if not given")
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT",
                         help=f"start, stop, {', '.join(EXPERIMENTS)}; all if none is named")
     options = parser.parse_args()
-    options.out = options.out.absolute()
+    for name, value in vars(options).items():
+        if isinstance(value, Path):
+            setattr(options, name, value.absolute())
     options.state = options.state or options.out / "servers.json"
     unknown = set(options.experiments) - {"start", "stop", *EXPERIMENTS}
     if unknown:
@@ -84,12 +94,7 @@ def versions(options) -> dict[str, str]:
 async def run(lab: Lab, name: str) -> None:
     """An experiment that fails or does not fit does not keep the next one from running."""
     try:
-        if name == "start":
-            lab.fleet.start(fleet.QUAD + fleet.PAIR)
-        elif name == "stop":
-            lab.fleet.stop()
-        else:
-            await EXPERIMENTS[name](lab)
+        await EXPERIMENTS[name](lab)
     except OutOfTime as error:
         lab.log(f"{name}: left out, {error}")
     except Exception as error:  # whatever it is, the others' results count
@@ -104,7 +109,12 @@ def main() -> None:
     lab.log("began")
     try:
         for name in options.experiments or EXPERIMENTS:
-            asyncio.run(run(lab, name))
+            if name == "start":  # without servers there is nothing to measure
+                lab.fleet.start([one for name in options.fleets for one in fleet.FLEETS[name]])
+            elif name == "stop":
+                lab.fleet.stop()
+            else:
+                asyncio.run(run(lab, name))
     finally:
         if not options.keep:
             lab.fleet.stop()

@@ -4,18 +4,21 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "compare"))
-from plots import INK, OURS, plt, svg  # noqa: E402
+from plots import INK, OURS, THEIRS, plt, svg  # noqa: E402
 
 SIZE = (6.4, 4)
 
 
-def scatter(file: Path, points: list[tuple[float, float]], across: str, up: str) -> None:
+def scatter(file: Path, groups: dict[str, list[tuple[float, float]]], across: str, up: str) -> None:
     """Both axes have one scale, so that the diagonal is a prediction that was right."""
     figure, axis = plt.subplots(figsize=SIZE, layout="constrained")
-    axis.axline((0, 0), slope=1, color=INK, linewidth=0.8, linestyle=":")
-    axis.plot(*zip(*points), "o", color=OURS, markersize=3, alpha=0.4)
-    top = max(max(point) for point in points)
-    axis.set(xlabel=across, ylabel=up, xlim=(0, top), ylim=(0, top))
+    axis.axline((1, 1), slope=1, color=INK, linewidth=0.8, linestyle=":")
+    for (label, points), color in zip(groups.items(), (OURS, THEIRS)):
+        axis.plot(*zip(*points), "o", color=color, markersize=2.5, alpha=0.35, label=label)
+    values = [value for points in groups.values() for point in points for value in point]
+    ends = (max(1, min(values)), max(values))
+    axis.set(xlabel=across, ylabel=up, xscale="log", yscale="log", xlim=ends, ylim=ends)
+    axis.legend(frameon=False)
     file.write_text(svg(figure))
 
 

@@ -16,13 +16,13 @@ class Program:
     """One command and all that it starts; `pid` leads the group."""
 
     def __init__(self, name: str, command: list[str], log: Path, env: dict[str, str] | None = None,
-                 stdout: Path | None = None):
+                 stdout: Path | None = None, cwd: Path | None = None):
         self.name, self.log = name, log
         with log.open("ab") as errors, (stdout or log).open("ab") as out:
             # A direct child: Envoy asks the kernel to die with the parent that started it.
             self.child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors,
-                start_new_session=True, env={**os.environ, **(env or {})})
+                start_new_session=True, cwd=cwd, env={**os.environ, **(env or {})})
         self.pid = self.child.pid
 
     def alive(self) -> bool:

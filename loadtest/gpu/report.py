@@ -72,8 +72,9 @@ def cost_model(outs: list[Path]) -> None:
             lines.append({"run": run, "answers": label, **error_of(part)})
     print("## Predicted time to the first token\n")
     table(lines, ["run", "answers", "n", "mape", "median_ape", "predicted_over_measured"])
-    points = [(one["measured"], one["predicted"]) for one in found if one["number"] > LEARNING]
-    if points:
+    points = {label: [(one["measured"], one["predicted"]) for one in found if (one["number"] > LEARNING) == after]
+              for label, after in (("after", True), (f"a pod's first {LEARNING} answers", False))}
+    if found:
         plot.scatter(outs[0] / "predicted.svg", points, "measured TTFT, ms", "predicted, ms")
 
 
@@ -83,7 +84,9 @@ def truths(outs: list[Path]) -> None:
         for file in sorted(out.glob("*/access.jsonl")):
             access = [json.loads(line) for line in file.read_text().splitlines() if line.startswith("{")]
             if any(line["policy"] == "warm" for line in access):
-                lines.append({"run": file.parent.name, **truth.verdicts(access)})
+                pool = file.with_name("pool")
+                lines.append({"run": file.parent.name, **truth.verdicts(access),
+                              **(truth.judged(json.loads(pool.read_text())) if pool.exists() else {})})
     columns = sorted({key for line in lines for key in line} - {"run"})
     print("## Predicted against cached tokens\n")
     table(lines, ["run", *columns])
@@ -126,7 +129,7 @@ def main() -> None:
     outs = [Path(name) for name in sys.argv[1:]]
     if not outs:
         sys.exit(__doc__)
-    for name in ("warmth", "truth", "cost", "split", "split-kill", "survive", "survive-equal", "survive-events"):
+    for name in ("warmth", "truth", "documents", "trace", "cost", "split", "split-kill", "survive", "survive-equal", "survive-events"):
         found = rows(outs, f"{name}.figures.jsonl")
         if found:
             print(f"## {name}\n")

@@ -22,7 +22,7 @@ async def truth(lab: Lab) -> None:
     lab.fleet.start(QUAD)
     lab.needs(90, "truth")
     lab.fleet.reset(QUAD)
-    rng, folder = random.Random(7), lab.out / "truth"
+    rng, folder = random.Random(7), lab.folder("truth")
     talks = [Conversation(number, 7, OWN, 100) for number in range(CONVERSATIONS)]
     counters = Counters(QUAD)
     with proxies.start(proxies.WARM, QUAD, folder, lab.options) as proxy:
@@ -53,4 +53,13 @@ def verdicts(access: list[dict]) -> dict[str, int]:
         trust = (line["decision"] or "").partition("trust=")[2].partition(";")[0] or "none"
         verdict = "equal" if matched == cached else "over" if matched > cached else "under"
         table[f"{trust}_{verdict}"] += 1
+    return dict(table)
+
+
+def judged(pool: dict) -> dict[str, int]:
+    """What Hearth itself counts as told wrongly, and what others took between decision and answer."""
+    table: Counter = Counter()
+    for pod in pool["pods"]:
+        predictions = (pod.get("kv_events") or {}).get("predictions") or {}
+        table.update({f"hearth_{name}": predictions.get(name, 0) for name in ("over", "overtaken")})
     return dict(table)
