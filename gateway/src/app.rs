@@ -1,30 +1,33 @@
 //! All wiring, to be read from top to bottom.
 
+mod brain;
+mod doors;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt as _, future};
-use pingora_core::services::Service as _;
 use prometheus::Registry;
-use router::bookings::Bookings;
-use router::feed::kv_events::KvSink;
-use router::pool::{self, Hooks, PoolGuard};
-use router::tokenize::{Hub, TokenizerSource};
-use router::{Knowledge, Router, Tokenizers};
+use router::Router;
+use router::pool::{self, PoolGuard};
+use router::tokenize::TokenizerSource;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::admin::{AdminServer, Pages};
 use crate::config::{Config, Loaded};
 use crate::drain::{Drain, Outcome, Signal};
-use crate::listener::{self, Ledger, Sockets, Traffic};
-use crate::proxy::{BodyBudget, Gateway, Parts};
+use crate::proxy::books::Books;
+use crate::proxy::{BodyBudget, Parts};
 use crate::telemetry;
 use crate::telemetry::traces::{Traces, TracesError};
 use crate::telemetry::{AccessLog, AccessLogWriter, LogLevel, Metrics, Readings};
-use crate::tls::Reloader;
+use brain::{brain, fetch_tokenizers};
+use doors::{Frame, reloader, taken};
+
+pub(crate) use brain::tokenizers;
 
 /// A gateway that runs.
 #[derive(Debug)]
@@ -49,6 +52,15 @@ pub struct App {
     traces: Option<Traces>,
 }
 
+/// Who sends requests here.
+#[derive(Clone, Copy, Debug)]
+enum Door {
+    /// Clients.
+    Gateway,
+    /// An Envoy, which only asks where to.
+    Epp,
+}
+
 /// Why a gateway does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -65,6 +77,9 @@ pub enum StartError {
     /// The certificate or its key.
     #[error(transparent)]
     Tls(#[from] crate::tls::TlsError),
+    /// A certificate that nobody can verify.
+    #[error("epp.tls: {0}")]
+    SelfSigned(#[from] crate::epp::SelfSignedError),
     /// Discovery.
     #[error(transparent)]
     Pool(#[from] pool::StartError),
@@ -101,6 +116,18 @@ impl App {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(loaded: Loaded, log_level: LogLevel) -> Result<Self, StartError> {
+        Self::open(loaded, log_level, Door::Gateway).await
+    }
+
+    /// The same with the door for an Envoy, which asks here where its requests should go.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start_epp(loaded: Loaded, log_level: LogLevel) -> Result<Self, StartError> {
+        Self::open(loaded, log_level, Door::Epp).await
+    }
+
+    async fn open(loaded: Loaded, log_level: LogLevel, door: Door) -> Result<Self, StartError> {
         router::tls::install_provider();
         let config = Arc::new(loaded.config.clone());
         let registry = Registry::new();
@@ -108,38 +135,26 @@ impl App {
         metrics.config_in_force(&loaded.hash);
         let mut tasks = JoinSet::new();
         let (stop, stopped) = watch::channel(false);
+        let reload = Arc::<Notify>::default();
 
         let (router, pool) = brain(&config)?;
         tasks.spawn(until(stopped.clone(), fetch_tokenizers(router.tokenizers().clone())));
 
-        let mut sockets = Sockets::default();
-        let addr = sockets.bind(config.listen).map_err(taken("listen", config.listen))?;
-        let reload = Arc::<Notify>::default();
-        let mut secure = None;
-        if let Some((addr, reloader)) = reloader(&config, &metrics)? {
-            let settings = reloader.certificate().settings().map_err(StartError::TlsSettings)?;
-            let addr = sockets.bind(addr).map_err(taken("tls.listen", addr))?;
-            secure = Some((addr, settings));
-            let reloading = reloader.run(config.tls.reload_interval.get(), Arc::clone(&reload));
-            tasks.spawn(until(stopped.clone(), reloading));
-        }
-        let tls_addr = secure.as_ref().map(|(addr, _)| *addr);
-
         let (access_log, writer) = access_log(&config, &metrics)?;
         let traces = Traces::open(&config.traces)?;
         let (drain, held) = (Drain::default(), metrics.body_bytes_held.clone());
-        let gateway = Gateway::new(Parts {
+        let parts = Parts {
             config: Arc::clone(&config),
             router: Arc::clone(&router),
-            metrics: Arc::clone(&metrics),
-            access_log: access_log.clone(),
-            traces: traces.clone(),
+            books: Books { metrics, access_log, traces: traces.clone() },
             drain: drain.clone(),
             bodies: BodyBudget::new(config.limits.bodies_held_bytes(), held),
-        });
-        let ledger = Ledger { metrics: Arc::clone(&metrics), access_log };
-        let services = listener::traffic(&config, gateway, (drain.clone(), ledger), addr, secure);
-        accept(services, sockets, &stopped, &mut tasks);
+        };
+        let mut frame = Frame { tasks: &mut tasks, stopped: &stopped, reload: &reload };
+        let (addr, tls_addr) = match door {
+            Door::Gateway => frame.gateway(parts)?,
+            Door::Epp => (frame.epp(parts).await?, None),
+        };
 
         let loaded = Arc::new(loaded);
         let pages = pages(&router, registry, (drain.clone(), log_level), &loaded);
@@ -244,25 +259,6 @@ fn metrics(config: &Config, registry: &Registry) -> Result<Metrics, prometheus::
     if config.metrics.epp_names { metrics.with_epp_names(registry) } else { Ok(metrics) }
 }
 
-/// The error of an address that cannot be listened on.
-fn taken(key: &'static str, addr: SocketAddr) -> impl FnOnce(io::Error) -> StartError {
-    move |source| StartError::Listen { key, addr, source }
-}
-
-/// Runs the services that accept on these sockets.
-fn accept(
-    services: Vec<Traffic>,
-    sockets: Sockets,
-    stopped: &watch::Receiver<bool>,
-    tasks: &mut JoinSet<()>,
-) {
-    let fds = sockets.into_fds();
-    for mut traffic in services {
-        let (fds, shutdown) = (Arc::clone(&fds), stopped.clone());
-        tasks.spawn(async move { traffic.start_service(Some(fds), shutdown, 1).await });
-    }
-}
-
 /// Loads what a start would load, short of listening and of asking for pods.
 ///
 /// # Errors
@@ -280,71 +276,6 @@ async fn until(mut stopped: watch::Receiver<bool>, task: impl Future<Output = ()
         _ = stopped.wait_for(|stop| *stop) => {}
         () = task => {}
     }
-}
-
-/// What decides: the pool that discovery fills, and what is known of its pods, forgotten as they go.
-fn brain(config: &Config) -> Result<(Arc<Router>, PoolGuard), StartError> {
-    let (told, sent) = (config.kv_index.exact(), config.kv_index.approximate());
-    let knowledge = Arc::new(Knowledge::new(told, sent));
-    let bookings = Arc::<Bookings>::default();
-    let tokenizers = tokenizers(config)?;
-    let (pool, guard) = pool::start_with_events(
-        config.pool.clone(),
-        config.discovery(),
-        (config.kv_events.clone(), Arc::clone(&knowledge) as Arc<dyn KvSink>),
-        forgetting(&knowledge, &bookings),
-    )?;
-    let router = Router::new(pool, config.routing, (knowledge, bookings), tokenizers)
-        .with_split(config.split)
-        .with_queue(config.queue)
-        .with_names(config.model_names.clone());
-    Ok((Arc::new(router), guard))
-}
-
-/// Forgets pods as they go, and what they held as they lose it.
-fn forgetting(knowledge: &Arc<Knowledge>, bookings: &Arc<Bookings>) -> Hooks {
-    let (known, lost, bookings) =
-        (Arc::clone(knowledge), Arc::clone(knowledge), Arc::clone(bookings));
-    Hooks {
-        removed: Box::new(move |slot| {
-            known.remove(slot);
-            bookings.forget(slot);
-        }),
-        // What the pod told is its stream's business, which sees the end of a process too.
-        cache_lost: Box::new(move |slot| lost.sent.clear(slot)),
-    }
-}
-
-/// The TLS listener's address and certificate, if there is one.
-fn reloader(
-    config: &Config,
-    metrics: &Metrics,
-) -> Result<Option<(SocketAddr, Reloader)>, StartError> {
-    let tls = &config.tls;
-    let (Some(addr), Some(cert), Some(key)) = (tls.listen, &tls.cert, &tls.key) else {
-        return Ok(None);
-    };
-    Ok(Some((addr, Reloader::open(cert, key, metrics.clone())?)))
-}
-
-/// Downloads the tokenizers that are not on this machine, then waits for the end.
-async fn fetch_tokenizers(tokenizers: Tokenizers) {
-    tokenizers.fetch(&Hub::from_env()).await;
-    future::pending::<()>().await;
-}
-
-/// The tokenizers that are on this machine.
-pub(crate) fn tokenizers(config: &Config) -> Result<Tokenizers, StartError> {
-    let (mut tokenizers, hub) =
-        (Tokenizers::new(config.tokenizing.memo_bytes.len()), Hub::from_env());
-    for (model, from) in &config.tokenizers {
-        tokenizers.load(model, from, &hub).map_err(|source| StartError::Tokenizer {
-            model: model.clone(),
-            from: from.clone(),
-            source,
-        })?;
-    }
-    Ok(tokenizers)
 }
 
 fn access_log(

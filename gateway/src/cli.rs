@@ -1,4 +1,4 @@
-//! The command line. The flags of `serve` and `demo` are made from the settings' keys.
+//! The command line. The flags of `serve`, `epp` and `demo` are made from the settings' keys.
 
 #[cfg(test)]
 mod tests;
@@ -17,6 +17,8 @@ use crate::config::{CONFIG_ENV, Config, ConfigError, Key, Kind, Loaded, Setting,
 pub enum Command {
     /// Run the gateway.
     Serve(Settings),
+    /// Run the picker of pods for an Envoy.
+    Epp(Settings),
     /// Run the gateway over simulated pods.
     #[cfg(feature = "demo")]
     Demo {
@@ -92,6 +94,7 @@ where
     let (name, matches) = matches.subcommand().expect("clap insists on a subcommand");
     Ok(match name {
         "serve" => Command::Serve(Settings::from_matches(matches)),
+        "epp" => Command::Epp(Settings::from_matches(matches)),
         #[cfg(feature = "demo")]
         "demo" => Command::Demo {
             once: matches.get_flag("once"),
@@ -134,6 +137,8 @@ fn loose_value(args: &[OsString]) -> Option<clap::Error> {
 /// The whole command line as clap knows it.
 fn program() -> Clap {
     let serve = Clap::new("serve").about("Run the gateway");
+    let epp = Clap::new("epp")
+        .about("Choose pods for an Envoy that relays (external processing), as an Endpoint Picker");
     let check = Clap::new("check-config")
         .about("Say whether `serve` would start with FILE (status 0) or why not (status 2)")
         .arg(
@@ -147,7 +152,8 @@ fn program() -> Clap {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
-        .subcommand(with_settings(serve));
+        .subcommand(with_settings(serve))
+        .subcommand(with_settings(epp));
     #[cfg(feature = "demo")]
     let program = program.subcommand(with_settings(demo()));
     let program = program.subcommand(with_settings(doctor())).subcommand(import_epp());

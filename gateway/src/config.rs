@@ -33,6 +33,8 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use validate::check_level;
 
+use crate::epp::EppSettings;
+
 pub use bytes::{ByteSize, MemoryBudget, memory_bytes};
 pub use error::{ConfigError, Problem};
 pub use keys::{CONFIG_ENV, Key, Kind, keys};
@@ -96,6 +98,8 @@ pub struct Config {
     pub cors: Cors,
     /// What is believed of headers that a proxy in front may have set.
     pub forwarded: Forwarded,
+    /// Deciding for an Envoy instead of relaying: `hearth epp`.
+    pub epp: EppSettings,
     /// What `/metrics` shows.
     pub metrics: Exposition,
     /// Spans of requests, for a tracing backend.
@@ -131,6 +135,7 @@ impl Default for Config {
             drain: Drain::default(),
             cors: Cors::default(),
             forwarded: Forwarded::default(),
+            epp: EppSettings::default(),
             metrics: Exposition::default(),
             traces: Traces::default(),
             log: Log::default(),

@@ -9,6 +9,7 @@ pub mod config;
 pub mod demo;
 pub mod doctor;
 pub mod drain;
+pub mod epp;
 pub mod import_epp;
 mod ingress;
 mod listener;

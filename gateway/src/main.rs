@@ -6,13 +6,13 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use futures_util::Stream;
-use gateway::app::App;
+use gateway::app::{App, StartError};
 use gateway::check_config::check_config;
 use gateway::cli::{self, Command};
 use gateway::config::{Config, Loaded, environment, write_reference};
 use gateway::drain::{self, Signal};
 use gateway::import_epp::Import;
-use gateway::telemetry;
+use gateway::telemetry::{self, LogLevel};
 use router::story::story;
 
 /// Memory is given back to the system after a burst, which glibc's allocator does not do.
@@ -38,7 +38,12 @@ fn main() -> ExitCode {
 
 fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(settings) => with_settings(&settings, &Config::default(), serve),
+        Command::Serve(settings) => {
+            with_settings(&settings, &Config::default(), |loaded| serve(loaded, App::start))
+        }
+        Command::Epp(settings) => {
+            with_settings(&settings, &Config::default(), |loaded| serve(loaded, App::start_epp))
+        }
         #[cfg(feature = "demo")]
         Command::Demo { once, settings } => {
             with_settings(&settings, &gateway::demo::config(), |loaded| demo(once, loaded))
@@ -87,11 +92,14 @@ fn with_settings(
     }
 }
 
-fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
+fn serve(
+    loaded: Loaded,
+    start: impl AsyncFnOnce(Loaded, LogLevel) -> Result<App, StartError>,
+) -> anyhow::Result<ExitCode> {
     let log_level = telemetry::init_log(&loaded.config.log).context("the log")?;
     runtime(&loaded.config)?.block_on(async {
         let (signals, hangups) = handlers()?;
-        let app = App::start(loaded, log_level).await?;
+        let app = start(loaded, log_level).await?;
         let outcome = app.run(signals, hangups).await.context("serving")?;
         Ok(if outcome.cut() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })

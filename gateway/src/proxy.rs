@@ -1,37 +1,37 @@
 //! A request's life in Pingora's phases. Each phase is short and delegates.
 
 mod answer;
-mod body;
+pub(crate) mod body;
+pub(crate) mod books;
 mod buffer_pool;
 mod commit;
 mod connection;
 mod cors;
 mod ctx;
 pub(crate) mod decision;
-mod failure;
+pub(crate) mod failure;
 mod forwarded;
-mod generate;
+pub(crate) mod generate;
 pub(crate) mod head;
-mod headers;
+pub(crate) mod headers;
 mod lease;
 mod legs;
-mod models;
-mod native;
-mod observe;
+pub(crate) mod models;
+pub(crate) mod native;
+pub(crate) mod observe;
 mod passage;
 mod patience;
 pub(crate) mod refuse;
-mod relay;
+pub(crate) mod relay;
 mod rescue;
-mod respond;
+pub(crate) mod respond;
 pub(crate) mod route;
-mod seat;
+pub(crate) mod seat;
 mod spans;
 mod survive;
 mod upstream;
 mod usage;
 
-use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -47,7 +47,6 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use router::Router;
 use router::pool::Outcome;
 use router::query::Query;
-use router::queue::Room;
 use tower::retry::budget::TpsBudget;
 
 pub(crate) use body::BodyBudget;
@@ -56,22 +55,21 @@ pub(crate) use respond::LINGER;
 
 use crate::config::Config;
 use crate::drain::Drain;
-use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::traces::Traces;
+use books::{Books, Sent};
 use failure::{Failure, report};
 use legs::Engines;
 use refuse::{CLIENT_GONE, Refuse};
 use relay::End;
 use route::Route;
+use seat::Seats;
 
 /// Everything that requests share.
 pub(crate) struct Gateway {
     config: Arc<Config>,
     router: Arc<Router>,
     metrics: Arc<Metrics>,
-    access_log: Option<AccessLog>,
-    traces: Option<Traces>,
+    books: Books,
     drain: Drain,
     connector: TransportConnector,
     bodies: BodyBudget,
@@ -80,10 +78,7 @@ pub(crate) struct Gateway {
     rescues: TpsBudget,
     /// Engines of prefill pods, where they have to be asked for.
     engines: Engines,
-    /// Where requests wait while every pod is full.
-    room: Arc<Room>,
-    /// Hashes what tells clients apart.
-    clients: RandomState,
+    seats: Seats,
     /// Numbers the transfers between pods, from a random one on: another gateway's are others.
     rooms: AtomicU64,
 }
@@ -95,12 +90,8 @@ pub(crate) struct Parts {
     pub config: Arc<Config>,
     /// The brain.
     pub router: Arc<Router>,
-    /// Counters.
-    pub metrics: Arc<Metrics>,
-    /// Where a line per request goes, if anywhere.
-    pub access_log: Option<AccessLog>,
-    /// Where spans go, if anywhere.
-    pub traces: Option<Traces>,
+    /// Where requests are told of.
+    pub books: Books,
     /// Whether we are shutting down.
     pub drain: Drain,
     /// Bytes that bodies may take.
@@ -125,26 +116,26 @@ impl Gateway {
     /// A gateway.
     #[must_use]
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, router, metrics, access_log, traces, drain, bodies } = parts;
+        let Parts { config, router, books, drain, bodies } = parts;
+        let metrics = Arc::clone(&books.metrics);
         let connector = TransportConnector::new(Some(ConnectorOptions::new(IDLE_UPSTREAMS)));
         let retries = budget(config.retry.budget, config.retry.floor_per_s);
         let rescues = budget(config.survive.rescue.budget, 0);
-        let room = Arc::new(Room::new(config.queue.waiting));
+        let places = (Arc::clone(&router), Arc::clone(&metrics));
+        let seats = Seats::new(places, drain.clone(), config.queue);
         let (engines, rooms) = (Engines::default(), AtomicU64::new(rand::random()));
         Self {
             config,
             router,
             metrics,
-            access_log,
-            traces,
+            books,
             drain,
             connector,
             bodies,
             retries,
             rescues,
             engines,
-            room,
-            clients: RandomState::new(),
+            seats,
             rooms,
         }
     }
@@ -210,11 +201,7 @@ impl ProxyHttp for Gateway {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
-        ctx.in_flight = Some(self.metrics.request_begins());
-        ctx.drain = Some(self.drain.enter());
-        let trust = self.config.forwarded.trust_request_id;
-        ctx.request_id = headers::request_id(&session.req_header().headers, trust);
-        ctx.trace = self.traces.as_ref().and_then(|it| it.begin(&session.req_header().headers));
+        self.books.begin(ctx, session.req_header(), (&self.drain, self.config.forwarded));
         session.set_write_timeout(Some(self.config.deadlines.client_write.get()));
         let keep_alive = self.config.deadlines.keep_alive.as_secs();
         let may_stay = !self.drain.is_draining() && headers::may_stay(session.req_header());
@@ -348,12 +335,8 @@ impl ProxyHttp for Gateway {
         let gone = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
         let status = session.response_written().map_or(gone, |head| head.status);
         ctx.native = None;
-        ctx.count(&self.metrics, status, session.body_bytes_sent());
-        if let Some((traces, trace)) = self.traces.as_ref().zip(ctx.trace) {
-            traces.end(&trace, ctx.spans(status));
-        }
-        if let Some(log) = &self.access_log {
-            log.write(ctx.record(session, status));
-        }
+        let client = session.client_addr().and_then(|addr| addr.as_inet().copied());
+        let sent = Sent { head: session.req_header(), client };
+        self.books.end(ctx, sent, (status, session.body_bytes_sent()));
     }
 }

@@ -1,18 +1,47 @@
-"""Hearth, with one policy."""
+"""Hearth, with one policy: as the gateway, or choosing pods for an Envoy."""
 
 import json
 from pathlib import Path
 
+from . import envoy
 from .arm import Arm, Program, fetch
+
+WIRING = Path(__file__).with_name("envoy-extproc.yaml")
 
 
 def hearth(binary: Path, pods: list[str], scratch: Path, policy: str = "warm",
            settings: tuple[str, ...] = ()) -> Arm:
     """Without `pods`, the settings name them."""
+    server, address = program(binary, ("serve", "--listen"), pods, scratch,
+                              ("--routing-policy", policy, *settings))
+    return Arm("hearth", address, [server])
+
+
+def behind_envoy(binaries: tuple[Path, Path], pods: list[str], scratch: Path,
+                 settings: tuple[str, ...] = (), answers: str = "NONE") -> Arm:
+    """`binaries`: Envoy's, Hearth's. `answers`: how Envoy sends the bodies of answers, if at all."""
+    proxy, picker = binaries
+    server, address = program(picker, ("epp", "--epp-listen"), pods, scratch, settings)
+    wiring = WIRING.read_text().replace("EPP_PORT", address.rpartition(":")[2])
+    wiring = wiring.replace("response_body_mode: FULL_DUPLEX_STREAMED",
+                            f"response_body_mode: {answers}")
+    (scratch / "envoy.yaml").write_text(wiring)
+    try:
+        gateway, address = envoy.program(proxy, scratch / "envoy.yaml", scratch)
+    except RuntimeError:
+        server.stop()
+        raise
+    return Arm("envoy-hearth", address, [server, gateway])
+
+
+def program(binary: Path, door: tuple[str, str], pods: list[str], scratch: Path,
+            settings: tuple[str, ...]) -> tuple[Program, str]:
+    """Hearth by this door, a command and the flag of its listener, and the listener's address."""
+    command, listen = door
     named = ("--endpoints", ",".join(f"http://{pod}" for pod in pods)) if pods else ()
     server = Program("hearth", [
-        binary, "serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
-        "--log-format", "json", "--routing-policy", policy, *named, *settings],
+        binary, command, listen, "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
+        "--log-format", "json", *named, *settings],
         scratch / "hearth.log")
 
     def bound():
@@ -30,4 +59,4 @@ def hearth(binary: Path, pods: list[str], scratch: Path, policy: str = "warm",
 
     address, admin = server.wait(bound, "listening")
     server.wait(lambda: fetch(f"http://{admin}/readyz") is not None, "ready")
-    return Arm("hearth", address, [server])
+    return server, address

@@ -66,6 +66,12 @@ def entries(options) -> list[Entry]:
             return hearth.hearth(options.hearth, fleet.addresses, scratch, policy, settings)
         return start
 
+    def behind(fleet: Fleet, scratch: Path) -> Arm:
+        tokenizers = f'{{"{fleet.model}": "{fleet.tokenizer}"}}'
+        settings = ("--tokenizers", tokenizers)
+        return hearth.behind_envoy((options.envoy, options.hearth), fleet.addresses, scratch,
+                                   settings)
+
     weights = "weights 2/2/3 and FULL_DUPLEX_STREAMED wiring of llm-d-router's documentation"
     router_flags = "--max-payload-size 16777216, else its defaults (vllm-router --help)"
     smg_flags = "its defaults (smg launch --help)"
@@ -77,6 +83,8 @@ def entries(options) -> list[Entry]:
          no_epp, False),
         ("epp-precise", f"{weights}; tokens by a pod's /render, KV events dialled",
          lambda f, s: epp.start(pair, f.addresses, s, "precise", told(f)), no_epp, True),
+        ("envoy-hearth", "hearth epp with the model's tokenizer, else defaults; the wiring of "
+         "epp-* but for response_body_mode NONE", behind, no_envoy, False),
         ("vllm-router-rr", f"--policy round_robin; {router_flags}",
          lambda f, s: peers.vllm_router(router, f.addresses, s, "round_robin"), no_router, False),
         ("vllm-router-cache", f"--policy cache_aware; {router_flags}",

@@ -65,6 +65,7 @@ impl Leg {
         is_for_it
             && !tried.contains(&endpoint.slot)
             && query.model.as_deref().is_none_or(|model| endpoint.serves(model))
+            && query.subset.as_ref().is_none_or(|subset| subset.has(endpoint.pod.addr))
     }
 }
 

@@ -27,6 +27,7 @@ pub mod session;
 pub mod silence;
 pub mod split;
 pub mod story;
+pub mod subset;
 mod text_rate;
 pub mod tls;
 pub mod tokenize;

@@ -9,6 +9,7 @@ use crate::continuation::Ask;
 use crate::conversations::{Conversations, End, Home};
 use crate::openai::Api;
 use crate::session::SessionKey;
+use crate::subset::Subset;
 
 /// A request, ready to be placed.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct Query {
     pub alias: Option<Arc<str>>,
     /// The session key, if it has one.
     pub session: Option<SessionKey>,
+    /// The pods that it may go to; none: any.
+    pub subset: Option<Subset>,
     /// Members to cut out of the body before it goes on.
     pub guarded: Vec<Range<usize>>,
     /// Why one pod has to compute it alone, in a word; none: prefill and decode may be split.
@@ -70,6 +73,7 @@ impl Query {
             model: None,
             alias: None,
             session: None,
+            subset: None,
             guarded: Vec::new(),
             indivisible: Some("unread"),
             stream: None,

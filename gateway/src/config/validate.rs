@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::nearest;
 use super::{Config, ConfigError, Problem};
+use crate::epp::EppTls;
 
 /// What the program's log may be cut at.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -125,13 +126,14 @@ impl Config {
         let (cert, key) = (tls.cert.is_some(), tls.key.is_some());
         check(key || !cert, "tls.key", "missing, though tls.cert is set");
         check(cert || !key, "tls.cert", "missing, though tls.key is set");
-        let listens = tls.listen.is_some();
+        let (listens, files) = (tls.listen.is_some(), self.epp.tls == EppTls::Files);
         check(!listens || cert || key, "tls.cert", "missing, though tls.listen is set");
         check(
-            listens || !(cert && key),
+            listens || files || !(cert && key),
             "tls.listen",
             "missing, though tls.cert and tls.key are set",
         );
+        check(!files || cert || key, "tls.cert", "missing, though epp.tls is `files`");
         let clash = tls
             .listen
             .is_some_and(|it| it.port() != 0 && (it == self.listen || it == self.admin_listen));

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header;
+use http::{HeaderMap, header};
 use pingora_proxy::Session;
 use prometheus::IntGauge;
 use tokio::time::timeout;
@@ -30,9 +30,19 @@ struct Share {
 
 /// A body in memory, with its share of the budget.
 #[derive(Debug)]
-pub(super) struct Body {
+pub(crate) struct Body {
     /// The whole body.
     pub bytes: Bytes,
+    share: Share,
+}
+
+/// A body that is on its way.
+#[derive(Debug)]
+pub(crate) struct Gathering {
+    bytes: BytesMut,
+    /// What it says that it is long, in bytes.
+    declared: Option<usize>,
+    limit: usize,
     share: Share,
 }
 
@@ -61,8 +71,62 @@ impl BodyBudget {
         Self { limit, held, buffers: BufferPool::default() }
     }
 
+    /// A body that begins. The declared length is held against the cap before anything is read.
+    ///
+    /// # Errors
+    /// Too large by its own word.
+    pub(crate) fn begin(&self, headers: &HeaderMap, limit: usize) -> Result<Gathering, Refuse> {
+        let declared = declared_length(headers);
+        if declared.is_some_and(|length| length > limit) {
+            return Err(Refuse::BodyTooLarge { limit });
+        }
+        Ok(Gathering { bytes: BytesMut::new(), declared, limit, share: self.share() })
+    }
+
     fn share(&self) -> Share {
         Share { budget: self.clone(), bytes: 0 }
+    }
+}
+
+// === impl Gathering ===
+
+impl Gathering {
+    /// Its next bytes. The budget is charged with what has come: a promise of bytes takes nobody's
+    /// place.
+    ///
+    /// # Errors
+    /// Too large, or no room for it.
+    pub(crate) fn push(&mut self, piece: &[u8]) -> Result<(), Refuse> {
+        self.charge(piece.len())?;
+        if self.bytes.capacity() == 0 {
+            let room = self.declared.unwrap_or(FIRST_GUESS).min(FIRST_CLAIM);
+            self.bytes = self.share.budget.buffers.take(room);
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(())
+    }
+
+    /// It is whole.
+    ///
+    /// # Errors
+    /// It is not as long as it said.
+    pub(crate) fn finish(self) -> Result<Body, Refuse> {
+        if self.declared.is_some_and(|length| length != self.bytes.len()) {
+            return Err(Refuse::BodyBroken);
+        }
+        Ok(Body { bytes: self.bytes.freeze(), share: self.share })
+    }
+
+    fn charge(&mut self, bytes: usize) -> Result<(), Refuse> {
+        if self.bytes.len() + bytes > self.limit {
+            return Err(Refuse::BodyTooLarge { limit: self.limit });
+        }
+        self.share.grow(bytes)
+    }
+
+    /// Whether a piece is all of it, and need not be copied.
+    fn is_whole_with(&self, piece: &Bytes) -> bool {
+        self.bytes.is_empty() && self.declared == Some(piece.len())
     }
 }
 
@@ -93,11 +157,8 @@ impl Drop for Share {
 // === impl Body ===
 
 impl Body {
-    /// Reads the whole body of `session`.
-    ///
-    /// The declared length is held against the cap before anything is read, and before the client
-    /// is told to continue. The budget is charged with the bytes that have come: a promise of bytes
-    /// takes nobody's place.
+    /// Reads the whole body of `session`. One that says to be too large is refused before the client is
+    /// told to continue.
     ///
     /// # Errors
     /// Too large, too slow, broken, or no room for it.
@@ -106,44 +167,25 @@ impl Body {
         bounds: Bounds,
         budget: &BodyBudget,
     ) -> Result<Self, Refuse> {
-        let declared = declared_length(session);
-        if declared.is_some_and(|length| length > bounds.bytes) {
-            return Err(Refuse::BodyTooLarge { limit: bounds.bytes });
-        }
+        let gathering = budget.begin(&session.req_header().headers, bounds.bytes)?;
         if expects_continue(session) {
             session.write_continue_response().await.map_err(|_gone| Refuse::BodyBroken)?;
         }
-        let reading = pin!(Self::collect(session, bounds.bytes, declared, budget.share()));
+        let reading = pin!(Self::collect(session, gathering));
         timeout(bounds.deadline, reading).await.map_err(|_elapsed| Refuse::BodyTooSlow)?
     }
 
-    async fn collect(
-        session: &mut Session,
-        limit: usize,
-        declared: Option<usize>,
-        mut share: Share,
-    ) -> Result<Self, Refuse> {
-        let mut bytes = BytesMut::new();
+    async fn collect(session: &mut Session, mut gathering: Gathering) -> Result<Self, Refuse> {
         loop {
             let piece = session.downstream_session.read_request_body().await;
             let Some(piece) = piece.map_err(|_broken| Refuse::BodyBroken)? else { break };
-            if bytes.len() + piece.len() > limit {
-                return Err(Refuse::BodyTooLarge { limit });
+            if gathering.is_whole_with(&piece) {
+                gathering.charge(piece.len())?;
+                return Ok(Self { bytes: piece, share: gathering.share });
             }
-            share.grow(piece.len())?;
-            if bytes.is_empty() && declared == Some(piece.len()) {
-                return Ok(Self { bytes: piece, share });
-            }
-            if bytes.capacity() == 0 {
-                let room = declared.unwrap_or(FIRST_GUESS).min(FIRST_CLAIM);
-                bytes = share.budget.buffers.take(room);
-            }
-            bytes.extend_from_slice(&piece);
+            gathering.push(&piece)?;
         }
-        if declared.is_some_and(|length| length != bytes.len()) {
-            return Err(Refuse::BodyBroken);
-        }
-        Ok(Self { bytes: bytes.freeze(), share })
+        gathering.finish()
     }
 }
 
@@ -153,8 +195,8 @@ impl Drop for Body {
     }
 }
 
-fn declared_length(session: &Session) -> Option<usize> {
-    let value = session.req_header().headers.get(header::CONTENT_LENGTH)?;
+fn declared_length(headers: &HeaderMap) -> Option<usize> {
+    let value = headers.get(header::CONTENT_LENGTH)?;
     value.to_str().ok()?.parse().ok()
 }
 

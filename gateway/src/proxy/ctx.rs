@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use http::{StatusCode, header};
 use jiff::Timestamp;
 use kv_index::Slot;
-use pingora_proxy::Session;
 use router::query::Query;
 use router::session::SessionKey;
 use router::{Decision, Placement};
 
+use super::books::Sent;
 use super::observe::Seen;
 use super::refuse::{CLIENT_GONE, Shape};
+use super::seat::Seat;
 use crate::telemetry::access_log::{FailedAttempt, Record};
 use crate::telemetry::metrics::{Held, Metrics, TokenCounts};
 use crate::telemetry::traces::Trace;
@@ -155,6 +156,19 @@ impl Ctx {
         })
     }
 
+    /// Notes what was read.
+    pub(crate) fn knows(&mut self, query: &Query) {
+        self.model.clone_from(&query.model);
+        self.session.clone_from(&query.session);
+    }
+
+    /// Notes what its first place cost, and returns it.
+    pub(crate) fn seated(&mut self, seat: Seat) -> Placement {
+        self.deciding += seat.deciding;
+        self.queue_ms = seat.queue_ms;
+        seat.placement
+    }
+
     /// Notes an attempt that failed.
     pub(super) fn attempt_failed(&mut self, pod: SocketAddr, reason: &'static str) {
         if self.failed.len() < MOST_FAILED {
@@ -254,12 +268,8 @@ impl Ctx {
 
     /// The request's line in the access log.
     #[must_use]
-    pub(crate) fn record(&self, session: &Session, status: StatusCode) -> Record {
-        let head = session.req_header();
+    pub(super) fn record(&self, Sent { head, client }: Sent<'_>, status: StatusCode) -> Record {
         let field = |name: &str| head.headers.get(name).map(Into::into);
-        let inet = |addr: Option<&pingora_core::protocols::l4::socket::SocketAddr>| {
-            addr.and_then(|addr| addr.as_inet().copied())
-        };
         let total = self.started.elapsed();
         let answered = self.decision.is_some();
         let usage = |n: u32| answered.then_some(u64::from(n));
@@ -283,7 +293,7 @@ impl Ctx {
             x_test_id: field("x-test-id"),
             user_agent: field("user-agent"),
             request_id: self.request_id.as_str().into(),
-            downstream_remote_address: inet(session.client_addr()),
+            downstream_remote_address: client,
             model: self.model.as_deref().map(Into::into),
             policy: self.decision.map(|decision| decision.policy.name()),
             prompt_tokens: prompt.map(|(tokens, _)| tokens),

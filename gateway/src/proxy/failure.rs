@@ -7,7 +7,7 @@ use router::pool::{Outcome, Pool};
 
 /// Why an attempt gave no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// No connection in time.
     ConnectTimeout,
     /// Nobody listens there.
@@ -81,7 +81,7 @@ impl Failure {
     }
 
     /// What a pod's status alone says against it.
-    pub(super) fn of_status(status: StatusCode) -> Option<Self> {
+    pub(crate) fn of_status(status: StatusCode) -> Option<Self> {
         match status {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Some(Self::Busy),
             StatusCode::INTERNAL_SERVER_ERROR => Some(Self::ServerError),
@@ -166,7 +166,7 @@ impl Failure {
 }
 
 /// Tells the pool what came of an attempt: no failure is an answer.
-pub(super) fn report(pool: &Pool, slot: Slot, failure: Option<Failure>) {
+pub(crate) fn report(pool: &Pool, slot: Slot, failure: Option<Failure>) {
     let outcome = failure.map_or(Some(Outcome::Answered), Failure::outcome);
     if let Some(outcome) = outcome {
         pool.report_because(slot, outcome, failure.map_or("answered", Failure::reason));

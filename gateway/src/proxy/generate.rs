@@ -3,14 +3,19 @@
 use std::pin::pin;
 use std::time::Instant;
 
+use bytes::Bytes;
+use http::HeaderMap;
 use pingora_proxy::Session;
+use router::Router;
 use router::openai::Api;
+use router::query::Query;
 use tokio::runtime::RuntimeFlavor;
 
 use super::refuse::Refuse;
 use super::relay::End;
 use super::{Ctx, Gateway, body};
 use crate::drain::Phase;
+use crate::telemetry::Metrics;
 
 impl Gateway {
     /// Reads a generation request, and relays it.
@@ -23,31 +28,8 @@ impl Gateway {
         let body = self.read_body(session).await?;
         ctx.body_bytes = Some(body.bytes.len());
         let headers = &session.req_header().headers;
-        let (asked, began) = (ctx.asked.as_deref(), Instant::now());
-        let mut query = self.off_reactor(body.bytes.len(), || {
-            self.router.read_as(asked, api, headers, &body.bytes)
-        })?;
-        ctx.reading = Some((began, Instant::now()));
-        query.request_id.clone_from(&ctx.request_id);
-        ctx.model.clone_from(&query.model);
-        ctx.session.clone_from(&query.session);
-        self.metrics.guarded_fields_removed.inc_by(query.guarded.len() as u64);
-        if let Some((alias, model)) = query.alias.as_deref().zip(query.model.as_deref()) {
-            self.metrics.alias(alias, model);
-        }
+        let query = read((&self.router, &self.metrics), ctx, (api, headers), &body.bytes)?;
         self.relay(session, ctx, &query, &body.bytes).await
-    }
-
-    /// Runs what takes long for long bodies so that this thread's other requests go on elsewhere
-    /// meanwhile: reading 1 MB of text takes a millisecond, tokenizing it 15 and more. To go elsewhere
-    /// costs a thread's waking, so shorter ones stay.
-    fn off_reactor<T>(&self, body_bytes: usize, work: impl FnOnce() -> T) -> T {
-        let long = if self.router.tokenizers().is_empty() { 1 << 20 } else { 256 << 10 };
-        let flavor = tokio::runtime::Handle::current().runtime_flavor();
-        if body_bytes < long || flavor != RuntimeFlavor::MultiThread {
-            return work();
-        }
-        tokio::task::block_in_place(work)
     }
 
     /// The whole body, within its bounds.
@@ -63,4 +45,40 @@ impl Gateway {
             () = self.drain.reached(Phase::Cutting) => Err(Refuse::Draining),
         }
     }
+}
+
+/// Reads a request, and notes what it says.
+///
+/// # Errors
+/// It cannot be read, or no pod lists its model.
+pub(crate) fn read(
+    (router, metrics): (&Router, &Metrics),
+    ctx: &mut Ctx,
+    (api, headers): (Api, &HeaderMap),
+    body: &Bytes,
+) -> Result<Query, Refuse> {
+    let (asked, began) = (ctx.asked.as_deref(), Instant::now());
+    let is_tokenized = !router.tokenizers().is_empty();
+    let mut query =
+        off_reactor((body.len(), is_tokenized), || router.read_as(asked, api, headers, body))?;
+    ctx.reading = Some((began, Instant::now()));
+    query.request_id.clone_from(&ctx.request_id);
+    ctx.knows(&query);
+    metrics.guarded_fields_removed.inc_by(query.guarded.len() as u64);
+    if let Some((alias, model)) = query.alias.as_deref().zip(query.model.as_deref()) {
+        metrics.alias(alias, model);
+    }
+    Ok(query)
+}
+
+/// Runs what takes long for long bodies so that this thread's other requests go on elsewhere
+/// meanwhile: reading 1 MB of text takes a millisecond, tokenizing it 15 and more. To go elsewhere
+/// costs a thread's waking, so shorter ones stay.
+fn off_reactor<T>((body_bytes, is_tokenized): (usize, bool), work: impl FnOnce() -> T) -> T {
+    let long = if is_tokenized { 256 << 10 } else { 1 << 20 };
+    let flavor = tokio::runtime::Handle::current().runtime_flavor();
+    if body_bytes < long || flavor != RuntimeFlavor::MultiThread {
+        return work();
+    }
+    tokio::task::block_in_place(work)
 }

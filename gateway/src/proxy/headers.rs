@@ -1,7 +1,8 @@
 //! Which header fields travel, and in which direction.
 
-use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Version, request};
 use pingora_http::RequestHeader;
 
 use super::head::{Fault, MAX_FIELDS};
@@ -36,7 +37,7 @@ const STEERING_PREFIXES: [&str; 5] = [
 const OURS: [&str; 2] = ["x-hearth-", "access-control-"];
 
 /// Removes everything that must not pass from a client to a pod, but for the upgrade of a WebSocket.
-pub(super) fn clean_request(head: &mut RequestHeader, keep_upgrade: bool) {
+pub(crate) fn clean_request(head: &mut RequestHeader, keep_upgrade: bool) {
     let named = connection_nominated(&head.headers);
     let is_kept = |name: &HeaderName| {
         let is_upgrade = matches!(name.as_str(), "connection" | "upgrade");
@@ -50,7 +51,7 @@ pub(super) fn clean_request(head: &mut RequestHeader, keep_upgrade: bool) {
 }
 
 /// What of a client's fields passes to a pod, and room for a few more.
-pub(super) fn for_pod(client: &HeaderMap) -> HeaderMap {
+pub(crate) fn for_pod(client: &HeaderMap) -> HeaderMap {
     let named = connection_nominated(client);
     let mut fields = HeaderMap::with_capacity(client.len() + 8);
     for (name, value) in client {
@@ -67,7 +68,7 @@ fn travels(name: &HeaderName, named: &[HeaderName]) -> bool {
 
 /// What of a pod's fields passes to a client, and room for a few more: not what is between
 /// neighbours, nor what is ours to say, whatever the pod thinks of it.
-pub(super) fn for_client(pod: &HeaderMap) -> HeaderMap {
+pub(crate) fn for_client(pod: &HeaderMap) -> HeaderMap {
     let named = connection_nominated(pod);
     let mut fields = HeaderMap::with_capacity(pod.len() + 8);
     for (name, value) in pod {
@@ -80,7 +81,7 @@ pub(super) fn for_client(pod: &HeaderMap) -> HeaderMap {
 
 /// A request id: the client's own if it is short and plain, so that vLLM's ids carry it too.
 #[must_use]
-pub(super) fn request_id(headers: &HeaderMap, trust: bool) -> String {
+pub(crate) fn request_id(headers: &HeaderMap, trust: bool) -> String {
     let plain = |value: &&str| {
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.:".contains(&b);
         (1..=128).contains(&value.len()) && value.bytes().all(fits)
@@ -95,7 +96,7 @@ pub(super) fn request_id(headers: &HeaderMap, trust: bool) -> String {
 
 /// Whether the client asks for a WebSocket, the one upgrade that passes.
 #[must_use]
-pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
+pub(crate) fn is_websocket(headers: &HeaderMap) -> bool {
     headers
         .get(header::UPGRADE)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
@@ -106,7 +107,7 @@ pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
 ///
 /// # Errors
 /// [`Fault::ContentLength`], or a head that is too large.
-pub(super) fn check(head: &RequestHeader, limit: usize) -> Result<(), Refuse> {
+pub(crate) fn check(head: &request::Parts, limit: usize) -> Result<(), Refuse> {
     if head.version != Version::HTTP_2 {
         return Ok(());
     }
@@ -116,8 +117,9 @@ pub(super) fn check(head: &RequestHeader, limit: usize) -> Result<(), Refuse> {
     if head.headers.len() > MAX_FIELDS {
         return Err(Fault::TooManyFields.into());
     }
+    let path = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
     let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
-    if fields.sum::<usize>() + head.raw_path().len() > limit {
+    if fields.sum::<usize>() + path.len() > limit {
         return Err(Refuse::HeadTooLarge);
     }
     Ok(())
@@ -128,7 +130,7 @@ pub(super) fn check(head: &RequestHeader, limit: usize) -> Result<(), Refuse> {
 /// body and lets a line feed stand in an extension, so a proxy in front may see another end of the
 /// body than we do, and what follows would be a request that it never let through.
 #[must_use]
-pub(super) fn may_stay(head: &RequestHeader) -> bool {
+pub(crate) fn may_stay(head: &RequestHeader) -> bool {
     let asks = head.headers.get(header::CONNECTION).is_some_and(|value| {
         let words = value.as_bytes().split(|b| *b == b',');
         words.into_iter().any(|word| word.trim_ascii().eq_ignore_ascii_case(b"keep-alive"))
@@ -143,12 +145,12 @@ fn is_hop(name: &HeaderName) -> bool {
 
 /// What only we say to clients: vLLM allows every origin unless it is told otherwise, and which pages
 /// may read an answer is for the gateway's settings to say.
-pub(super) fn is_ours(name: &HeaderName) -> bool {
+pub(crate) fn is_ours(name: &HeaderName) -> bool {
     OURS.iter().any(|prefix| name.as_str().starts_with(prefix))
 }
 
 /// An underscore counts as a dash: servers behind us may read one as the other.
-fn is_steering(name: &HeaderName) -> bool {
+pub(crate) fn is_steering(name: &HeaderName) -> bool {
     let name = name.as_str();
     // All that steers begins with one of these, and most fields do not.
     if !name.starts_with(['x', 'h']) {

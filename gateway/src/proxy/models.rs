@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use http::Uri;
 use http::uri::PathAndQuery;
+use http::{Method, Uri};
 use pingora_proxy::Session;
-use router::Refusal;
 use router::aliases::ModelNames;
 use router::pool::Snapshot;
+use router::{Refusal, Router};
 
 use super::refuse::Refuse;
 use super::relay::End;
@@ -20,13 +20,7 @@ use super::{Ctx, Gateway};
 impl Gateway {
     /// The union over live pods, each model once.
     pub(super) async fn models(&self, session: &mut Session, ctx: &Ctx) -> Result<End, Refuse> {
-        let body = {
-            let snapshot = self.router.pool().snapshot();
-            let cards = union(&snapshot, self.router.names());
-            let cards: Vec<&str> = cards.values().map(|card| &**card).collect();
-            format!("{{\"object\":\"list\",\"data\":[{}]}}", cards.join(","))
-        };
-        Ok(self.json(session, ctx, Bytes::from(body)).await)
+        Ok(self.json(session, ctx, list(&self.router)).await)
     }
 
     /// One model's card.
@@ -36,39 +30,68 @@ impl Gateway {
         ctx: &Ctx,
         id: String,
     ) -> Result<End, Refuse> {
-        let card = {
-            let snapshot = self.router.pool().snapshot();
-            let cards = union(&snapshot, self.router.names());
-            cards.get(&*id).map(|card| Bytes::copy_from_slice(card.as_bytes()))
-        };
-        let card = card.ok_or_else(|| Refuse::Router(self.router.absent(&id)))?;
-        Ok(self.json(session, ctx, card).await)
+        Ok(self.json(session, ctx, one(&self.router, &id)?).await)
     }
 
     /// Takes the name of a model out of a path that means nothing itself.
     pub(super) fn take_name(&self, session: &mut Session, ctx: &mut Ctx) {
-        let names = self.router.names();
         let head = session.req_header_mut();
-        if names.paths.is_empty() || !route::is_unknown(&head.method, head.uri.path()) {
-            return;
-        }
-        let sent = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
-        let Some((name, rest)) = names.strip(sent) else { return };
-        let mut parts = head.uri.clone().into_parts();
-        parts.path_and_query = PathAndQuery::try_from(rest).ok();
-        if let Ok(uri) = Uri::from_parts(parts) {
-            (ctx.asked, ctx.sent_path) = (Some(name.into()), Some(head.uri.path().into()));
+        if let Some(uri) = without_name(self.router.names(), (&head.method, &head.uri), ctx) {
             head.set_uri(uri);
         }
     }
 
     /// 200 while any pod can serve.
     pub(super) async fn health(&self, session: &mut Session, ctx: &Ctx) -> Result<End, Refuse> {
-        if self.router.pool().snapshot().answering().next().is_none() {
-            return Err(Refuse::Router(Refusal::NoReadyPod));
-        }
+        can_answer(&self.router)?;
         Ok(self.json(session, ctx, Bytes::new()).await)
     }
+}
+
+/// The union over live pods, each model once, as `/v1/models` lists it.
+pub(crate) fn list(router: &Router) -> Bytes {
+    let snapshot = router.pool().snapshot();
+    let cards = union(&snapshot, router.names());
+    let cards: Vec<&str> = cards.values().map(|card| &**card).collect();
+    Bytes::from(format!("{{\"object\":\"list\",\"data\":[{}]}}", cards.join(",")))
+}
+
+/// One model's card.
+///
+/// # Errors
+/// No pod lists it.
+pub(crate) fn one(router: &Router, id: &str) -> Result<Bytes, Refuse> {
+    let snapshot = router.pool().snapshot();
+    let cards = union(&snapshot, router.names());
+    let card = cards.get(id).map(|card| Bytes::copy_from_slice(card.as_bytes()));
+    card.ok_or_else(|| Refuse::Router(router.absent(id)))
+}
+
+/// Whether any pod can serve.
+///
+/// # Errors
+/// None can.
+pub(crate) fn can_answer(router: &Router) -> Result<(), Refuse> {
+    let any = router.pool().snapshot().answering().next().is_some();
+    any.then_some(()).ok_or(Refuse::Router(Refusal::NoReadyPod))
+}
+
+/// The target of a request whose path names a model and means nothing itself, without that name, which
+/// is noted.
+pub(crate) fn without_name(
+    names: &ModelNames,
+    (method, uri): (&Method, &Uri),
+    ctx: &mut Ctx,
+) -> Option<Uri> {
+    if names.paths.is_empty() || !route::is_unknown(method, uri.path()) {
+        return None;
+    }
+    let (name, rest) = names.strip(uri.path_and_query().map_or("", PathAndQuery::as_str))?;
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = PathAndQuery::try_from(rest).ok();
+    let stripped = Uri::from_parts(parts).ok()?;
+    (ctx.asked, ctx.sent_path) = (Some(name.into()), Some(uri.path().into()));
+    Some(stripped)
 }
 
 /// Each model once, as the first ready pod that lists it wrote its card, and our own names of them.

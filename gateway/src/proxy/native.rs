@@ -3,9 +3,8 @@
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::header;
+use http::{HeaderMap, Uri, header};
 use multer::Multipart;
-use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 use tower::retry::budget::Budget;
 
@@ -23,19 +22,18 @@ impl Gateway {
     /// Passes a request on, under the caps and deadlines of all others.
     pub(super) async fn pass(&self, session: &mut Session, ctx: &mut Ctx) -> Result<End, Refuse> {
         let body = self.read_body(session).await?;
-        let model = model_of_form(session.req_header(), &body.bytes).await;
-        let query = self.router.unread(&session.req_header().headers, model.as_deref())?;
-        ctx.model.clone_from(&query.model);
-        ctx.session.clone_from(&query.session);
+        let headers = &session.req_header().headers;
+        let model = model_of_form(headers, &body.bytes).await;
+        let query = self.router.unread(headers, model.as_deref())?;
+        ctx.knows(&query);
         self.relay(session, ctx, &query, &body.bytes).await
     }
 
     /// Prepares a WebSocket, which Pingora carries: its model is in the query (`?model=`).
     pub(super) fn open_websocket(&self, session: &Session, ctx: &mut Ctx) -> Result<(), Refuse> {
         let head = session.req_header();
-        let query = self.router.unread(&head.headers, model_of_query(head).as_deref())?;
-        ctx.model.clone_from(&query.model);
-        ctx.session.clone_from(&query.session);
+        let query = self.router.unread(&head.headers, model_of_query(&head.uri).as_deref())?;
+        ctx.knows(&query);
         ctx.websocket = Some(query);
         self.retries.deposit();
         Ok(())
@@ -44,8 +42,8 @@ impl Gateway {
 
 /// The field `model` of a multipart form, the last one if there are several, as Starlette reads it.
 /// A form that cannot be read has none: the pod will say what is wrong with it.
-async fn model_of_form(head: &RequestHeader, body: &Bytes) -> Option<String> {
-    let content_type = head.headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+pub(crate) async fn model_of_form(headers: &HeaderMap, body: &Bytes) -> Option<String> {
+    let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     let boundary = multer::parse_boundary(content_type).ok()?;
     let pieces = (0..body.len()).step_by(PIECE_BYTES).map(|start| {
         let end = body.len().min(start + PIECE_BYTES);
@@ -67,8 +65,8 @@ async fn model_of_form(head: &RequestHeader, body: &Bytes) -> Option<String> {
     model
 }
 
-fn model_of_query(head: &RequestHeader) -> Option<String> {
-    let pairs = form_urlencoded::parse(head.uri.query()?.as_bytes());
+pub(crate) fn model_of_query(uri: &Uri) -> Option<String> {
+    let pairs = form_urlencoded::parse(uri.query()?.as_bytes());
     pairs.filter(|(name, _)| name == "model").last().map(|(_, model)| model.into_owned())
 }
 
@@ -90,9 +88,9 @@ mod tests {
     }
 
     async fn model(content_type: &str, body: String) -> Option<String> {
-        let mut head = RequestHeader::build("POST", b"/v1/audio/transcriptions", None).unwrap();
-        head.insert_header(header::CONTENT_TYPE, content_type).unwrap();
-        model_of_form(&head, &Bytes::from(body)).await
+        let content_type = content_type.parse().unwrap();
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, content_type)]);
+        model_of_form(&headers, &Bytes::from(body)).await
     }
 
     #[tokio::test]
@@ -105,8 +103,7 @@ mod tests {
 
     #[test]
     fn a_querys_model_is_decoded() {
-        let path = b"/v1/realtime?a=b&model=meta%2Dllama/a+b";
-        let head = RequestHeader::build("GET", path, None).unwrap();
-        assert_eq!(model_of_query(&head).as_deref(), Some("meta-llama/a b"));
+        let uri = Uri::from_static("/v1/realtime?a=b&model=meta%2Dllama/a+b");
+        assert_eq!(model_of_query(&uri).as_deref(), Some("meta-llama/a b"));
     }
 }

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 /// What was seen of an answer.
 #[derive(Debug)]
-pub(super) struct Observer {
+pub(crate) struct Observer {
     started: Instant,
     is_stream: bool,
     api: Api,
@@ -67,13 +67,13 @@ struct PromptDetails {
 impl Observer {
     /// Watches from the moment that the client is counting from.
     #[must_use]
-    pub(super) fn new(started: Instant, is_stream: bool, api: Api) -> Self {
+    pub(crate) fn new(started: Instant, is_stream: bool, api: Api) -> Self {
         let seen = Seen::default();
         Self { started, is_stream, api, tail: Vec::new(), skipping: false, seen }
     }
 
     /// Looks at the next bytes of the answer. Says whether the first token was among them.
-    pub(super) fn look(&mut self, bytes: &Bytes) -> bool {
+    pub(crate) fn look(&mut self, bytes: &Bytes) -> bool {
         let before = self.seen.ttft_ms.is_some();
         if self.is_stream {
             self.lines(bytes);
@@ -84,7 +84,7 @@ impl Observer {
     }
 
     /// The answer is complete.
-    pub(super) fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         if !self.is_stream {
             let tail = std::mem::take(&mut self.tail);
             self.usage(&tail);
@@ -98,7 +98,7 @@ impl Observer {
 
     /// Milliseconds per output token after the first.
     #[must_use]
-    pub(super) fn tpot_ms(&self) -> Option<f64> {
+    pub(crate) fn tpot_ms(&self) -> Option<f64> {
         let (first, last) = (self.seen.ttft_ms?, self.seen.last_token_ms?);
         let more = self.seen.output_tokens.checked_sub(1).filter(|more| *more > 0)?;
         self.is_stream.then(|| (last - first) / f64::from(more))

@@ -71,9 +71,12 @@ impl Gateway {
             self.rescues.deposit();
         }
         let (mut tried, mut last_said) = (Tried::default(), None);
-        let Some(mut placement) = self.seat(session, ctx, query).await? else {
+        let address = session.client_addr().and_then(|addr| Some(addr.as_inet()?.ip()));
+        let client = self.seats.client(&session.req_header().headers, address);
+        let Some(seat) = self.seats.seat(query, client, gone(session)).await? else {
             return Ok(End::ClientGone);
         };
+        let mut placement = ctx.seated(seat);
         loop {
             note(ctx, query, &placement);
             ctx.upstream_sent = Some(Instant::now());
@@ -135,8 +138,7 @@ impl Gateway {
         query: &'a Query,
         body: &Bytes,
     ) -> Result<Request<'a>, Refuse> {
-        let body = renamed(query, without(body, &query.guarded))?;
-        let (ask, body) = self.prepare(query, body);
+        let (ask, body) = self.prepare(query, for_any_pod(query, body)?);
         let told = self.told_to_pod(session, ctx);
         let head = request_head(session.req_header(), body.len(), told)
             .map_err(|_invalid| Refuse::Internal)?;
@@ -213,9 +215,14 @@ impl Gateway {
 }
 
 /// Notes where the request goes, and why.
-fn note(ctx: &mut Ctx, query: &Query, placement: &Placement) {
+pub(crate) fn note(ctx: &mut Ctx, query: &Query, placement: &Placement) {
     ctx.upstream = Some(placement.endpoint.pod.addr);
     ctx.decision = query.api.map(|_read| placement.decision);
+}
+
+/// The body without what no client may send, and with the name by which pods know the model.
+pub(crate) fn for_any_pod(query: &Query, body: &Bytes) -> Result<Bytes, Refuse> {
+    renamed(query, without(body, &query.guarded))
 }
 
 /// The body with the name by which the pod knows the model, if it says another.

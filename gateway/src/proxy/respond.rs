@@ -91,13 +91,18 @@ impl Gateway {
 
     /// What every answer carries: the request's id, the pod, and why that pod.
     pub(super) fn stamp(&self, session: &Session, ctx: &Ctx, head: &mut HeaderMap) {
-        set(head, REQUEST_ID, ctx.request_id.clone());
-        if let Some(addr) = ctx.upstream {
-            set(head, UPSTREAM_HOST, addr.to_string());
+        for (name, value) in stamps(ctx) {
+            set(head, name, value);
         }
-        set(head, DECISION, ctx.decision_header().to_owned());
         self.allow_origin(session, head);
     }
+}
+
+/// The same as fields.
+pub(crate) fn stamps(ctx: &Ctx) -> impl Iterator<Item = (HeaderName, String)> + use<> {
+    let upstream = ctx.upstream.map(|addr| (UPSTREAM_HOST, addr.to_string()));
+    let decision = (DECISION, ctx.decision_header().to_owned());
+    [(REQUEST_ID, ctx.request_id.clone())].into_iter().chain(upstream).chain([decision])
 }
 
 /// Sets a field whose value should be fit for one.

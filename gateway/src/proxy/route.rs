@@ -13,7 +13,7 @@ use super::refuse::{Refuse, Shape};
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Route {
+pub(crate) enum Route {
     /// Read, routed by its prompt, relayed by us.
     Generate(Api),
     /// The union of the pods' models.
@@ -32,7 +32,7 @@ pub(super) enum Route {
 ///
 /// # Errors
 /// An unknown path, or a known one with the wrong method.
-pub(super) fn route(method: &Method, path: &str, cors: bool) -> Result<Route, Refuse> {
+pub(crate) fn route(method: &Method, path: &str, cors: bool) -> Result<Route, Refuse> {
     let decoded = percent_decode_str(path).decode_utf8_lossy();
     if cors && method == Method::OPTIONS {
         return Ok(Route::Preflight);
@@ -123,7 +123,7 @@ fn shortened(path: &str) -> String {
 impl Route {
     /// The label in metrics, and `route_name` in the access log.
     #[must_use]
-    pub(super) fn label(&self) -> &'static str {
+    pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::Generate(api) => api.label(),
             Self::Models => "models",

@@ -7,6 +7,7 @@ mod cancel;
 mod chaos;
 mod cordon;
 mod drain;
+mod epp;
 mod faults;
 mod hostile;
 mod log;

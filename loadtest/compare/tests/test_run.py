@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 
 HERE = Path(__file__).parents[1]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hearth"
-ARMS = ("direct", "envoy", "epp-approximate", "vllm-router-cache", "smg-cache", "hearth-tokenized")
+ARMS = ("direct", "envoy", "epp-approximate", "envoy-hearth", "vllm-router-cache", "smg-cache",
+        "hearth-tokenized")
 
 
 class Links(html.parser.HTMLParser):
@@ -53,7 +54,7 @@ class SmallRun(unittest.TestCase):
         self.assertEqual(wrong, [], self.output)
         cells = {(record["arm"], record["cell"]) for record in self.records
                  if record["kind"] == "cost"}
-        self.assertEqual(len(cells), 10)
+        self.assertEqual(len(cells), 12)
         deciding = {record["arm"] for record in self.records if record["kind"] == "quality"}
         self.assertEqual(deciding, set(ARMS) - {"direct", "epp-approximate"})
 

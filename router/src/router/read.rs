@@ -89,6 +89,7 @@ impl Router {
             model,
             alias,
             session,
+            subset: None,
             guarded,
             indivisible,
             stream,

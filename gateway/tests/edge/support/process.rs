@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::client::Client;
 use super::within;
 
-/// A running `hearth serve`; it is killed with this.
+/// A running `hearth serve` or `hearth epp`; it is killed with this.
 pub(crate) struct Process {
     child: Child,
     log_ends: oneshot::Receiver<()>,
@@ -29,8 +29,17 @@ pub(crate) struct Process {
 impl Process {
     /// Starts it before these pods; returns when one of them is ready.
     pub(crate) async fn serve(pods: &[SocketAddr], flags: &[&str]) -> Self {
+        Self::start(["serve", "--listen"], pods, flags).await
+    }
+
+    /// The same as the picker of an Envoy.
+    pub(crate) async fn epp(pods: &[SocketAddr], flags: &[&str]) -> Self {
+        Self::start(["epp", "--epp-listen"], pods, flags).await
+    }
+
+    async fn start(door: [&str; 2], pods: &[SocketAddr], flags: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
-        command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+        command.args(door).args(["127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
         command.args(["--log-format", "json"]).args(flags);
         for pod in pods {
             command.args(["--endpoints", &pod.to_string()]);

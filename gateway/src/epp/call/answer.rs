@@ -1,0 +1,113 @@
+//! The answer's half of a call: what is learned from it, and the end of the place.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use envoy_types::pb::envoy::config::core::v3::HeaderMap as Fields;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::super::wire::{self, BadHead};
+use super::Call;
+use crate::proxy::failure::{Failure, report};
+use crate::proxy::observe::Observer;
+use crate::proxy::refuse::{ERROR_EVENT, POD_ERROR};
+
+/// What is seen of an answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) bytes: usize,
+    /// Looks into its body, if it gets one.
+    pub(super) observer: Option<Observer>,
+    pub(super) is_whole: bool,
+}
+
+// === impl Call ===
+
+impl Call {
+    /// The answer's head.
+    pub(super) fn answered(
+        &mut self,
+        fields: &Fields,
+        served: Option<SocketAddr>,
+        whole: bool,
+    ) -> Result<(), BadHead> {
+        let (status, headers) = wire::response_head(fields)?;
+        let now = Instant::now();
+        self.ctx.upstream_head = Some(now);
+        let mut observer = None;
+        if let Some(placement) = &mut self.placement {
+            let pool = self.desk.router.pool();
+            let elsewhere = served.is_some_and(|pod| pod != placement.endpoint.pod.addr);
+            if elsewhere {
+                self.ctx.upstream = served;
+                placement.failed("served_elsewhere");
+            } else {
+                report(pool, placement.endpoint.slot, Failure::of_status(status));
+                if let Some(mut prefill) = placement.prefill.take() {
+                    prefill.answered(status.as_u16(), now);
+                }
+                placement.answered(status.as_u16(), now);
+                observer = self
+                    .api
+                    .filter(|_| self.desk.config.epp.answers)
+                    .map(|api| Observer::new(self.ctx.started, is_event_stream(&headers), api));
+            }
+        }
+        let theirs = headers.keys().filter(|name| name.as_str().starts_with("x-hearth-"));
+        let theirs = theirs.map(ToString::to_string).collect();
+        let stamps = self.stamps().collect();
+        self.said.push_back(self.exchange.answer(wire::mutation(stamps, theirs)));
+        if self.ctx.error.is_none() && status.is_server_error() {
+            self.ctx.error = Some(POD_ERROR);
+        }
+        self.answer = Some(Answer { status, bytes: 0, observer, is_whole: false });
+        if whole {
+            self.whole();
+        }
+        Ok(())
+    }
+
+    /// More of the answer's body.
+    pub(super) fn watch(&mut self, bytes: Vec<u8>, whole: bool) {
+        let bytes = Bytes::from(bytes);
+        if let Some(answer) = &mut self.answer {
+            answer.bytes += bytes.len();
+            let is_first = answer.observer.as_mut().is_some_and(|it| it.look(&bytes));
+            if let Some(placement) = self.placement.as_mut().filter(|_| is_first) {
+                placement.first_token(Instant::now());
+            }
+        }
+        self.said.extend(self.exchange.pass_answer(bytes, whole));
+        if whole {
+            self.whole();
+        }
+    }
+
+    /// The answer is whole: its place is free.
+    pub(super) fn whole(&mut self) {
+        let Some(answer) = &mut self.answer else { return };
+        answer.is_whole = true;
+        let mut placement = self.placement.take();
+        let Some(observer) = answer.observer.as_mut().filter(|_| answer.status.is_success()) else {
+            return;
+        };
+        observer.finish();
+        (self.ctx.seen, self.ctx.tpot_ms) = (observer.seen, observer.tpot_ms());
+        if observer.seen.has_error {
+            self.ctx.error = Some(ERROR_EVENT);
+        }
+        if let Some(placement) = &mut placement {
+            if let Some(ms) = self.ctx.tpot_ms {
+                placement.endpoint.record.pace.learn(ms);
+            }
+            placement.usage(self.ctx.seen.prompt_tokens, self.ctx.seen.cached_tokens);
+        }
+    }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"))
+}

@@ -1,0 +1,196 @@
+//! The request's half of a call: read when it is whole, given a place, and sent there.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use envoy_types::pb::envoy::config::core::v3::HeaderMap as Fields;
+use http::{HeaderMap, HeaderName};
+use router::query::Query;
+use router::{Placement, Refusal};
+
+use super::super::exchange::Forward;
+use super::super::wire::{self, BadHead, DESTINATION, Field};
+use super::{Call, field};
+use crate::proxy::body::Body;
+use crate::proxy::refuse::Refuse;
+use crate::proxy::relay::{for_any_pod, note};
+use crate::proxy::route::{self, Route};
+use crate::proxy::{generate, headers, models, native};
+
+// === impl Call ===
+
+impl Call {
+    /// The head: what can be said to it at once is.
+    pub(super) async fn begin(
+        &mut self,
+        fields: &Fields,
+        whole: bool,
+    ) -> Result<Result<(), Refuse>, BadHead> {
+        let head = self.head.insert(wire::request_head(fields)?);
+        let desk = &self.desk;
+        desk.books.begin(&mut self.ctx, head, (&desk.drain, desk.config.forwarded));
+        let names = desk.router.names();
+        if let Some(uri) = models::without_name(names, (&head.method, &head.uri), &mut self.ctx) {
+            head.uri = uri;
+        }
+        self.ctx.shape = route::shape(head.uri.path());
+        Ok(self.enter(whole).await)
+    }
+
+    async fn enter(&mut self, whole: bool) -> Result<(), Refuse> {
+        let desk = Arc::clone(&self.desk);
+        let head = self.head.as_ref().ok_or(Refuse::Internal)?;
+        headers::check(head, desk.config.limits.head.len())?;
+        // Envoy answers browsers itself, if it is to.
+        let route = route::route(&head.method, head.uri.path(), false)?;
+        self.ctx.route = route.label();
+        if desk.drain.is_closing() {
+            return Err(Refuse::Draining);
+        }
+        match &route {
+            Route::Models => self.json(models::list(&desk.router)),
+            Route::Model(id) => self.json(models::one(&desk.router, id)?),
+            Route::Health | Route::Preflight => {
+                models::can_answer(&desk.router)?;
+                self.json(Bytes::new());
+            }
+            // It is sent on at its head: its body has no end.
+            Route::Native(_) if !whole && headers::is_websocket(&head.headers) => {
+                let model = native::model_of_query(&head.uri);
+                let query = desk.router.unread(&head.headers, model.as_deref())?;
+                self.send_on(query, None).await?;
+            }
+            Route::Generate(_) | Route::Native(_) => {
+                let gathering = desk.bodies.begin(&head.headers, desk.config.limits.body.len())?;
+                self.gathering = Some(gathering);
+                self.route = Some(route);
+                self.said.extend(self.exchange.go_on(desk.config.epp.answers));
+                if whole {
+                    self.decide(false).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn gather(&mut self, piece: &[u8], whole: bool) -> Result<(), Refuse> {
+        // What was refused at its head may still be on its way.
+        let Some(gathering) = &mut self.gathering else { return Ok(()) };
+        gathering.push(piece)?;
+        if whole { self.decide(true).await } else { Ok(()) }
+    }
+
+    /// The request is whole.
+    async fn decide(&mut self, has_body: bool) -> Result<(), Refuse> {
+        let (Some(gathering), Some(route)) = (self.gathering.take(), self.route.take()) else {
+            return Err(Refuse::Internal);
+        };
+        let body = gathering.finish()?;
+        self.ctx.body_bytes = Some(body.bytes.len());
+        let desk = Arc::clone(&self.desk);
+        let headers = &self.head.as_ref().ok_or(Refuse::Internal)?.headers;
+        let query = match route {
+            Route::Generate(api) => {
+                let with = (&*desk.router, &*desk.books.metrics);
+                generate::read(with, &mut self.ctx, (api, headers), &body.bytes)?
+            }
+            _ => {
+                let model = native::model_of_form(headers, &body.bytes).await;
+                desk.router.unread(headers, model.as_deref())?
+            }
+        };
+        self.send_on(query, has_body.then_some(body)).await
+    }
+
+    /// Chooses a pod, and sends the request there.
+    async fn send_on(&mut self, mut query: Query, body: Option<Body>) -> Result<(), Refuse> {
+        let desk = Arc::clone(&self.desk);
+        self.ctx.knows(&query);
+        query.subset = self.subset.take();
+        let headers = &self.head.as_ref().ok_or(Refuse::Internal)?.headers;
+        let client = desk.seats.client(headers, address(headers, self.client));
+        // Who is gone takes the call along.
+        let seat = desk.seats.seat(&query, client, std::future::pending()).await?;
+        let placement = self.ctx.seated(seat.ok_or(Refusal::NoReadyPod)?);
+        note(&mut self.ctx, &query, &placement);
+        (self.ctx.attempts, self.ctx.upstream_sent) = (1, Some(Instant::now()));
+        self.ctx.split.prefill = placement.prefill.as_ref().map(|it| it.endpoint.pod.addr);
+        let (sent, is_changed) = match &body {
+            Some(body) => {
+                let sent = for_any_pod(&query, &body.bytes)?;
+                let is_changed = sent != body.bytes;
+                (Some(sent), is_changed)
+            }
+            None => (None, false),
+        };
+        let length = sent.as_ref().filter(|_| is_changed).map(Bytes::len);
+        let pods = self.pods(&mut query, &placement);
+        let head = wire::mutation(self.told_to_pod(&placement, &pods, length), self.unwanted());
+        let destination = wire::destination(&pods);
+        let forward = Forward { head, destination, body: sent, is_changed };
+        self.said.extend(self.exchange.forward(forward));
+        (self.placement, self.api) = (Some(placement), query.api);
+        Ok(())
+    }
+
+    /// The pod, and those that would be next, as the list that proxies walk.
+    fn pods(&self, query: &mut Query, placement: &Placement) -> String {
+        // What is only asked for is not told of on the page `/why`.
+        query.request_id.clear();
+        let router = &self.desk.router;
+        let (mut pods, mut tried) =
+            (vec![placement.endpoint.pod.addr.to_string()], vec![placement.endpoint.slot]);
+        for _ in 0..self.desk.config.epp.fallbacks {
+            let Ok(next) = router.place_whole(query, &tried, "fallback") else { break };
+            pods.push(next.endpoint.pod.addr.to_string());
+            tried.push(next.endpoint.slot);
+        }
+        pods.join(",")
+    }
+
+    /// What the pod, and Envoy on the way there, is told.
+    fn told_to_pod(&self, placement: &Placement, pods: &str, length: Option<usize>) -> Vec<Field> {
+        let mut fields = vec![field(DESTINATION, pods.to_owned())];
+        let mut tell = |name: &'static str, value: String| fields.push(field(name, value));
+        tell("x-request-id", self.ctx.request_id.clone());
+        if let Some(key) = &self.ctx.session {
+            tell("x-session-id", key.value.to_string());
+        }
+        if let (Some(_), Some(head)) = (&self.ctx.asked, &self.head) {
+            tell(":path", head.uri.to_string());
+        }
+        if let Some(trace) = &self.ctx.trace {
+            tell("traceparent", trace.traceparent());
+        }
+        if let Some(rank) = placement.endpoint.pod.rank {
+            tell("x-data-parallel-rank", rank.to_string());
+        }
+        if let Some(prefill) = &placement.prefill {
+            tell("x-prefiller-host-port", prefill.endpoint.pod.addr.to_string());
+        }
+        if let Some(length) = length {
+            tell("content-length", length.to_string());
+        }
+        fields
+    }
+
+    /// The fields with which a client would steer, but for those that are set anyhow and those that
+    /// Envoy keeps to itself.
+    fn unwanted(&self) -> Vec<String> {
+        let fields = self.head.iter().flat_map(|head| head.headers.keys());
+        let names = fields.filter(|name| headers::is_steering(name)).map(HeaderName::as_str);
+        names
+            .filter(|name| *name != DESTINATION && !name.starts_with("x-envoy-"))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+/// The client's address: as it is told, or as Envoy has written it behind those of the proxies before.
+fn address(headers: &HeaderMap, client: Option<SocketAddr>) -> Option<IpAddr> {
+    let hops = headers.get_all("x-forwarded-for").iter().next_back();
+    let last = || hops?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok();
+    client.map(|client| client.ip()).or_else(last)
+}

@@ -1,0 +1,42 @@
+//! `grpc.health.v1`: serving while requests should be sent here, as `/readyz` says it.
+
+use std::sync::Arc;
+
+use router::Router;
+use tokio::time::Instant;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::admin::Readiness;
+use crate::drain::{Drain, Phase};
+
+/// The names under which probes and Envoys ask, those of an Endpoint Picker.
+const SERVICES: [&str; 4] =
+    ["", "liveness", "readiness", "envoy.service.ext_proc.v3.ExternalProcessor"];
+
+/// Who is only asked whether the process lives.
+const LIVENESS: &str = "liveness";
+
+/// Tells the health service how it stands, again and again.
+pub(super) async fn tell(reporter: HealthReporter, router: Arc<Router>, drain: Drain) {
+    let mut pods = router.pool().changed();
+    loop {
+        pods.mark_unchanged();
+        let snapshot = router.pool().snapshot();
+        let is_ready = Readiness::of(&snapshot, drain.phase(), Instant::now()).ready;
+        for service in SERVICES {
+            let status = match is_ready || service == LIVENESS {
+                true => ServingStatus::Serving,
+                false => ServingStatus::NotServing,
+            };
+            reporter.set_service_status(service, status).await;
+        }
+        let is_draining = drain.is_draining();
+        tokio::select! {
+            Ok(()) = pods.changed() => {}
+            () = drain.reached(Phase::Lingering), if !is_draining => {}
+            // A pool that has ended changes no more, and nor does a drain.
+            else => return,
+        }
+    }
+}
