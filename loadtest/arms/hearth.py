@@ -1,6 +1,7 @@
 """Hearth, with one policy: as the gateway, or choosing pods for an Envoy."""
 
 import json
+import re
 from pathlib import Path
 
 from . import envoy
@@ -12,31 +13,31 @@ WIRING = Path(__file__).with_name("envoy-extproc.yaml")
 def hearth(binary: Path, pods: list[str], scratch: Path, policy: str = "warm",
            settings: tuple[str, ...] = ()) -> Arm:
     """Without `pods`, the settings name them."""
-    server, address = program(binary, ("serve", "--listen"), pods, scratch,
-                              ("--routing-policy", policy, *settings))
-    return Arm("hearth", address, [server])
+    server, address, admin = program(binary, ("serve", "--listen"), pods, scratch,
+                                     ("--routing-policy", policy, *settings))
+    return Arm("hearth", address, [server], admin)
 
 
 def behind_envoy(binaries: tuple[Path, Path], pods: list[str], scratch: Path,
-                 settings: tuple[str, ...] = (), answers: str = "NONE") -> Arm:
-    """`binaries`: Envoy's, Hearth's. `answers`: how Envoy sends the bodies of answers, if at all."""
+                 settings: tuple[str, ...] = (), modes: dict[str, str] | None = None) -> Arm:
+    """`binaries`: Envoy's, Hearth's. `modes`: what of the wiring of Endpoint Pickers is another way."""
     proxy, picker = binaries
-    server, address = program(picker, ("epp", "--epp-listen"), pods, scratch, settings)
+    server, address, admin = program(picker, ("epp", "--epp-listen"), pods, scratch, settings)
     wiring = WIRING.read_text().replace("EPP_PORT", address.rpartition(":")[2])
-    wiring = wiring.replace("response_body_mode: FULL_DUPLEX_STREAMED",
-                            f"response_body_mode: {answers}")
+    for key, mode in ({"response_body_mode": "NONE"} if modes is None else modes).items():
+        wiring = re.sub(rf"\b{key}: \w+", f"{key}: {mode}", wiring)
     (scratch / "envoy.yaml").write_text(wiring)
     try:
         gateway, address = envoy.program(proxy, scratch / "envoy.yaml", scratch)
     except RuntimeError:
         server.stop()
         raise
-    return Arm("envoy-hearth", address, [server, gateway])
+    return Arm("envoy-hearth", address, [server, gateway], admin)
 
 
 def program(binary: Path, door: tuple[str, str], pods: list[str], scratch: Path,
-            settings: tuple[str, ...]) -> tuple[Program, str]:
-    """Hearth by this door, a command and the flag of its listener, and the listener's address."""
+            settings: tuple[str, ...]) -> tuple[Program, str, str]:
+    """Hearth by this door (a command and its listener's flag), the listener's address, the admin's."""
     command, listen = door
     named = ("--endpoints", ",".join(f"http://{pod}" for pod in pods)) if pods else ()
     server = Program("hearth", [
@@ -59,4 +60,4 @@ def program(binary: Path, door: tuple[str, str], pods: list[str], scratch: Path,
 
     address, admin = server.wait(bound, "listening")
     server.wait(lambda: fetch(f"http://{admin}/readyz") is not None, "ready")
-    return server, address
+    return server, address, admin
