@@ -137,6 +137,11 @@ impl Call {
         self.immediate(refuse.status(), (fields, refuse.body(self.ctx.shape)), refuse.reason());
     }
 
+    /// Refuses a body that is longer than messages may be.
+    pub(super) fn refuse_body(&mut self) {
+        self.refuse(&Refuse::BodyTooLarge { limit: self.desk.config.limits.body.len() });
+    }
+
     /// Takes a message.
     ///
     /// # Errors
@@ -145,7 +150,7 @@ impl Call {
         if self.head.is_none() {
             (self.subset, self.client) = (wire::subset(&message), wire::source(&message));
         }
-        let served = wire::served(&message);
+        let origin = wire::origin(&message);
         let taken = match self.exchange.on(message)? {
             Event::Head { fields, whole } => self.begin(&fields, whole).await?,
             Event::Piece { bytes, whole } if self.exchange.is_forwarded() => {
@@ -154,7 +159,7 @@ impl Call {
             }
             Event::Piece { bytes, whole } => self.gather(&bytes, whole).await,
             Event::Answer { fields, whole } => {
-                self.answered(&fields, served, whole)?;
+                self.answered(&fields, origin, whole)?;
                 Ok(())
             }
             Event::AnswerPiece { bytes, whole } => {

@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::Server;
 use tonic::transport::server::{Connected, TcpIncoming};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::call::Call;
 use super::{Desk, health};
@@ -194,8 +194,17 @@ async fn next(
                 continue;
             }
         };
-        // An Envoy that is gone, or whose client is.
-        let Some(Ok(message)) = message else { return Ok(None) };
+        let message = match message {
+            Some(Ok(message)) => message,
+            // A body in one piece that was not even read.
+            Some(Err(status)) if status.code() == Code::OutOfRange => {
+                call.refuse_body();
+                continue;
+            }
+            // An Envoy that is gone, or whose client is.
+            Some(Err(status)) => return Err(status),
+            None => return Ok(None),
+        };
         call.take(message).await.map_err(|broken| {
             tracing::warn!(%broken, "Envoy's call cannot be answered");
             Status::failed_precondition(broken.to_string())

@@ -24,7 +24,7 @@ const LB: &str = "envoy.lb";
 /// The metadata that says which pods a request may go to.
 const SUBSET_HINT: (&str, &str) = ("envoy.lb.subset_hint", "x-gateway-destination-endpoint-subset");
 
-/// Attributes of the request, if Envoy was told to send some.
+/// Attributes, if Envoy was told to send some.
 const ATTRIBUTES: &str = "envoy.filters.http.ext_proc";
 
 /// A field of a head to set, the target of a request (`:path`) among them.
@@ -106,6 +106,20 @@ pub(super) fn destination(pods: &str) -> Struct {
     of(LB, Kind::StructValue(of(DESTINATION, Kind::StringValue(pods.to_owned()))))
 }
 
+/// Who gave an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The pod that was named, or this one.
+    Pod(Option<SocketAddr>),
+    /// Envoy itself, which did not reach the pod.
+    Envoy,
+}
+
+/// Who gave the answer, as far as it is told.
+pub(super) fn origin(message: &ProcessingRequest) -> Origin {
+    if is_unreached(message) { Origin::Envoy } else { Origin::Pod(served(message)) }
+}
+
 /// The pods that the request may go to, if it was said.
 pub(super) fn subset(message: &ProcessingRequest) -> Option<Subset> {
     let (namespace, name) = SUBSET_HINT;
@@ -124,7 +138,7 @@ pub(super) fn subset(message: &ProcessingRequest) -> Option<Subset> {
 }
 
 /// The pod that really answered, if it is told.
-pub(super) fn served(message: &ProcessingRequest) -> Option<SocketAddr> {
+fn served(message: &ProcessingRequest) -> Option<SocketAddr> {
     match metadata(message, LB, SERVED)? {
         Kind::StringValue(addr) => addr.parse().ok(),
         _ => None,
@@ -133,8 +147,19 @@ pub(super) fn served(message: &ProcessingRequest) -> Option<SocketAddr> {
 
 /// The client's end of its connection, if it is told (`request_attributes: [source.address]`).
 pub(super) fn source(message: &ProcessingRequest) -> Option<SocketAddr> {
-    match message.attributes.get(ATTRIBUTES)?.fields.get("source.address")?.kind.as_ref()? {
-        Kind::StringValue(addr) => addr.parse().ok(),
+    attribute(message, "source.address")?.parse().ok()
+}
+
+/// Whether the answer is Envoy's own, as the pod could not be reached, if that is told
+/// (`response_attributes: [response.code_details]`).
+fn is_unreached(message: &ProcessingRequest) -> bool {
+    let details = attribute(message, "response.code_details");
+    details.is_some_and(|details| details.starts_with("upstream_reset_before_response_started"))
+}
+
+fn attribute<'a>(message: &'a ProcessingRequest, name: &str) -> Option<&'a str> {
+    match message.attributes.get(ATTRIBUTES)?.fields.get(name)?.kind.as_ref()? {
+        Kind::StringValue(value) => Some(value),
         _ => None,
     }
 }

@@ -170,7 +170,7 @@ impl Ctx {
     }
 
     /// Notes an attempt that failed.
-    pub(super) fn attempt_failed(&mut self, pod: SocketAddr, reason: &'static str) {
+    pub(crate) fn attempt_failed(&mut self, pod: SocketAddr, reason: &'static str) {
         if self.failed.len() < MOST_FAILED {
             self.failed.push(FailedAttempt { pod, reason });
         }

@@ -124,7 +124,7 @@ impl Failure {
     }
 
     /// The metric's label.
-    pub(super) const fn reason(self) -> &'static str {
+    pub(crate) const fn reason(self) -> &'static str {
         self.words().0
     }
 

@@ -1,10 +1,14 @@
 //! TLS: HTTP/1.1 and HTTP/2 by ALPN, and a certificate that is replaced while the gateway runs.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
-use gateway::config::Config;
+use gateway::app::App;
+use gateway::config::{Config, Loaded};
+use gateway::epp::EppTls;
+use gateway::telemetry::LogLevel;
 use http::{Request, StatusCode, Version};
 use http_body_util::Full;
 use hyper::client::conn::{http1, http2};
@@ -64,6 +68,25 @@ async fn connect(
     let socket = TcpStream::connect(addr).await.expect("it listens");
     let shaken = TlsConnector::from(Arc::new(config)).connect(name, socket);
     within("a handshake", shaken).await
+}
+
+#[tokio::test]
+async fn an_envoys_listener_has_the_same_certificate_or_one_that_nobody_can_verify() {
+    let (folder, echo) = (tempfile::tempdir().expect("there is room"), Echo::start().await);
+    let trusted = certificate(folder.path());
+    for (tls, is_trusted) in [(EppTls::Files, true), (EppTls::SelfSigned, false)] {
+        let mut config = tls_config(&folder, &echo);
+        config.epp.listen = (Ipv4Addr::LOCALHOST, 0).into();
+        config.epp.tls = tls;
+        let loaded = Loaded { hash: config.hash(), config, origins: BTreeMap::new() };
+        let app = App::start_epp(loaded, LogLevel::default()).await.expect("a certificate");
+        let stream = connect(app.addr, &trusted, &["h2"]).await;
+        assert_eq!(stream.is_ok(), is_trusted, "{tls:?}");
+        if let Ok(stream) = stream {
+            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        }
+        app.stop().await.expect("no task panicked");
+    }
 }
 
 fn request(version: Version) -> Request<Full<bytes::Bytes>> {

@@ -16,12 +16,37 @@ from arms.arm import fetch
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hearth"
 CHAT = "/v1/chat/completions"
+DEAF = ("--kv-events-mode", "off", "--pool-probe-interval", "1h",
+        "--pool-engine-metrics-interval", "1h", "--pool-engine-metrics-idle-interval", "1h")
+"""So that nothing but requests shows how a pod is."""
 LONG = "What is said in every one of these is the same. " * 2_500
 
 
 def chat(prompt: str, **more) -> bytes:
     message = {"role": "user", "content": prompt}
     return json.dumps({"messages": [message], "max_tokens": 8, **more}).encode()
+
+
+def start(stack: ExitStack, scratch: Path, modes: dict[str, str], settings: tuple[str, ...]):
+    """Three pods, and Envoy with Hearth before them."""
+    loadtest = Path(os.environ["LOADTEST_BINARY"])
+    fleet = stack.enter_context(pods.Simulated(loadtest, scratch, 3, 8192))
+    [envoy] = CACHE.glob("envoy-1.40.0/lib/python3*/site-packages/envoy/_bin/envoy")
+    binaries = (envoy, Path(os.environ["HEARTH_BINARY"]))
+    arm = hearth.behind_envoy(binaries, fleet.addresses, scratch, settings, modes)
+    return fleet, stack.enter_context(arm)
+
+
+def ask(arm, path: str = CHAT, body: bytes | None = None, **headers):
+    """Status, headers, body."""
+    headers["content-type"] = "application/json"
+    request = urllib.request.Request(f"http://{arm.address}{path}", body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers, error.read()
 
 
 class BehindEnvoy:
@@ -35,12 +60,8 @@ class BehindEnvoy:
         stack = ExitStack()
         cls.addClassCleanup(stack.close)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        loadtest = Path(os.environ["LOADTEST_BINARY"])
-        cls.pods = stack.enter_context(pods.Simulated(loadtest, scratch, 3, 8192))
-        [envoy] = CACHE.glob("envoy-1.40.0/lib/python3*/site-packages/envoy/_bin/envoy")
-        cls.arm = stack.enter_context(hearth.behind_envoy(
-            (envoy, Path(os.environ["HEARTH_BINARY"])), cls.pods.addresses, scratch,
-            ("--limits-body", "1MiB", *cls.settings), cls.modes))
+        settings = ("--limits-body", "1MiB", *cls.settings)
+        cls.pods, cls.arm = start(stack, scratch, cls.modes, settings)
 
     def tearDown(self):
         self.wait_for("hearth_bookings", 0)
@@ -48,16 +69,7 @@ class BehindEnvoy:
         self.wait_for("hearth_request_body_bytes_held", 0)
 
     def ask(self, path: str = CHAT, body: bytes | None = None, **headers):
-        """Status, headers, body."""
-        request = urllib.request.Request(
-            f"http://{self.arm.address}{path}", body,
-            {"content-type": "application/json", **headers})
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.status, answer.headers, answer.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.headers, error.read()
+        return ask(self.arm, path, body, **headers)
 
     def metric(self, name: str) -> float:
         page = fetch(f"http://{self.arm.admin}/metrics").decode()
@@ -170,6 +182,24 @@ class Buffered(BehindEnvoy, unittest.TestCase):
     modes = {"request_body_mode": "BUFFERED", "response_body_mode": "STREAMED",
              "message_timeout": "1000s\n              allow_mode_override: true",
              "per_connection_buffer_limit_bytes": "4194304"}
+
+
+class PodThatIsGone(unittest.TestCase):
+    """Envoy says whom it did not reach (`response_attributes`), and nobody else is sent there."""
+
+    def test_it_gets_no_more_requests(self):
+        with ExitStack() as stack:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            fleet, arm = start(stack, scratch, {
+                "response_body_mode": "NONE",
+                "message_timeout":
+                    "1000s\n              response_attributes: [response.code_details]",
+            }, ("--routing-policy", "round-robin", *DEAF))
+            fleet.programs[0].stop()
+            statuses = [ask(arm, body=chat(f"{turn}"))[0] for turn in range(30)]
+            self.assertEqual(set(statuses), {200, 503}, statuses)
+            # As many as it takes to believe it (`pool.health.failed_requests`).
+            self.assertLessEqual(statuses.count(503), 3, statuses)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 //! The answer's half of a call: what is learned from it, and the end of the place.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::HeaderMap as Fields;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::super::wire::{self, BadHead};
+use super::super::wire::{self, BadHead, Origin};
 use super::Call;
 use crate::proxy::failure::{Failure, report};
 use crate::proxy::observe::Observer;
@@ -30,7 +29,7 @@ impl Call {
     pub(super) fn answered(
         &mut self,
         fields: &Fields,
-        served: Option<SocketAddr>,
+        origin: Origin,
         whole: bool,
     ) -> Result<(), BadHead> {
         let (status, headers) = wire::response_head(fields)?;
@@ -39,12 +38,19 @@ impl Call {
         let mut observer = None;
         if let Some(placement) = &mut self.placement {
             let pool = self.desk.router.pool();
-            let elsewhere = served.is_some_and(|pod| pod != placement.endpoint.pod.addr);
-            if elsewhere {
-                self.ctx.upstream = served;
+            let (slot, chosen) = (placement.endpoint.slot, placement.endpoint.pod.addr);
+            if let Origin::Pod(Some(other)) = origin
+                && other != chosen
+            {
+                self.ctx.upstream = Some(other);
                 placement.failed("served_elsewhere");
+            } else if origin == Origin::Envoy {
+                let failure = Failure::Reset;
+                report(pool, slot, Some(failure));
+                self.ctx.attempt_failed(chosen, failure.reason());
+                placement.failed(failure.reason());
             } else {
-                report(pool, placement.endpoint.slot, Failure::of_status(status));
+                report(pool, slot, Failure::of_status(status));
                 if let Some(mut prefill) = placement.prefill.take() {
                     prefill.answered(status.as_u16(), now);
                 }

@@ -5,7 +5,7 @@ use tonic::Code;
 
 use super::talk::{DUPLEX, Picker, settings};
 use super::{CHAT, EVENTS, NONE, chat, pods};
-use crate::support::{ms, within};
+use crate::support::{metric, ms, within};
 
 #[tokio::test]
 async fn what_cannot_be_meant_ends_the_call_and_says_why() {
@@ -42,12 +42,19 @@ async fn bodies_have_a_limit_said_or_sent() {
     sent.head(CHAT, &[], (DUPLEX, NONE));
     sent.body(&[b' '; 1024], false);
     sent.body(b" ", false);
+    let mut whole = picker.call().await;
+    whole.head(CHAT, &[], (BodySendMode::Buffered, NONE));
+    whole.next().await;
+    whole.body(&vec![b' '; 100_000], true);
     let mut short = picker.call().await;
     short.head(CHAT, &[("content-length", "20")], (DUPLEX, NONE));
     short.body(b"{}", true);
-    for (talk, code) in
-        [(&mut said, "body_too_large"), (&mut sent, "body_too_large"), (&mut short, "body_broken")]
-    {
+    for (talk, code) in [
+        (&mut said, "body_too_large"),
+        (&mut sent, "body_too_large"),
+        (&mut whole, "body_too_large"),
+        (&mut short, "body_broken"),
+    ] {
         let (status, set, body) = talk.refused().await;
         assert_eq!(body["error"]["code"], code);
         assert_eq!(status, if code == "body_broken" { 400 } else { 413 });
@@ -141,6 +148,32 @@ async fn a_call_that_is_cut_anywhere_leaves_nothing_behind() {
         })
         .await;
     }
+    picker.end().await;
+}
+
+#[tokio::test]
+async fn who_leaves_while_it_waits_for_a_place_leaves_nothing_behind() {
+    let (_pods, addresses) = pods(1).await;
+    let mut config = settings(&addresses);
+    config.queue.per_pod = 1;
+    let picker = Picker::start(config).await;
+    let waiting = async |count| {
+        let (http, admin) = (&picker.http, picker.app.admin_addr);
+        within("they wait", async {
+            while metric(http, admin, "hearth_queue_waiting").await != count {}
+        })
+        .await;
+    };
+    let mut first = picker.ask(CHAT, &chat("hi")).await;
+    first.forwarded().await;
+    let (gone, mut next) =
+        (picker.ask(CHAT, &chat("hi")).await, picker.ask(CHAT, &chat("hi")).await);
+    waiting(2).await;
+    drop(gone);
+    waiting(1).await;
+    drop(first);
+    next.forwarded().await;
+    drop(next);
     picker.end().await;
 }
 
