@@ -33,6 +33,10 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 /// What a message may have around a body that comes in one piece.
 const ENVELOPE: usize = 64 << 10;
 
+/// An Envoy whose machine is gone would keep its places for ever: a connection that says nothing for
+/// this long is asked, and closed if it does not answer in as long again.
+const PING_EVERY: Duration = Duration::from_secs(20);
+
 /// Handshakes at once.
 const HANDSHAKES: usize = 256;
 
@@ -89,6 +93,8 @@ where
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PING_EVERY))
         .add_service(health)
         .add_service(calls);
     let end = async {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::HeaderMap as Fields;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::super::wire::{self, BadHead, Origin};
 use super::Call;
@@ -61,9 +61,12 @@ impl Call {
                     .map(|api| Observer::new(self.ctx.started, is_event_stream(&headers), api));
             }
         }
-        let theirs = headers.keys().filter(|name| name.as_str().starts_with("x-hearth-"));
-        let theirs = theirs.map(ToString::to_string).collect();
-        let stamps = self.stamps().collect();
+        let stamps: Vec<_> = self.stamps().collect();
+        // What is ours to say and is not said here, a pod does not say either.
+        let theirs = headers.keys().map(HeaderName::as_str).filter(|name| {
+            name.starts_with("x-hearth-") && stamps.iter().all(|(ours, _)| ours != name)
+        });
+        let theirs = theirs.map(str::to_owned).collect();
         self.said.push_back(self.exchange.answer(wire::mutation(stamps, theirs)));
         if self.ctx.error.is_none() && status.is_server_error() {
             self.ctx.error = Some(POD_ERROR);
