@@ -24,7 +24,7 @@ use super::Desk;
 use super::exchange::{Event, Exchange, Violation, immediate};
 use super::wire::{self, BadHead, Field};
 use crate::drain::Drain;
-use crate::proxy::body::Gathering;
+use crate::proxy::body::{Body, Gathering};
 use crate::proxy::books::Sent;
 use crate::proxy::refuse::{CLIENT_GONE, Refuse};
 use crate::proxy::route::Route;
@@ -54,6 +54,8 @@ pub(super) struct Call {
     subset: Option<Subset>,
     route: Option<Route>,
     gathering: Option<Gathering>,
+    /// What Envoy has not taken back of it yet.
+    sending: Option<Body>,
     /// The place that was taken.
     placement: Option<Placement>,
     api: Option<Api>,
@@ -81,6 +83,7 @@ impl Call {
             subset: None,
             route: None,
             gathering: None,
+            sending: None,
             placement: None,
             api: None,
             answer: None,
@@ -91,7 +94,11 @@ impl Call {
 
     /// What Envoy is told next, if there is something.
     pub(super) fn says(&mut self) -> Option<ProcessingResponse> {
-        self.said.pop_front()
+        let next = self.said.pop_front();
+        if self.said.is_empty() {
+            self.sending = None;
+        }
+        next
     }
 
     /// Whether nothing that Envoy could send would change anything.

@@ -117,21 +117,15 @@ impl Call {
         note(&mut self.ctx, &query, &placement);
         (self.ctx.attempts, self.ctx.upstream_sent) = (1, Some(Instant::now()));
         self.ctx.split.prefill = placement.prefill.as_ref().map(|it| it.endpoint.pod.addr);
-        let (sent, is_changed) = match &body {
-            Some(body) => {
-                let sent = for_any_pod(&query, &body.bytes)?;
-                let is_changed = sent != body.bytes;
-                (Some(sent), is_changed)
-            }
-            None => (None, false),
-        };
+        let sent = body.as_ref().map(|body| for_any_pod(&query, &body.bytes)).transpose()?;
+        let is_changed = query.alias.is_some() || !query.guarded.is_empty();
         let length = sent.as_ref().filter(|_| is_changed).map(Bytes::len);
         let pods = self.pods(&mut query, &placement);
         let head = wire::mutation(self.told_to_pod(&placement, &pods, length), self.unwanted());
         let destination = wire::destination(&pods);
         let forward = Forward { head, destination, body: sent, is_changed };
         self.said.extend(self.exchange.forward(forward));
-        (self.placement, self.api) = (Some(placement), query.api);
+        (self.placement, self.api, self.sending) = (Some(placement), query.api, body);
         Ok(())
     }
 
