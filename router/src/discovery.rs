@@ -33,8 +33,10 @@ pub struct DiscoverySettings {
 pub(crate) enum Source {
     /// The configured list.
     Fixed,
-    /// The API server.
+    /// The API server, by label.
     Kubernetes,
+    /// The API server, by the InferencePool of this place in the settings.
+    InferencePool(u16),
 }
 
 /// A pod as its source sees it now.
@@ -77,7 +79,7 @@ const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 impl DiscoverySettings {
     pub(crate) fn sources(&self) -> Vec<Source> {
         let fixed = (!self.endpoints.is_empty()).then_some(Source::Fixed);
-        let kubernetes = self.kubernetes.enabled.then_some(Source::Kubernetes);
+        let kubernetes = self.kubernetes.selections().into_iter().map(|(source, _)| source);
         fixed.into_iter().chain(kubernetes).collect()
     }
 }
@@ -92,8 +94,8 @@ pub(crate) fn spawn(
     if !settings.endpoints.is_empty() {
         tasks.spawn(fixed::run(settings.endpoints, RESOLVE_INTERVAL, herald(Source::Fixed)));
     }
-    if settings.kubernetes.enabled {
-        tasks.spawn(kube::run(settings.kubernetes, herald(Source::Kubernetes)));
+    for (source, pool) in settings.kubernetes.selections() {
+        tasks.spawn(kube::run(settings.kubernetes.clone(), pool, herald(source)));
     }
 }
 

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use self::api::{Connected, explain, refuses_watch};
 use self::mirror::Mirror;
-use super::{Herald, PoolEnded};
+use super::{Herald, PoolEnded, Source};
 use crate::story::story;
 use crate::units::HumanDuration;
 
@@ -34,10 +34,10 @@ pub struct KubernetesSettings {
     pub enabled: bool,
     /// Where the pods live; the gateway's own namespace if not set.
     pub namespace: Option<String>,
-    /// Name of an InferencePool in that namespace (`inference.networking.k8s.io/v1`, or v1alpha2)
-    /// which says what `selector`, `port_name` and `port` say otherwise. Needs `get`, `list` and
-    /// `watch` on `inferencepools` too.
-    pub inference_pool: Option<String>,
+    /// Names of InferencePools in that namespace (`inference.networking.k8s.io/v1`, or v1alpha2),
+    /// for instance one for each model, which say what `selector`, `port_name` and `port` say
+    /// otherwise. Needs `get`, `list` and `watch` on `inferencepools` too.
+    pub inference_pools: Vec<String>,
     /// Label selector of the pods, as `kubectl get pods -l` takes it.
     pub selector: String,
     /// Name of the container port of the OpenAI API. Empty: `port` is meant for every pod.
@@ -76,7 +76,7 @@ impl Default for KubernetesSettings {
         Self {
             enabled: false,
             namespace: None,
-            inference_pool: None,
+            inference_pools: Vec::new(),
             selector: "llm-d.ai/inferenceServing=true".to_owned(),
             port_name: "http".to_owned(),
             port: 8000,
@@ -88,6 +88,18 @@ impl Default for KubernetesSettings {
 }
 
 impl KubernetesSettings {
+    /// The sources of pods that it stands for; one by InferencePool with the pool's name.
+    pub(super) fn selections(&self) -> Vec<(Source, Option<String>)> {
+        if !self.enabled {
+            return Vec::new();
+        }
+        if self.inference_pools.is_empty() {
+            return vec![(Source::Kubernetes, None)];
+        }
+        let pools = (0..).map(Source::InferencePool).zip(self.inference_pools.iter().cloned());
+        pools.map(|(source, name)| (source, Some(name))).collect()
+    }
+
     fn selection(&self) -> Selection {
         Selection {
             selector: self.selector.clone(),
@@ -117,13 +129,14 @@ impl Backoff {
     }
 }
 
-/// Watches until the task is aborted or the pool ends.
-pub(super) async fn run(settings: KubernetesSettings, herald: Herald) {
+/// Watches until the task is aborted or the pool ends: what the InferencePool `pool` selects, or what
+/// the settings do.
+pub(super) async fn run(settings: KubernetesSettings, pool: Option<String>, herald: Herald) {
     let mut backoff = Backoff::default();
     loop {
         match api::connect(&settings).await {
             Ok(connected) => {
-                let PoolEnded = match &settings.inference_pool {
+                let PoolEnded = match &pool {
                     Some(name) => follow(&connected, name, &settings, &herald).await,
                     None => watch(&connected, &settings.selection(), &settings, &herald).await,
                 };

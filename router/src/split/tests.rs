@@ -49,6 +49,8 @@ fn an_idle_pod_of_both_roles_computes_its_own_prompts_until_others_decode_there(
     assert!(matches!(verdict(&decode, Role::Both, &[pod(1_500, 0)]), Verdict::NoGain(_)));
     decode[0].load.requests = 1;
     assert_eq!(pair(verdict(&decode, Role::Both, &[pod(1_500, 0)])), (0, 0));
+    decode[0].load.awaiting = 1;
+    assert!(matches!(verdict(&decode, Role::Both, &[pod(1_500, 0)]), Verdict::NoGain(_)));
 }
 
 #[test]

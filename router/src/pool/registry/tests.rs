@@ -192,6 +192,24 @@ fn a_pod_that_answers_no_probe_in_time_is_better_than_no_pod_and_one_that_is_gon
 }
 
 #[test]
+fn a_pod_that_two_pools_select_is_one_and_stays_until_neither_does() {
+    let mut world = World::of(&[]);
+    let mut told = |pool, uids: &[&str]| {
+        let pods = uids.iter().map(|uid| sighting(uid, 8000)).collect();
+        let set = Desired { pods, by_removal: true, trouble: None };
+        let effects = world.apply(Event::Desired { source: Source::InferencePool(pool), set });
+        (effects.added.len(), effects.removed.len())
+    };
+    assert_eq!(told(0, &["a", "both"]), (2, 0));
+    assert_eq!(told(1, &["both", "b"]), (1, 0));
+    assert_eq!(told(0, &["a"]), (0, 0), "the other pool selects it still");
+    assert_eq!(told(0, &["a", "both"]), (0, 0));
+    assert_eq!(told(1, &["b"]), (0, 0));
+    assert_eq!(told(0, &["a"]), (0, 1));
+    assert_eq!(told(1, &[]), (0, 1));
+}
+
+#[test]
 fn an_empty_set_is_believed_when_its_last_pod_was_taken_out_of_it() {
     let mut world = World::of(&["a"]);
     let effects = world.told(Desired { by_removal: true, ..Desired::default() });
