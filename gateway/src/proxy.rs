@@ -61,7 +61,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Traces;
 use failure::{Failure, report};
 use legs::Engines;
-use refuse::{CLIENT_GONE, Refuse};
+use refuse::{CLIENT_GONE, CLIENT_SLOW, Refuse};
 use relay::End;
 use route::Route;
 
@@ -185,8 +185,9 @@ impl Gateway {
     /// Ends a request whose client is gone, or must not take what it got for a whole answer: an
     /// error makes Pingora drop the connection (HTTP/2: reset the stream) where after success it
     /// would flush what is left, and wait for that without end.
-    fn abandon(ctx: &mut Ctx) -> Result<bool> {
-        ctx.error.get_or_insert(CLIENT_GONE);
+    fn abandon(ctx: &mut Ctx, end: &End) -> Result<bool> {
+        let is_slow = matches!(end, End::ClientSlow);
+        ctx.error.get_or_insert(if is_slow { CLIENT_SLOW } else { CLIENT_GONE });
         Err(Error::new_down(ErrorType::ConnectionClosed))
     }
 }
@@ -226,7 +227,7 @@ impl ProxyHttp for Gateway {
         match self.serve(session, ctx).await {
             Ok(None) => Ok(false),
             Ok(Some(End::Answered)) => Ok(true),
-            Ok(Some(End::ClientGone | End::PodFailed | End::DrainCut)) => Self::abandon(ctx),
+            Ok(Some(end)) => Self::abandon(ctx, &end),
             Err(refuse) => {
                 self.refuse(session, ctx, &refuse).await;
                 Ok(true)
@@ -246,7 +247,7 @@ impl ProxyHttp for Gateway {
         let deadlines = &self.config.deadlines;
         let mut peer = connection::peer(&placement.endpoint.pod, deadlines);
         peer.options.read_timeout = Some(deadlines.first_byte.get());
-        peer.options.write_timeout = Some(deadlines.client_write.get());
+        peer.options.write_timeout = Some(deadlines.upstream_write.get());
         ctx.attempts += 1;
         ctx.upstream = Some(placement.endpoint.pod.addr);
         ctx.upstream_sent = Some(Instant::now());
@@ -331,7 +332,8 @@ impl ProxyHttp for Gateway {
             _ => Some(Refuse::AttemptsFailed { cause: "a pod did not answer" }),
         };
         let Some(refuse) = refuse else {
-            ctx.error.get_or_insert(CLIENT_GONE);
+            let is_slow = *error.etype() == ErrorType::WriteTimedout;
+            ctx.error.get_or_insert(if is_slow { CLIENT_SLOW } else { CLIENT_GONE });
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         };
         self.refuse(session, ctx, &refuse).await;

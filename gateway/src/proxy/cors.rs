@@ -43,7 +43,7 @@ impl Gateway {
         let status = StatusCode::NO_CONTENT;
         match self.write(session, ctx, status, "", &fields, Bytes::new()).await {
             Ok(()) => Ok(End::Answered),
-            Err(_gone) => Ok(End::ClientGone),
+            Err(error) => Ok(End::of_write(&error)),
         }
     }
 }

@@ -96,10 +96,11 @@ struct Row {
     param: Option<&'static str>,
 }
 
-/// How a request ends without an error of ours: the client left, the pod itself ended its stream
-/// with an error event, or it answered with a 5xx. In metrics and log these stand beside the reasons
-/// of the table.
+/// How a request ends without an error of ours: the client left, or was cut since it did not read;
+/// the pod itself ended its stream with an error event, or it answered with a 5xx. In metrics and log
+/// these stand beside the reasons of the table.
 pub(crate) const CLIENT_GONE: &str = "client_gone";
+pub(crate) const CLIENT_SLOW: &str = "client_slow";
 pub(crate) const ERROR_EVENT: &str = "error_event";
 pub(crate) const POD_ERROR: &str = "pod_error";
 

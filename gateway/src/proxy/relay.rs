@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use kv_index::Slot;
-use pingora_core::ErrorType;
+use pingora_core::{Error, ErrorType};
 use pingora_proxy::Session;
 use router::openai::{with, without};
 use router::pool::Endpoint;
@@ -31,6 +31,8 @@ pub(super) enum End {
     Answered,
     /// The client hung up.
     ClientGone,
+    /// The client took nothing for `deadlines.client_write`.
+    ClientSlow,
     /// The pod failed when part of the answer had gone out, and nothing in what went out says so.
     PodFailed,
     /// We ended it, since the gateway is at its end.
@@ -55,6 +57,20 @@ struct Tried {
     /// A pair has failed, and nobody can say which of the two: it may be either's fault again.
     has_failed_pair: bool,
 }
+
+// === impl End ===
+
+impl End {
+    /// What it means that the client could not be written to.
+    pub(super) fn of_write(error: &Error) -> Self {
+        match error.etype() {
+            ErrorType::WriteTimedout => Self::ClientSlow,
+            _ => Self::ClientGone,
+        }
+    }
+}
+
+// === impl Gateway ===
 
 impl Gateway {
     /// Relays one generation request.

@@ -53,7 +53,7 @@ impl Gateway {
     ) -> End {
         match self.write(session, ctx, status, "application/json", &[], body).await {
             Ok(()) => End::Answered,
-            Err(_gone) => End::ClientGone,
+            Err(error) => End::of_write(&error),
         }
     }
 
