@@ -18,6 +18,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::admin::{AdminServer, Pages};
 use crate::config::{Config, Loaded};
+use crate::disagreements;
 use crate::drain::{Drain, Outcome, Signal};
 use crate::listener::{self, Ledger, Sockets, Traffic};
 use crate::proxy::{BodyBudget, Gateway, Parts};
@@ -111,6 +112,7 @@ impl App {
 
         let (router, pool) = brain(&config)?;
         tasks.spawn(until(stopped.clone(), fetch_tokenizers(router.tokenizers().clone())));
+        tasks.spawn(until(stopped.clone(), disagreements::log(Arc::clone(&router))));
 
         let mut sockets = Sockets::default();
         let addr = sockets.bind(config.listen).map_err(taken("listen", config.listen))?;

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod disagreements;
 pub mod doctor;
 pub mod drain;
 pub mod import_epp;
