@@ -70,9 +70,16 @@ pub(crate) fn shape(path: &str) -> Shape {
     if is_anthropic { Shape::Anthropic } else { Shape::OpenAi }
 }
 
-/// The generation APIs, vLLM's aliases included.
+/// The generation APIs, vLLM's aliases included. `/invocations` is none: which API its body is meant
+/// for, the pod guesses.
 fn api(path: &str) -> Option<Api> {
     match path {
+        "/v2/embed" => Some(Api::Embeddings),
+        "/v1/completions/render"
+        | "/v1/responses/render"
+        | "/v1/messages/render"
+        | "/v1/chat/completions/derender"
+        | "/v1/completions/derender" => Some(Api::Render),
         "/rerank" | "/v2/rerank" => Some(Api::Rerank),
         "/score" => Some(Api::Score),
         _ => Api::ALL.into_iter().find(|api| api.path() == path),
@@ -156,6 +163,14 @@ mod tests {
         for api in Api::ALL {
             assert_eq!(to(Method::POST, api.path()), Ok(Route::Generate(api)));
             assert_eq!(to(Method::GET, api.path()), Err(405));
+        }
+        for (alias, api) in [
+            ("/v2/rerank", Api::Rerank),
+            ("/v2/embed", Api::Embeddings),
+            ("/v1/messages/render", Api::Render),
+            ("/v1/completions/derender", Api::Render),
+        ] {
+            assert_eq!(to(Method::POST, alias), Ok(Route::Generate(api)), "{alias}");
         }
     }
 

@@ -60,7 +60,8 @@ pub struct Fields<'a> {
 /// A prompt as the client wrote it.
 #[derive(Debug)]
 pub enum Prompt<'a> {
-    /// Messages, to be rendered by the model's chat template.
+    /// Messages, to be rendered by the model's chat template; of a batch the first conversation's, which
+    /// stand for all.
     Chat {
         /// `messages`
         messages: &'a str,
@@ -195,15 +196,17 @@ const UNCERTAIN: &[&str] = &[
 /// The members that make the prompt, in the order in which the engine sees them.
 fn parts(api: Api, members: &Members<'_>) -> &'static [&'static str] {
     match api {
-        Api::Chat => &["tools", "messages"],
+        Api::Chat | Api::Batch => &["tools", "messages"],
         Api::Tokenize if members.last("messages").is_some() => &["tools", "messages"],
         Api::Tokenize | Api::Completions => &["prompt"],
         Api::Responses => &["tools", "instructions", "input"],
         Api::Messages | Api::CountTokens => &["tools", "system", "messages"],
-        Api::Embeddings | Api::Pooling => &["input", "messages"],
+        Api::Embeddings | Api::Pooling | Api::Classify => &["input", "messages"],
         Api::Rerank => &["query", "documents"],
         Api::Score => &["text_1", "text_2", "queries", "documents"],
-        Api::Detokenize | Api::Generate => &[],
+        Api::GenerativeScoring => &["query", "items"],
+        Api::Decide => &["instructions", "state"],
+        Api::Detokenize | Api::Generate | Api::Render => &[],
     }
 }
 
@@ -213,12 +216,16 @@ fn is_text(api: Api, key: &str, first: Option<u8>) -> bool {
     match key {
         "prompt" => matches!(api, Api::Completions | Api::Tokenize) && first != Some(b'['),
         "tools" | "messages" => true,
-        "query" | "documents" | "text_1" | "text_2" | "queries" => {
-            matches!(api, Api::Rerank | Api::Score)
-        }
+        "query" => matches!(api, Api::Rerank | Api::GenerativeScoring),
+        "documents" => matches!(api, Api::Rerank | Api::Score),
+        "text_1" | "text_2" | "queries" => api == Api::Score,
+        "items" => api == Api::GenerativeScoring,
+        "state" => api == Api::Decide,
         "system" => matches!(api, Api::Messages | Api::CountTokens),
-        "instructions" => api == Api::Responses,
-        "input" => matches!(api, Api::Responses | Api::Embeddings | Api::Pooling),
+        "instructions" => matches!(api, Api::Responses | Api::Decide),
+        "input" => {
+            matches!(api, Api::Responses | Api::Embeddings | Api::Pooling | Api::Classify)
+        }
         _ => false,
     }
 }
@@ -259,6 +266,10 @@ fn prompt<'a>(api: Api, members: &Members<'a>) -> Prompt<'a> {
     if let Some(messages) = messages {
         return chat(messages, members);
     }
+    if api == Api::Batch {
+        let first = members.last("messages").and_then(first_of_list);
+        return first.map_or(Prompt::Other, |messages| chat(messages, members));
+    }
     if let Some(foreign) = foreign(api, members) {
         return Prompt::Foreign(foreign);
     }
@@ -285,8 +296,12 @@ fn one_text<'a>(prompt: &'a str, members: &Members<'_>) -> Prompt<'a> {
 
 /// The first of a list of texts, as it is written.
 fn first_text(list: &str) -> Option<&str> {
-    let texts: Vec<&RawValue> = serde_json::from_str(list).ok()?;
-    texts.first().map(|first| first.get()).filter(|first| first.starts_with('"'))
+    first_of_list(list).filter(|first| first.starts_with('"'))
+}
+
+fn first_of_list(list: &str) -> Option<&str> {
+    let items: Vec<&RawValue> = serde_json::from_str(list).ok()?;
+    items.first().map(|first| first.get())
 }
 
 fn foreign<'a>(api: Api, members: &Members<'a>) -> Option<Foreign<'a>> {
