@@ -26,6 +26,7 @@ mod router;
 pub mod session;
 pub mod silence;
 pub mod split;
+pub mod sse;
 pub mod story;
 mod text_rate;
 pub mod tls;

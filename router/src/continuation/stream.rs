@@ -2,14 +2,13 @@
 
 use std::ops::Range;
 
-use memchr::memchr_iter;
-
 use super::ending;
 use super::leg::Cannot;
 use super::rewrite::{Chunk, Head, Said, Usage, error_of};
 use super::seam::Seam;
 use super::splice;
 use crate::openai::Api;
+use crate::sse::{Lines, Piece};
 
 /// What the client asked for, as far as its stream shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +29,8 @@ pub struct Ask {
 #[derive(Debug)]
 pub struct Stream {
     pub(super) ask: Ask,
-    /// The beginning of an event that is not whole yet.
+    lines: Lines,
+    /// The lines so far of an event that is not whole yet.
     partial: Vec<u8>,
     /// Its events are too long to be looked into: bytes go through as they come.
     raw: bool,
@@ -104,6 +104,7 @@ impl Stream {
     pub fn new(ask: Ask) -> Self {
         Self {
             ask,
+            lines: Lines::new(MAX_EVENT_BYTES),
             partial: Vec::new(),
             raw: false,
             record: Record::default(),
@@ -119,23 +120,12 @@ impl Stream {
         if self.raw {
             return out.extend_from_slice(bytes);
         }
-        if self.partial.is_empty() {
-            let rest = self.events(bytes, out);
-            self.partial.extend_from_slice(rest);
-        } else {
-            let mut joined = std::mem::take(&mut self.partial);
-            joined.extend_from_slice(bytes);
-            let rest = self.events(&joined, out).len();
-            joined.drain(..joined.len() - rest);
-            self.partial = joined;
+        let mut lines = std::mem::replace(&mut self.lines, Lines::new(MAX_EVENT_BYTES));
+        lines.cut(bytes, |piece| self.piece(piece, out));
+        if self.raw {
+            out.append(&mut lines.take_rest());
         }
-        if self.partial.len() > MAX_EVENT_BYTES {
-            self.raw = true;
-            self.lose(Cannot::TooLong);
-            self.progress.has_token = true;
-            out.append(&mut self.held);
-            out.append(&mut self.partial);
-        }
+        self.lines = lines;
     }
 
     /// Where the stream stands.
@@ -196,21 +186,30 @@ impl Stream {
     /// Forgets what the last pod left unfinished: another one speaks now.
     pub(super) fn turn(&mut self) {
         self.partial.clear();
+        self.lines = Lines::new(MAX_EVENT_BYTES);
         (self.progress.error, self.progress.is_aborted) = (None, false);
     }
 
-    /// Takes whole events; returns what is left.
-    fn events<'a>(&mut self, bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
-        let mut rest = bytes;
-        while let Some(length) = event_length(rest) {
-            let (event, after) = rest.split_at(length);
-            rest = after;
-            if matches!(self.state(), Writing::Done | Writing::Failed) {
-                return &[];
-            }
-            self.event(event, out);
+    /// Takes a line, and with an event's last one the event.
+    fn piece(&mut self, piece: Piece<'_>, out: &mut Vec<u8>) {
+        if matches!(self.state(), Writing::Done | Writing::Failed) {
+            return;
         }
-        rest
+        let (Piece::Line(bytes) | Piece::Part(bytes)) = piece;
+        if self.raw {
+            return out.extend_from_slice(bytes);
+        }
+        self.partial.extend_from_slice(bytes);
+        if matches!(bytes, b"\n" | b"\r\n") {
+            let event = std::mem::take(&mut self.partial);
+            self.event(&event, out);
+        } else if matches!(piece, Piece::Part(_)) || self.partial.len() > MAX_EVENT_BYTES {
+            self.raw = true;
+            self.lose(Cannot::TooLong);
+            self.progress.has_token = true;
+            out.append(&mut self.held);
+            out.append(&mut self.partial);
+        }
     }
 
     fn event(&mut self, event: &[u8], out: &mut Vec<u8>) {
@@ -364,15 +363,6 @@ impl Progress {
         self.finishes += u32::from(ends);
         self.usage_told |= !shows && splice::has(event, b"\"choices\":[],\"usage\":{");
     }
-}
-
-/// The length of the event that `bytes` begins with, its empty line included.
-fn event_length(bytes: &[u8]) -> Option<usize> {
-    memchr_iter(b'\n', bytes).find_map(|at| match &bytes[at + 1..] {
-        [b'\n', ..] => Some(at + 2),
-        [b'\r', b'\n', ..] => Some(at + 3),
-        _ => None,
-    })
 }
 
 /// Whether the pod sent an event only because it was asked for ids: it shows nothing.
