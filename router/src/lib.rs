@@ -3,6 +3,7 @@
 //! Deciding is pure: time and randomness are arguments. Only discovery and the feeds do IO.
 
 pub mod aliases;
+mod backoff;
 pub mod belief;
 pub mod bookings;
 pub mod connector;

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use self::api::{Connected, explain, refuses_watch};
 use self::mirror::Mirror;
 use super::{Herald, PoolEnded};
+use crate::backoff::Backoff;
 use crate::story::story;
 use crate::units::HumanDuration;
 
@@ -63,11 +64,9 @@ struct Selection {
     ports: Vec<u16>,
 }
 
-/// Waits between attempts at an API server that fails.
-#[derive(Debug, Default)]
-struct Backoff {
-    failures: u32,
-}
+/// Waits between attempts at an API server that fails. So many replicas may come back at once, so late
+/// may the last one notice.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(8));
 
 // === impl KubernetesSettings ===
 
@@ -97,29 +96,9 @@ impl KubernetesSettings {
     }
 }
 
-// === impl Backoff ===
-
-impl Backoff {
-    const FIRST: Duration = Duration::from_millis(500);
-    /// So many replicas may come back at once, so late may the last one notice.
-    const LONGEST: Duration = Duration::from_secs(8);
-
-    /// The next wait: doubled each time, and a random half of it off, so that the replicas of a
-    /// gateway do not all ask at once.
-    fn next(&mut self) -> Duration {
-        let doubled = Self::FIRST.saturating_mul(1 << self.failures.min(8));
-        self.failures += 1;
-        doubled.min(Self::LONGEST).mul_f64(rand::random_range(0.5..1.0))
-    }
-
-    fn reset(&mut self) {
-        self.failures = 0;
-    }
-}
-
 /// Watches until the task is aborted or the pool ends.
 pub(super) async fn run(settings: KubernetesSettings, herald: Herald) {
-    let mut backoff = Backoff::default();
+    let mut backoff = BACKOFF;
     loop {
         match api::connect(&settings).await {
             Ok(connected) => {
@@ -148,7 +127,7 @@ async fn follow(
     settings: &KubernetesSettings,
     herald: &Herald,
 ) -> PoolEnded {
-    let mut backoff = Backoff::default();
+    let mut backoff = BACKOFF;
     let api = loop {
         match inference_pool::find(&connected.client, &connected.namespace, name).await {
             Ok(api) => break api,
@@ -207,7 +186,7 @@ async fn watch(
     let topology_label = settings.topology_label.clone();
     let (port_name, ports) = (selection.port_name.clone(), selection.ports.clone());
     let mut mirror = Mirror::new(port_name, ports, topology_label);
-    let mut backoff = Backoff::default();
+    let mut backoff = BACKOFF;
     loop {
         let told = tokio::select! {
             Some(event) = events.next() => match event {

@@ -14,6 +14,7 @@ use super::sources::{self, Target};
 use super::status::Verdict;
 use super::stream::{Lane, Stream, StreamError};
 use super::trust::{Fate, Input, Machine, Orders, Trust};
+use crate::backoff::Backoff;
 use crate::pod::EngineHints;
 
 /// The task's own state.
@@ -38,9 +39,8 @@ enum Heard {
     Verdict,
 }
 
-/// First wait before a stream is opened again; doubled with each failure.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Waits before a stream is opened again.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
 /// Runs until it is aborted.
 pub(super) async fn run(pod: PodEvents, target: Target, mut lane: Lane) {
@@ -55,11 +55,11 @@ pub(super) async fn run(pod: PodEvents, target: Target, mut lane: Lane) {
         progress: Progress::default(),
         idle_at,
     };
-    let mut wait = FIRST_WAIT;
+    let mut backoff = BACKOFF;
     loop {
         match task.open(&mut lane).await {
             Ok(stream) => {
-                wait = FIRST_WAIT;
+                backoff.reset();
                 task.pod.status.counts.add(KvCount::Connects, 1);
                 let ended = task.listen(stream).await;
                 task.log("the stream of KV events ended", &ended);
@@ -71,8 +71,7 @@ pub(super) async fn run(pod: PodEvents, target: Target, mut lane: Lane) {
             }
             Err(error) => task.log("no stream of KV events", &error),
         }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(LONGEST_WAIT);
+        tokio::time::sleep(backoff.next()).await;
         task.look_again().await;
     }
 }
