@@ -40,6 +40,6 @@ pub use conversations::{End, Home};
 pub use feed::kv_events::Trust;
 pub use knowledge::Knowledge;
 pub use refusal::Refusal;
-pub use router::{Decision, Placement, Router, Rule, Turn};
+pub use router::{Decision, Placement, Router, Turn};
 pub use split::{Split, SplitSettings};
 pub use tokenizers::{TokenizerReport, Tokenizers};

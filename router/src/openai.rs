@@ -1,6 +1,7 @@
 //! What a request says: the API it calls and the few fields that routing reads.
 
 mod anthropic;
+mod format;
 mod guard;
 mod legs;
 mod members;
@@ -9,6 +10,7 @@ mod responses;
 mod scan;
 mod text;
 
+pub use format::StreamFormat;
 pub use guard::{GUARDED_FIELDS, without};
 pub use legs::{Member, prefill_leg, with};
 pub use request::{BadBody, Fields, Foreign, Prompt, read};

@@ -83,7 +83,7 @@ impl Gateway {
     ) -> Result<End, Refuse> {
         let request = self.for_pods(session, ctx, query, body)?;
         self.retries.deposit();
-        if request.ask.is_some() {
+        if request.format.is_some() {
             self.rescues.deposit();
         }
         let (mut tried, mut last_said) = (Tried::default(), None);
@@ -152,11 +152,11 @@ impl Gateway {
         body: &Bytes,
     ) -> Result<Request<'a>, Refuse> {
         let body = renamed(query, without(body, &query.guarded))?;
-        let (ask, body) = self.prepare(query, body);
+        let (format, body) = self.prepare(query, body);
         let told = self.told_to_pod(session, ctx);
         let head = request_head(session.req_header(), body.len(), told)
             .map_err(|_invalid| Refuse::Internal)?;
-        Ok(Request { query, head, body, ask })
+        Ok(Request { query, head, body, format })
     }
 
     /// Notes who missed an attempt, and where the request cannot go for that.

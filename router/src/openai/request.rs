@@ -6,7 +6,6 @@ use std::ops::Range;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::Api;
 use super::anthropic;
 use super::guard;
 use super::legs;
@@ -14,7 +13,7 @@ use super::members::Members;
 use super::responses;
 use super::scan::{self, BadJson, Scanner};
 use super::text::{self, Text};
-use crate::continuation::Ask;
+use super::{Api, StreamFormat};
 
 /// Why a body cannot be routed: it is refused, since bytes that we cannot read are bytes that we
 /// cannot guard.
@@ -54,7 +53,7 @@ pub struct Fields<'a> {
     /// Why one pod has to compute it alone, in a word; none: prefill and decode may be split.
     pub indivisible: Option<&'static str>,
     /// What its stream shows, if it asks for one.
-    pub stream: Option<Ask>,
+    pub stream: Option<StreamFormat>,
 }
 
 /// A prompt as the client wrote it.
@@ -153,28 +152,8 @@ pub fn read<'a>(api: Api, body: &'a [u8], text: &'a mut String) -> Result<Fields
     // The last zero would end a text that another request goes on with.
     let text = text.strip_suffix('\0').unwrap_or(text);
     let indivisible = legs::indivisible(api, &members);
-    let stream = stream(api, &members);
+    let stream = StreamFormat::read(api, &members);
     Ok(Fields { model, cache_salt, prompt, text, guarded, indivisible, stream })
-}
-
-/// What the client's stream shows; the pod is not asked for ids yet.
-fn stream(api: Api, members: &Members<'_>) -> Option<Ask> {
-    let number = |members: &Members<'_>| members.last("n").and_then(|n| n.parse().ok());
-    let params = || Members::read(members.last("sampling_params")?).ok();
-    flag(members, "stream", false).then(|| Ask {
-        api,
-        choices: match api {
-            Api::Generate => params().as_ref().and_then(number),
-            _ => number(members),
-        }
-        .unwrap_or(1),
-        wants_usage: members
-            .last("stream_options")
-            .and_then(|options| serde_json::from_str::<Value>(options).ok())
-            .is_some_and(|options| options["include_usage"] == true),
-        wants_ids: flag(members, "return_token_ids", false),
-        has_ids: false,
-    })
 }
 
 /// Members by which a pod may make another prompt than we would, depending on its flags, its model
@@ -342,7 +321,7 @@ fn chat<'a>(messages: &'a str, members: &Members<'a>) -> Prompt<'a> {
     }
 }
 
-fn flag(members: &Members<'_>, key: &str, default: bool) -> bool {
+pub(super) fn flag(members: &Members<'_>, key: &str, default: bool) -> bool {
     match members.last(key) {
         Some("true") => true,
         Some("false") => false,

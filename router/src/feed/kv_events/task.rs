@@ -11,7 +11,7 @@ use super::frame::{Frame, Told};
 use super::progress::Progress;
 use super::replay::{Held, Replay, ReplayError};
 use super::sources::{self, Target};
-use super::status::Verdict;
+use super::status::SelfCheck;
 use super::stream::{Lane, Stream, StreamError};
 use super::trust::{Fate, Input, Machine, Orders, Trust};
 use crate::backoff::Backoff;
@@ -36,7 +36,7 @@ enum Heard {
     Told(Result<Told, ReplayError>),
     Idle,
     Hints,
-    Verdict,
+    SelfCheck,
 }
 
 /// Waits before a stream is opened again.
@@ -100,7 +100,7 @@ impl Task {
     /// Listens until the stream ends; says why it did.
     async fn listen(&mut self, mut stream: Stream<'_>) -> StreamError {
         let mut hints = self.pod.hints.clone();
-        let mut verdicts = self.pod.status.verdicts();
+        let mut self_checks = self.pod.status.self_checks();
         self.touch();
         let orders = self.machine.step(Input::Connected);
         self.obey(orders, None);
@@ -110,7 +110,7 @@ impl Task {
                 told = next_told(self.replay.as_mut()) => Heard::Told(told),
                 () = tokio::time::sleep_until(self.idle_at) => Heard::Idle,
                 Ok(()) = hints.changed() => Heard::Hints,
-                Ok(()) = verdicts.changed() => Heard::Verdict,
+                Ok(()) = self_checks.changed() => Heard::SelfCheck,
             };
             match heard {
                 Heard::Live(Ok(Some(frame))) => {
@@ -129,9 +129,9 @@ impl Task {
                     let hints = *hints.borrow_and_update();
                     self.hints(&hints);
                 }
-                Heard::Verdict => {
-                    let verdict = *verdicts.borrow_and_update();
-                    self.judged(verdict);
+                Heard::SelfCheck => {
+                    let self_check = *self_checks.borrow_and_update();
+                    self.judged(self_check);
                 }
             }
         }
@@ -198,11 +198,11 @@ impl Task {
         }
     }
 
-    fn judged(&mut self, verdict: Option<Verdict>) {
-        let input = match verdict {
-            Some(Verdict::Overpredicted) => Input::Overpredicted,
-            Some(Verdict::Failing) => Input::SelfCheckFailed,
-            Some(Verdict::Reconciled) => Input::Reconciled,
+    fn judged(&mut self, self_check: Option<SelfCheck>) {
+        let input = match self_check {
+            Some(SelfCheck::Overpredicted) => Input::Overpredicted,
+            Some(SelfCheck::Failing) => Input::SelfCheckFailed,
+            Some(SelfCheck::Reconciled) => Input::Reconciled,
             None => return,
         };
         let orders = self.machine.step(input);
