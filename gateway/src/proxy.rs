@@ -7,11 +7,9 @@ mod commit;
 mod connection;
 mod cors;
 mod ctx;
-pub(crate) mod decision;
 mod failure;
 mod forwarded;
 mod generate;
-pub(crate) mod head;
 mod headers;
 mod lease;
 mod legs;
@@ -20,11 +18,10 @@ mod native;
 mod observe;
 mod passage;
 mod patience;
-pub(crate) mod refuse;
 mod relay;
 mod rescue;
 mod respond;
-pub(crate) mod route;
+mod route;
 mod seat;
 mod spans;
 mod survive;
@@ -52,16 +49,15 @@ use tower::retry::budget::TpsBudget;
 
 pub(crate) use body::BodyBudget;
 pub(crate) use ctx::Ctx;
-pub(crate) use respond::LINGER;
 
 use crate::config::Config;
 use crate::drain::Drain;
+use crate::refuse::{CLIENT_GONE, CLIENT_SLOW, Refuse, Shape};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Traces;
 use failure::{Failure, report};
 use legs::Engines;
-use refuse::{CLIENT_GONE, CLIENT_SLOW, Refuse};
 use relay::End;
 use route::Route;
 
@@ -153,7 +149,7 @@ impl Gateway {
     async fn serve(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Option<End>, Refuse> {
         self.take_name(session, ctx);
         let head = session.req_header();
-        ctx.shape = route::shape(head.uri.path());
+        ctx.shape = Shape::of_path(head.uri.path());
         headers::check(head, self.config.limits.head.len())?;
         let route = route::route(&head.method, head.uri.path(), self.config.cors.enabled)?;
         ctx.route = route.label();

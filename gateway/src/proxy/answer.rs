@@ -24,12 +24,12 @@ use super::legs::Request;
 use super::observe::Observer;
 use super::passage::Passage;
 use super::patience::Heard;
-use super::refuse::{CLIENT_GONE, CLIENT_SLOW, ERROR_EVENT, POD_ERROR, Refuse};
 use super::relay::{End, gone};
 use super::survive::Onward;
 use super::upstream::Answer;
 use super::usage::Repair;
 use crate::drain::Phase;
+use crate::refuse::{CLIENT_GONE, CLIENT_SLOW, ERROR_EVENT, POD_ERROR, Refuse};
 
 /// Chunks that are ready are joined up to this size: one write instead of many.
 const JOIN_BYTES: usize = 64 << 10;

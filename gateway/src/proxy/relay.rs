@@ -21,9 +21,9 @@ use super::Gateway;
 use super::ctx::Ctx;
 use super::failure::Failure;
 use super::legs::{By, Missed, Request};
-use super::refuse::Refuse;
 use super::upstream::{Answer, request_head};
 use crate::drain::Phase;
+use crate::refuse::Refuse;
 
 /// How a relay ended when no error is to be answered.
 pub(super) enum End {

@@ -9,7 +9,7 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 use router::openai::Api;
 
-use super::refuse::{Refuse, Shape};
+use crate::refuse::Refuse;
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,14 +60,6 @@ pub(super) fn route(method: &Method, path: &str, cors: bool) -> Result<Route, Re
 /// Whether this path is none of ours, whatever the method.
 pub(super) fn is_unknown(method: &Method, path: &str) -> bool {
     matches!(route(method, path, false), Err(Refuse::NoSuchPath { .. }))
-}
-
-/// The shape of errors on this path, known before anything else is.
-pub(crate) fn shape(path: &str) -> Shape {
-    let decoded = percent_decode_str(path).decode_utf8_lossy();
-    let rest = decoded.strip_prefix("/v1/messages");
-    let is_anthropic = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if is_anthropic { Shape::Anthropic } else { Shape::OpenAi }
 }
 
 /// The generation APIs, vLLM's aliases included. `/invocations` is none: which API its body is meant
