@@ -179,7 +179,7 @@ async fn metrics(State(pages): State<Pages>) -> Response {
 
 async fn readyz(State(pages): State<Pages>) -> (StatusCode, Json<Readiness>) {
     let reading = pages.readings.take();
-    let readiness = Readiness::of(&reading.snapshot, pages.drain.phase(), Instant::now());
+    let readiness = Readiness::of(&reading, pages.drain.phase(), Instant::now());
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness))
 }

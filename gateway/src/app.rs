@@ -18,6 +18,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::admin::{AdminServer, Pages};
 use crate::config::{Config, Loaded};
+use crate::disagreements;
 use crate::drain::{Drain, Outcome, Signal};
 use crate::listener::{self, Ledger, Sockets, Traffic};
 use crate::proxy::{BodyBudget, Gateway, Parts};
@@ -111,6 +112,7 @@ impl App {
 
         let (router, pool) = brain(&config)?;
         tasks.spawn(until(stopped.clone(), fetch_tokenizers(router.tokenizers().clone())));
+        tasks.spawn(until(stopped.clone(), disagreements::log(Arc::clone(&router))));
 
         let mut sockets = Sockets::default();
         let addr = sockets.bind(config.listen).map_err(taken("listen", config.listen))?;
@@ -284,8 +286,8 @@ async fn until(mut stopped: watch::Receiver<bool>, task: impl Future<Output = ()
 
 /// What decides: the pool that discovery fills, and what is known of its pods, forgotten as they go.
 fn brain(config: &Config) -> Result<(Arc<Router>, PoolGuard), StartError> {
-    let (told, sent) = (config.kv_index.exact(), config.kv_index.approximate());
-    let knowledge = Arc::new(Knowledge::new(told, sent));
+    let (exact, approximate) = (config.kv_index.exact(), config.kv_index.approximate());
+    let knowledge = Arc::new(Knowledge::new(exact, approximate));
     let bookings = Arc::<Bookings>::default();
     let tokenizers = tokenizers(config)?;
     let (pool, guard) = pool::start_with_events(
@@ -311,7 +313,7 @@ fn forgetting(knowledge: &Arc<Knowledge>, bookings: &Arc<Bookings>) -> Hooks {
             bookings.forget(slot);
         }),
         // What the pod told is its stream's business, which sees the end of a process too.
-        cache_lost: Box::new(move |slot| lost.sent.clear(slot)),
+        cache_lost: Box::new(move |slot| lost.approximate.clear(slot)),
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 pub use self::fixed::{AddressError, StaticEndpoint};
 pub use self::kube::KubernetesSettings;
 
-use crate::pool::{Event, Pod};
+use crate::pod::Pod;
 
 /// Where pods come from. Both sources may be used at once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -60,11 +60,22 @@ pub(crate) struct Desired {
     pub(crate) by_removal: bool,
 }
 
+/// What a source says.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// All pods that it names now, whole: what is not in it is gone.
+    Desired(Desired),
+    /// What it said last is still so.
+    Alive,
+    /// It cannot say.
+    Lost(Arc<str>),
+}
+
 /// The way from a source to the pool's task.
 #[derive(Clone, Debug)]
 struct Herald {
     source: Source,
-    events: mpsc::Sender<Event>,
+    reports: mpsc::Sender<(Source, Report)>,
 }
 
 /// The pool's task has ended.
@@ -87,10 +98,10 @@ impl DiscoverySettings {
 /// Starts the configured sources among `tasks`.
 pub(crate) fn spawn(
     settings: DiscoverySettings,
-    events: &mpsc::Sender<Event>,
+    reports: &mpsc::Sender<(Source, Report)>,
     tasks: &mut JoinSet<()>,
 ) {
-    let herald = |source| Herald { source, events: events.clone() };
+    let herald = |source| Herald { source, reports: reports.clone() };
     if !settings.endpoints.is_empty() {
         tasks.spawn(fixed::run(settings.endpoints, RESOLVE_INTERVAL, herald(Source::Fixed)));
     }
@@ -113,20 +124,20 @@ impl Herald {
     }
 
     async fn tell(&self, set: Desired) -> Result<(), PoolEnded> {
-        self.send(Event::Desired { source: self.source, set }).await
+        self.send(Report::Desired(set)).await
     }
 
     /// Tells that the set told last is still so.
     async fn alive(&self) -> Result<(), PoolEnded> {
-        self.send(Event::Alive { source: self.source }).await
+        self.send(Report::Alive).await
     }
 
     /// Tells that the source cannot say.
     async fn lost(&self, error: impl Into<Arc<str>>) -> Result<(), PoolEnded> {
-        self.send(Event::Lost { source: self.source, error: error.into() }).await
+        self.send(Report::Lost(error.into())).await
     }
 
-    async fn send(&self, event: Event) -> Result<(), PoolEnded> {
-        self.events.send(event).await.map_err(|_ended| PoolEnded)
+    async fn send(&self, report: Report) -> Result<(), PoolEnded> {
+        self.reports.send((self.source, report)).await.map_err(|_ended| PoolEnded)
     }
 }

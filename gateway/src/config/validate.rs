@@ -153,6 +153,7 @@ impl Config {
             (it.keep_alive, "deadlines.keep_alive"),
             (it.h2_idle, "deadlines.h2_idle"),
             (it.upstream_idle, "deadlines.upstream_idle"),
+            (it.upstream_write, "deadlines.upstream_write"),
             (self.split.prefill_timeout, "split.prefill_timeout"),
             (self.split.transfer_timeout, "split.transfer_timeout"),
             (self.tls.reload_interval, "tls.reload_interval"),

@@ -7,10 +7,10 @@ use pingora_proxy::Session;
 use router::openai::Api;
 use tokio::runtime::RuntimeFlavor;
 
-use super::refuse::Refuse;
 use super::relay::End;
 use super::{Ctx, Gateway, body};
 use crate::drain::Phase;
+use crate::refuse::Refuse;
 
 impl Gateway {
     /// Reads a generation request, and relays it.

@@ -14,9 +14,9 @@ use router::{Placement, Refusal};
 
 use super::Gateway;
 use super::ctx::Ctx;
-use super::refuse::Refuse;
 use super::relay::gone;
 use crate::drain::Phase;
+use crate::refuse::Refuse;
 
 /// Whose turn it is: the first of these that a request has. Not its session: a client may name as
 /// many of those as it likes, and would get a turn for each.

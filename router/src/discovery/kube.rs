@@ -19,7 +19,12 @@ use serde::{Deserialize, Serialize};
 
 use self::api::{Connected, explain, refuses_watch};
 use self::mirror::Mirror;
+<<<<<<< HEAD
 use super::{Herald, PoolEnded, Source};
+=======
+use super::{Herald, PoolEnded};
+use crate::backoff::Backoff;
+>>>>>>> serve6
 use crate::story::story;
 use crate::units::HumanDuration;
 
@@ -63,11 +68,9 @@ struct Selection {
     ports: Vec<u16>,
 }
 
-/// Waits between attempts at an API server that fails.
-#[derive(Debug, Default)]
-struct Backoff {
-    failures: u32,
-}
+/// Waits between attempts at an API server that fails. So many replicas may come back at once, so late
+/// may the last one notice.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(8));
 
 // === impl KubernetesSettings ===
 
@@ -109,6 +112,7 @@ impl KubernetesSettings {
     }
 }
 
+<<<<<<< HEAD
 // === impl Backoff ===
 
 impl Backoff {
@@ -133,6 +137,11 @@ impl Backoff {
 /// the settings do.
 pub(super) async fn run(settings: KubernetesSettings, pool: Option<String>, herald: Herald) {
     let mut backoff = Backoff::default();
+=======
+/// Watches until the task is aborted or the pool ends.
+pub(super) async fn run(settings: KubernetesSettings, herald: Herald) {
+    let mut backoff = BACKOFF;
+>>>>>>> serve6
     loop {
         match api::connect(&settings).await {
             Ok(connected) => {
@@ -161,7 +170,7 @@ async fn follow(
     settings: &KubernetesSettings,
     herald: &Herald,
 ) -> PoolEnded {
-    let mut backoff = Backoff::default();
+    let mut backoff = BACKOFF;
     let api = loop {
         match inference_pool::find(&connected.client, &connected.namespace, name).await {
             Ok(api) => break api,
@@ -220,7 +229,7 @@ async fn watch(
     let topology_label = settings.topology_label.clone();
     let (port_name, ports) = (selection.port_name.clone(), selection.ports.clone());
     let mut mirror = Mirror::new(port_name, ports, topology_label);
-    let mut backoff = Backoff::default();
+    let mut backoff = BACKOFF;
     loop {
         let told = tokio::select! {
             Some(event) = events.next() => match event {

@@ -14,18 +14,14 @@ use super::known::Known;
 use super::ranks::Ranks;
 use super::sources::Sources;
 use super::{Endpoint, Health, ModelCard, Out, Outcome, PoolSettings, Snapshot};
-use crate::discovery::{Desired, Sighting, Source};
+use crate::discovery::{Desired, Report, Sighting, Source};
 use crate::feed::{News, ProbeError};
 
 /// Something that the pool's task learns.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// All pods that a source names now, whole: what is not in it is gone.
-    Desired { source: Source, set: Desired },
-    /// What the source said last is still so.
-    Alive { source: Source },
-    /// The source cannot say.
-    Lost { source: Source, error: Arc<str> },
+    /// What a source of pods says.
+    Reported(Source, Report),
     /// A pod was heard.
     Heard(News),
     /// A request saw something of a pod; `reason` says what, if that was a failure.
@@ -82,16 +78,16 @@ impl Registry {
     /// Takes one event in.
     pub(super) fn apply(&mut self, event: Event, now: Instant, effects: &mut Effects) {
         match event {
-            Event::Desired { source, set } => {
+            Event::Reported(source, Report::Desired(set)) => {
                 self.sources.synced(source, set.trouble.clone(), now);
                 effects.changed = true;
                 self.desired(source, set, now, effects);
             }
-            Event::Alive { source } => {
+            Event::Reported(source, Report::Alive) => {
                 self.sources.synced(source, None, now);
                 effects.changed = true;
             }
-            Event::Lost { source, error } => {
+            Event::Reported(source, Report::Lost(error)) => {
                 effects.changed |= self.sources.troubled(source, Some(error));
             }
             Event::Heard(News::Probed { slot, result, generated, next }) => {

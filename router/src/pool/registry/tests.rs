@@ -71,7 +71,7 @@ impl World {
     }
 
     fn told(&mut self, set: Desired) -> Effects {
-        self.apply(Event::Desired { source: SOURCE, set })
+        self.apply(Event::Reported(SOURCE, Report::Desired(set)))
     }
 
     fn probed(&mut self, uid: &str, result: Result<Vec<ModelCard>, ProbeError>) -> Effects {
@@ -325,7 +325,7 @@ fn the_set_is_as_old_as_its_last_confirmation_and_an_outage_says_why() {
     let listed = world.registry.snapshot().synced_at;
     assert_eq!(listed, Some(world.now));
     world.now += Duration::from_secs(9);
-    world.apply(Event::Lost { source: SOURCE, error: "away".into() });
+    world.apply(Event::Reported(SOURCE, Report::Lost("away".into())));
     let snapshot = world.registry.snapshot();
     assert_eq!((snapshot.synced_at, snapshot.endpoints.len()), (listed, 1));
     assert_eq!(snapshot.discovery_error.as_deref(), Some("away"));
@@ -335,7 +335,7 @@ fn the_set_is_as_old_as_its_last_confirmation_and_an_outage_says_why() {
         by_removal: false,
     });
     assert_eq!(world.registry.snapshot().discovery_error.as_deref(), Some("half blind"));
-    world.apply(Event::Alive { source: SOURCE });
+    world.apply(Event::Reported(SOURCE, Report::Alive));
     let snapshot = world.registry.snapshot();
     assert_eq!((snapshot.synced_at, snapshot.discovery_error), (Some(world.now), None));
 }
