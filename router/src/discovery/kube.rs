@@ -19,12 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use self::api::{Connected, explain, refuses_watch};
 use self::mirror::Mirror;
-<<<<<<< HEAD
 use super::{Herald, PoolEnded, Source};
-=======
-use super::{Herald, PoolEnded};
 use crate::backoff::Backoff;
->>>>>>> serve6
 use crate::story::story;
 use crate::units::HumanDuration;
 
@@ -112,36 +108,10 @@ impl KubernetesSettings {
     }
 }
 
-<<<<<<< HEAD
-// === impl Backoff ===
-
-impl Backoff {
-    const FIRST: Duration = Duration::from_millis(500);
-    /// So many replicas may come back at once, so late may the last one notice.
-    const LONGEST: Duration = Duration::from_secs(8);
-
-    /// The next wait: doubled each time, and a random half of it off, so that the replicas of a
-    /// gateway do not all ask at once.
-    fn next(&mut self) -> Duration {
-        let doubled = Self::FIRST.saturating_mul(1 << self.failures.min(8));
-        self.failures += 1;
-        doubled.min(Self::LONGEST).mul_f64(rand::random_range(0.5..1.0))
-    }
-
-    fn reset(&mut self) {
-        self.failures = 0;
-    }
-}
-
 /// Watches until the task is aborted or the pool ends: what the InferencePool `pool` selects, or what
 /// the settings do.
 pub(super) async fn run(settings: KubernetesSettings, pool: Option<String>, herald: Herald) {
-    let mut backoff = Backoff::default();
-=======
-/// Watches until the task is aborted or the pool ends.
-pub(super) async fn run(settings: KubernetesSettings, herald: Herald) {
     let mut backoff = BACKOFF;
->>>>>>> serve6
     loop {
         match api::connect(&settings).await {
             Ok(connected) => {
