@@ -35,6 +35,7 @@ use crate::telemetry::{LogLevel, Readings, scrape};
 
 pub use pool_page::PoolPage;
 pub use readiness::Readiness;
+pub(crate) use readiness::reasons;
 pub use why_page::{WhyPage, WhyRow};
 
 /// Longest wait at shutdown for answers that are being written.
@@ -179,7 +180,7 @@ async fn metrics(State(pages): State<Pages>) -> Response {
 
 async fn readyz(State(pages): State<Pages>) -> (StatusCode, Json<Readiness>) {
     let reading = pages.readings.take();
-    let readiness = Readiness::of(&reading.snapshot, pages.drain.phase(), Instant::now());
+    let readiness = Readiness::of(&reading, pages.drain.phase(), Instant::now());
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness))
 }

@@ -18,6 +18,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::admin::{AdminServer, Pages};
 use crate::config::{Config, Loaded};
+use crate::disagreements;
 use crate::drain::{Drain, Outcome, Signal};
 use crate::proxy::books::Books;
 use crate::proxy::{BodyBudget, Parts};
@@ -139,6 +140,7 @@ impl App {
 
         let (router, pool) = brain(&config)?;
         tasks.spawn(until(stopped.clone(), fetch_tokenizers(router.tokenizers().clone())));
+        tasks.spawn(until(stopped.clone(), disagreements::log(Arc::clone(&router))));
 
         let (access_log, writer) = access_log(&config, &metrics)?;
         let traces = Traces::open(&config.traces)?;

@@ -186,6 +186,17 @@ fn demo() -> Clap {
         .arg(once.help("End after the job, with status 0 only if its gates hold"))
 }
 
+/// What `-h` says instead of some two hundred lines of flags.
+const SETTINGS_HELP: &str = "\
+Every setting is a flag, a variable and a key of the file; a flag beats a variable beats the file.
+`--help` lists all of them, `hearth config` prints them as a file. To begin with:
+  --endpoints http://10.0.0.7:8000,http://10.0.0.8:8000   pods by address, or
+  --kubernetes-enabled --kubernetes-selector LABEL=VALUE  pods by label
+  --tokenizers '{MODEL: hf:OWNER/NAME}'                   match prompts by their tokens
+  --listen 0.0.0.0:8080 --admin-listen 127.0.0.1:9090     where clients and operators come
+  --routing-policy warm                                   who gets a request
+  --log-level info --log-format text                      what is logged";
+
 fn with_settings(command: Clap) -> Clap {
     let file = Arg::new("config")
         .long("config")
@@ -193,7 +204,7 @@ fn with_settings(command: Clap) -> Clap {
         .value_name("FILE")
         .value_parser(value_parser!(PathBuf))
         .help(format!("The configuration file [env: {CONFIG_ENV}]"));
-    command.arg(file).args(keys().iter().map(flag))
+    command.arg(file).args(keys().iter().map(flag)).after_help(SETTINGS_HELP)
 }
 
 fn flag(key: &'static Key) -> Arg {
@@ -205,11 +216,9 @@ fn flag(key: &'static Key) -> Arg {
         serde_json::Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let arg = Arg::new(key.name()).long(key.flag()).help_heading(section).help(format!(
-        "{} [env: {}] [default: {default}]",
-        key.doc,
-        key.env()
-    ));
+    let help = format!("{} [env: {}] [default: {default}]", key.doc, key.env());
+    let arg = Arg::new(key.name()).long(key.flag()).help_heading(section);
+    let arg = arg.help(help).hide_short_help(true);
     match key.kind {
         // `--x false` would read as `--x` and a stray word; so the value is glued on, and the word
         // is an error.

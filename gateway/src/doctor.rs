@@ -18,6 +18,7 @@ use router::pool::{self, Role};
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::disagreements::disagreements;
 
 pub use self::judge::Finding;
 
@@ -118,6 +119,10 @@ pub async fn diagnose(config: &Config) -> Result<Diagnosis, DoctorError> {
         .buffered(AT_ONCE)
         .collect::<Vec<_>>()
         .await;
+    let facts = examined.iter().filter_map(|(_, seen)| seen.as_ref().ok());
+    let claims: Vec<_> = facts.map(examine::Facts::claims).collect();
+    let named = config.tokenizers.keys().map(String::as_str).collect();
+    fleet.extend(disagreements(&claims, &named).iter().map(Finding::disagreement));
     let mut pods = Vec::new();
     for (pod, seen) in &examined {
         let others = examined.iter().filter_map(|(_, other)| other.as_ref().ok());

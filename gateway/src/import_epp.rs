@@ -190,16 +190,16 @@ impl Import {
                 self.notes.push(format!("{at}: {kind}: {key} is not taken over: {why}"));
             }
         }
-        let Some(verdict) = verdict(kind) else {
+        let Some(verdict) = meaning(kind) else {
             let at = place.at(&["plugins", kind]);
             self.notes.push(format!("{at}: {kind}: unknown to Hearth, not mapped"));
             return;
         };
         match verdict {
-            Verdict::Set(key, value) => {
+            Meaning::Set(key, value) => {
                 self.settings.insert(key, value.to_owned());
             }
-            Verdict::Learned(why) => {
+            Meaning::Learned(why) => {
                 let at = place.at(&["plugins", kind]);
                 self.notes.push(format!("{at}: {kind}: {why}"));
             }
@@ -261,13 +261,13 @@ const PARAMETERS: [(&str, &str); 6] = [
 ];
 
 /// What a plugin is to us.
-enum Verdict {
+enum Meaning {
     Set(&'static str, &'static str),
     Learned(&'static str),
 }
 
-fn verdict(kind: &str) -> Option<Verdict> {
-    use Verdict::{Learned, Set};
+fn meaning(kind: &str) -> Option<Meaning> {
+    use Meaning::{Learned, Set};
     Some(match kind {
         "prefix-cache-scorer"
         | "precise-prefix-cache-scorer"

@@ -2,7 +2,7 @@
 //!
 //! Pingora waits for each read of a head (60 s), not for the head, peeks 24 bytes for HTTP/2 with
 //! no limit at all, and forgives much that a strict server refuses. So a connection's head is read
-//! under one deadline and one cap, checked ([`crate::proxy::head::check`]), and handed on as bytes that were
+//! under one deadline and one cap, checked ([`crate::head::check`]), and handed on as bytes that were
 //! read already.
 
 mod arrival;

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::drain::Drain;
 use crate::ingress::{Bounds, Incident, Ingress, Shared};
 use crate::proxy::Gateway;
-use crate::proxy::refuse::Refuse;
+use crate::refuse::Refuse;
 use crate::telemetry::{AccessLog, Metrics};
 
 /// Sockets that listen, by the address that Pingora looks them up under.

@@ -8,11 +8,9 @@ mod commit;
 mod connection;
 mod cors;
 mod ctx;
-pub(crate) mod decision;
 pub(crate) mod failure;
 mod forwarded;
 pub(crate) mod generate;
-pub(crate) mod head;
 pub(crate) mod headers;
 mod lease;
 mod legs;
@@ -21,7 +19,6 @@ pub(crate) mod native;
 pub(crate) mod observe;
 mod passage;
 mod patience;
-pub(crate) mod refuse;
 pub(crate) mod relay;
 mod rescue;
 pub(crate) mod respond;
@@ -51,15 +48,14 @@ use tower::retry::budget::TpsBudget;
 
 pub(crate) use body::BodyBudget;
 pub(crate) use ctx::Ctx;
-pub(crate) use respond::LINGER;
 
 use crate::config::Config;
 use crate::drain::Drain;
+use crate::refuse::{CLIENT_GONE, CLIENT_SLOW, Refuse, Shape};
 use crate::telemetry::metrics::Metrics;
 use books::{Books, Sent};
 use failure::{Failure, report};
 use legs::Engines;
-use refuse::{CLIENT_GONE, Refuse};
 use relay::End;
 use route::Route;
 use seat::Seats;
@@ -144,7 +140,7 @@ impl Gateway {
     async fn serve(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Option<End>, Refuse> {
         self.take_name(session, ctx);
         let head = session.req_header();
-        ctx.shape = route::shape(head.uri.path());
+        ctx.shape = Shape::of_path(head.uri.path());
         headers::check(head, self.config.limits.head.len())?;
         let route = route::route(&head.method, head.uri.path(), self.config.cors.enabled)?;
         ctx.route = route.label();
@@ -176,8 +172,9 @@ impl Gateway {
     /// Ends a request whose client is gone, or must not take what it got for a whole answer: an
     /// error makes Pingora drop the connection (HTTP/2: reset the stream) where after success it
     /// would flush what is left, and wait for that without end.
-    fn abandon(ctx: &mut Ctx) -> Result<bool> {
-        ctx.error.get_or_insert(CLIENT_GONE);
+    fn abandon(ctx: &mut Ctx, end: &End) -> Result<bool> {
+        let is_slow = matches!(end, End::ClientSlow);
+        ctx.error.get_or_insert(if is_slow { CLIENT_SLOW } else { CLIENT_GONE });
         Err(Error::new_down(ErrorType::ConnectionClosed))
     }
 }
@@ -213,7 +210,7 @@ impl ProxyHttp for Gateway {
         match self.serve(session, ctx).await {
             Ok(None) => Ok(false),
             Ok(Some(End::Answered)) => Ok(true),
-            Ok(Some(End::ClientGone | End::PodFailed | End::DrainCut)) => Self::abandon(ctx),
+            Ok(Some(end)) => Self::abandon(ctx, &end),
             Err(refuse) => {
                 self.refuse(session, ctx, &refuse).await;
                 Ok(true)
@@ -233,7 +230,7 @@ impl ProxyHttp for Gateway {
         let deadlines = &self.config.deadlines;
         let mut peer = connection::peer(&placement.endpoint.pod, deadlines);
         peer.options.read_timeout = Some(deadlines.first_byte.get());
-        peer.options.write_timeout = Some(deadlines.client_write.get());
+        peer.options.write_timeout = Some(deadlines.upstream_write.get());
         ctx.attempts += 1;
         ctx.upstream = Some(placement.endpoint.pod.addr);
         ctx.upstream_sent = Some(Instant::now());
@@ -318,7 +315,8 @@ impl ProxyHttp for Gateway {
             _ => Some(Refuse::AttemptsFailed { cause: "a pod did not answer" }),
         };
         let Some(refuse) = refuse else {
-            ctx.error.get_or_insert(CLIENT_GONE);
+            let is_slow = *error.etype() == ErrorType::WriteTimedout;
+            ctx.error.get_or_insert(if is_slow { CLIENT_SLOW } else { CLIENT_GONE });
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         };
         self.refuse(session, ctx, &refuse).await;

@@ -21,9 +21,9 @@ use crate::pool::Endpoint;
 #[derive(Debug)]
 pub struct Beliefs<'a> {
     /// What they told; none: the prompt has no blocks that could be looked up there.
-    pub told: Option<&'a Overlap>,
+    pub exact: Option<&'a Overlap>,
     /// What they were sent, or are being sent.
-    pub sent: &'a Overlap,
+    pub approximate: &'a Overlap,
     /// Now, in milliseconds of the router's clock.
     pub now_ms: u64,
 }
@@ -53,32 +53,37 @@ impl Beliefs<'_> {
     #[must_use]
     pub fn of(&self, endpoint: &Endpoint) -> Belief {
         let slot = endpoint.slot;
-        let sent = self.sent.blocks(slot);
-        let last_use = self.sent.last_use(slot);
+        let approximate = self.approximate.blocks(slot);
+        let last_use = self.approximate.last_use(slot);
         let is_on_its_way = last_use == LastUse::OnItsWay;
         let trust = endpoint.kv_events.trust();
-        let Some(told) = self.told.filter(|_| trust != Trust::Approximate) else {
+        let Some(exact) = self.exact.filter(|_| trust != Trust::Approximate) else {
             let trust = Trust::Approximate;
-            return Belief { known_blocks: sent, likely_blocks: sent, is_on_its_way, trust };
+            return Belief {
+                known_blocks: approximate,
+                likely_blocks: approximate,
+                is_on_its_way,
+                trust,
+            };
         };
         // A history that is not told to its end speaks of blocks that may be long gone.
         let is_history = trust == Trust::Retelling;
-        let told = if is_history { told.blocks(slot) / 2 } else { told.blocks(slot) };
-        let beyond = sent.saturating_sub(told);
+        let exact = if is_history { exact.blocks(slot) / 2 } else { exact.blocks(slot) };
+        let beyond = approximate.saturating_sub(exact);
         let is_untold = match last_use {
             LastUse::OnItsWay => true,
             LastUse::AtMs(sent_ms) => sent_ms.saturating_add(UNTOLD_MS) >= self.now_ms,
         };
         let (likely_blocks, is_sent_counted) = match trust {
-            Trust::Exact if is_untold => (told + beyond, beyond > 0),
-            Trust::Exact => (told, false),
-            Trust::Uncertain(_) => (told + beyond / 2, beyond > 1),
+            Trust::Exact if is_untold => (exact + beyond, beyond > 0),
+            Trust::Exact => (exact, false),
+            Trust::Uncertain(_) => (exact + beyond / 2, beyond > 1),
             Trust::CatchingUp | Trust::Retelling | Trust::Approximate => {
-                (told + beyond, beyond > 0)
+                (exact + beyond, beyond > 0)
             }
         };
         let is_on_its_way = is_on_its_way && is_sent_counted;
-        let known_blocks = if is_history { 0 } else { told };
+        let known_blocks = if is_history { 0 } else { exact };
         Belief { known_blocks, likely_blocks, is_on_its_way, trust }
     }
 }

@@ -23,6 +23,8 @@ pub struct Load {
     pub prefill_tokens: u64,
     /// Requests in flight.
     pub requests: u32,
+    /// Those of them for which another pod prefills still.
+    pub awaiting: u32,
     /// Cold prompt tokens placed on it of late: the last ones count most. What keeps paced
     /// sessions, which never overlap in time, from piling on one pod.
     pub recent_tokens: f64,
@@ -88,6 +90,7 @@ impl Default for Load {
         Self {
             prefill_tokens: 0,
             requests: 0,
+            awaiting: 0,
             recent_tokens: 0.0,
             // 10,000 tokens/s: a mid-size model on one current GPU. Learned from the first long
             // prompt on.
@@ -216,6 +219,7 @@ impl Booking {
         let mut desk = self.bookings.desk.lock();
         desk.change(self.slot, |load| {
             load.prefill_tokens = load.prefill_tokens.saturating_sub(u64::from(cold_tokens));
+            load.awaiting = load.awaiting.saturating_sub(self.awaited());
         });
         let Some(computed_tokens) = self.computed_tokens else { return };
         #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
@@ -225,6 +229,11 @@ impl Booking {
 }
 
 impl Booking {
+    /// One, if another pod prefills for it, else none.
+    fn awaited(&self) -> u32 {
+        u32::from(self.computed_tokens.is_none())
+    }
+
     /// Gives the place back, once.
     pub fn end(&mut self) {
         if std::mem::replace(&mut self.ended, true) {
@@ -232,10 +241,12 @@ impl Booking {
         }
         let is_prefilling = std::mem::take(&mut self.prefilling);
         let prefill = if is_prefilling { u64::from(self.cold_tokens) } else { 0 };
+        let awaited = if is_prefilling { self.awaited() } else { 0 };
         let undone = if self.began { 0.0 } else { f64::from(self.worked_tokens) };
         self.bookings.desk.lock().change(self.slot, |load| {
             load.prefill_tokens = load.prefill_tokens.saturating_sub(prefill);
             load.requests = load.requests.saturating_sub(1);
+            load.awaiting = load.awaiting.saturating_sub(awaited);
             load.recent_tokens = (load.recent_tokens - undone).max(0.0);
         });
         self.bookings.freed.notify_waiters();

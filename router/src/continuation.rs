@@ -9,7 +9,7 @@
 
 mod ending;
 mod features;
-mod leg;
+mod resumption;
 mod rewrite;
 mod seam;
 mod splice;
@@ -20,7 +20,7 @@ mod tests;
 
 pub use ending::is_aborted;
 pub use features::{Carry, FEATURES};
-pub use leg::{Cannot, Leg, Next, Terms};
+pub use resumption::{Cannot, Next, ResumeParams, Resumption};
 pub use seam::Model;
 pub use splice::{asking_for_ids, shows_answer, shows_text};
-pub use stream::{Ask, Stream, Writing};
+pub use stream::{Stream, Writing};

@@ -6,11 +6,10 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::belief::Beliefs;
 use crate::bookings::Load;
 use crate::openai::Api;
-use crate::policy::{self, Ask, Candidate};
+use crate::policy::{self, Ask, Candidate, Rule};
 use crate::pool::{Endpoint, Role, Snapshot};
 use crate::query::Query;
 use crate::queue::QueueSettings;
-use crate::router::Rule;
 
 /// What deciding looks at, apart from the bookings.
 #[derive(Debug)]
@@ -130,7 +129,7 @@ fn tabulate(
                 (home.slot == slot || leg == Leg::Prefill)
                     && home.blocks <= belief.likely_blocks as usize
             }),
-            eviction_age_ms: view.beliefs.sent.eviction_age_ms(slot),
+            eviction_age_ms: view.beliefs.approximate.eviction_age_ms(slot),
             session_rank: session.map_or(0, |session| rank(session, endpoint)),
             ..Candidate::new(slot, position, load)
         });

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 pub use self::fixed::{AddressError, StaticEndpoint};
 pub use self::kube::KubernetesSettings;
 
-use crate::pool::{Event, Pod};
+use crate::pod::Pod;
 
 /// Where pods come from. Both sources may be used at once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -33,8 +33,10 @@ pub struct DiscoverySettings {
 pub(crate) enum Source {
     /// The configured list.
     Fixed,
-    /// The API server.
+    /// The API server, by label.
     Kubernetes,
+    /// The API server, by the InferencePool of this place in the settings.
+    InferencePool(u16),
 }
 
 /// A pod as its source sees it now.
@@ -58,11 +60,22 @@ pub(crate) struct Desired {
     pub(crate) by_removal: bool,
 }
 
+/// What a source says.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// All pods that it names now, whole: what is not in it is gone.
+    Desired(Desired),
+    /// What it said last is still so.
+    Alive,
+    /// It cannot say.
+    Lost(Arc<str>),
+}
+
 /// The way from a source to the pool's task.
 #[derive(Clone, Debug)]
 struct Herald {
     source: Source,
-    events: mpsc::Sender<Event>,
+    reports: mpsc::Sender<(Source, Report)>,
 }
 
 /// The pool's task has ended.
@@ -77,7 +90,7 @@ const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 impl DiscoverySettings {
     pub(crate) fn sources(&self) -> Vec<Source> {
         let fixed = (!self.endpoints.is_empty()).then_some(Source::Fixed);
-        let kubernetes = self.kubernetes.enabled.then_some(Source::Kubernetes);
+        let kubernetes = self.kubernetes.selections().into_iter().map(|(source, _)| source);
         fixed.into_iter().chain(kubernetes).collect()
     }
 }
@@ -85,15 +98,15 @@ impl DiscoverySettings {
 /// Starts the configured sources among `tasks`.
 pub(crate) fn spawn(
     settings: DiscoverySettings,
-    events: &mpsc::Sender<Event>,
+    reports: &mpsc::Sender<(Source, Report)>,
     tasks: &mut JoinSet<()>,
 ) {
-    let herald = |source| Herald { source, events: events.clone() };
+    let herald = |source| Herald { source, reports: reports.clone() };
     if !settings.endpoints.is_empty() {
         tasks.spawn(fixed::run(settings.endpoints, RESOLVE_INTERVAL, herald(Source::Fixed)));
     }
-    if settings.kubernetes.enabled {
-        tasks.spawn(kube::run(settings.kubernetes, herald(Source::Kubernetes)));
+    for (source, pool) in settings.kubernetes.selections() {
+        tasks.spawn(kube::run(settings.kubernetes.clone(), pool, herald(source)));
     }
 }
 
@@ -111,20 +124,20 @@ impl Herald {
     }
 
     async fn tell(&self, set: Desired) -> Result<(), PoolEnded> {
-        self.send(Event::Desired { source: self.source, set }).await
+        self.send(Report::Desired(set)).await
     }
 
     /// Tells that the set told last is still so.
     async fn alive(&self) -> Result<(), PoolEnded> {
-        self.send(Event::Alive { source: self.source }).await
+        self.send(Report::Alive).await
     }
 
     /// Tells that the source cannot say.
     async fn lost(&self, error: impl Into<Arc<str>>) -> Result<(), PoolEnded> {
-        self.send(Event::Lost { source: self.source, error: error.into() }).await
+        self.send(Report::Lost(error.into())).await
     }
 
-    async fn send(&self, event: Event) -> Result<(), PoolEnded> {
-        self.events.send(event).await.map_err(|_ended| PoolEnded)
+    async fn send(&self, report: Report) -> Result<(), PoolEnded> {
+        self.reports.send((self.source, report)).await.map_err(|_ended| PoolEnded)
     }
 }

@@ -18,9 +18,9 @@ use crate::feed::kv_events::KvSink;
 #[derive(Debug)]
 pub struct Knowledge {
     /// What pods told of their caches.
-    pub told: ExactIndex,
+    pub exact: ExactIndex,
     /// What pods were sent.
-    pub sent: ApproximateIndex,
+    pub approximate: ApproximateIndex,
     /// Makes the chains by which both are asked.
     pub hasher: ChainHasher,
     watches: Arc<Watches>,
@@ -37,10 +37,15 @@ impl Default for Knowledge {
 impl Knowledge {
     /// Nothing is known yet.
     #[must_use]
-    pub fn new(told: ExactSettings, sent: Settings) -> Self {
+    pub fn new(exact: ExactSettings, approximate: Settings) -> Self {
         let hasher = ChainHasher::default();
-        let told = ExactIndex::new(told, hasher.clone());
-        Self { told, sent: ApproximateIndex::new(sent), hasher, watches: Arc::default() }
+        let exact = ExactIndex::new(exact, hasher.clone());
+        Self {
+            exact,
+            approximate: ApproximateIndex::new(approximate),
+            hasher,
+            watches: Arc::default(),
+        }
     }
 
     /// A prompt goes to a pod that tells of its cache: what of it is told to be gone is noted.
@@ -50,29 +55,29 @@ impl Knowledge {
 
     /// The pod is gone.
     pub fn remove(&self, slot: Slot) {
-        self.told.remove(slot);
-        self.sent.remove(slot);
+        self.exact.remove(slot);
+        self.approximate.remove(slot);
     }
 }
 
 impl KvSink for Knowledge {
     fn apply(&self, slot: Slot, event: &Event) -> Applied {
         if matches!(event, Event::Stored(_)) {
-            self.watches.look(slot, &self.told);
-            return self.told.apply(slot, event);
+            self.watches.look(slot, &self.exact);
+            return self.exact.apply(slot, event);
         }
-        let applied = self.told.apply(slot, event);
+        let applied = self.exact.apply(slot, event);
         self.watches.lost(slot);
         if *event == Event::Cleared {
-            self.sent.clear(slot);
+            self.approximate.clear(slot);
         }
         applied
     }
 
     fn clear(&self, slot: Slot) {
-        self.told.clear(slot);
+        self.exact.clear(slot);
         self.watches.lost(slot);
-        self.sent.clear(slot);
+        self.approximate.clear(slot);
     }
 }
 

@@ -3,6 +3,7 @@
 //! Deciding is pure: time and randomness are arguments. Only discovery and the feeds do IO.
 
 pub mod aliases;
+mod backoff;
 pub mod belief;
 pub mod bookings;
 pub mod connector;
@@ -26,6 +27,7 @@ mod router;
 pub mod session;
 pub mod silence;
 pub mod split;
+pub mod sse;
 pub mod story;
 pub mod subset;
 mod text_rate;
@@ -39,6 +41,6 @@ pub use conversations::{End, Home};
 pub use feed::kv_events::Trust;
 pub use knowledge::Knowledge;
 pub use refusal::Refusal;
-pub use router::{Decision, Placement, Router, Rule, Turn};
+pub use router::{Decision, Placement, Router, Turn};
 pub use split::{Split, SplitSettings};
 pub use tokenizers::{TokenizerReport, Tokenizers};

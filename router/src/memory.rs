@@ -63,7 +63,7 @@ impl Memory {
         now_ms: u64,
         overlap: &mut Overlap,
     ) {
-        self.knowledge.sent.overlap(chain, slots, now_ms, overlap);
+        self.knowledge.approximate.overlap(chain, slots, now_ms, overlap);
         for (slot, sent) in self.on_their_way.lock().iter() {
             let blocks = Milestones::position(common(chain, sent));
             if blocks > overlap.blocks(*slot) as usize {
@@ -108,7 +108,12 @@ impl Assumption {
         if !std::mem::take(&mut self.is_open) {
             return;
         }
-        self.memory.knowledge.sent.record(self.slot, &self.milestones, self.capacity, now_ms);
+        self.memory.knowledge.approximate.record(
+            self.slot,
+            &self.milestones,
+            self.capacity,
+            now_ms,
+        );
         if let Some(home) = self.continued {
             self.memory.conversations.forget(home.end, home.slot);
         }

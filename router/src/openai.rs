@@ -1,6 +1,7 @@
 //! What a request says: the API it calls and the few fields that routing reads.
 
 mod anthropic;
+mod format;
 mod guard;
 mod legs;
 mod members;
@@ -9,6 +10,7 @@ mod responses;
 mod scan;
 mod text;
 
+pub use format::StreamFormat;
 pub use guard::{GUARDED_FIELDS, without};
 pub use legs::{Member, prefill_leg, with};
 pub use request::{BadBody, Fields, Foreign, Prompt, read};
@@ -19,6 +21,8 @@ pub use scan::BadJson;
 pub enum Api {
     /// `/v1/chat/completions`
     Chat,
+    /// `/v1/chat/completions/batch`: several conversations, an answer each
+    Batch,
     /// `/v1/completions`
     Completions,
     /// `/v1/responses`
@@ -35,8 +39,16 @@ pub enum Api {
     Rerank,
     /// `/v1/score`
     Score,
+    /// `/generative_scoring`: how likely each of some tokens would come next
+    GenerativeScoring,
+    /// `/v1/systemone`: decisions by a language model
+    Decide,
+    /// `/classify`
+    Classify,
     /// `/pooling`
     Pooling,
+    /// `/v1/chat/completions/render` and its like: from a request to token ids, and back
+    Render,
     /// `/tokenize`
     Tokenize,
     /// `/detokenize`
@@ -47,8 +59,9 @@ pub enum Api {
 
 impl Api {
     /// All of them, for tables over APIs.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 17] = [
         Self::Chat,
+        Self::Batch,
         Self::Completions,
         Self::Responses,
         Self::Messages,
@@ -57,7 +70,11 @@ impl Api {
         Self::Embeddings,
         Self::Rerank,
         Self::Score,
+        Self::GenerativeScoring,
+        Self::Decide,
+        Self::Classify,
         Self::Pooling,
+        Self::Render,
         Self::Tokenize,
         Self::Detokenize,
     ];
@@ -67,6 +84,7 @@ impl Api {
     pub fn path(self) -> &'static str {
         match self {
             Self::Chat => "/v1/chat/completions",
+            Self::Batch => "/v1/chat/completions/batch",
             Self::Completions => "/v1/completions",
             Self::Responses => "/v1/responses",
             Self::Messages => "/v1/messages",
@@ -75,7 +93,11 @@ impl Api {
             Self::Embeddings => "/v1/embeddings",
             Self::Rerank => "/v1/rerank",
             Self::Score => "/v1/score",
+            Self::GenerativeScoring => "/generative_scoring",
+            Self::Decide => "/v1/systemone",
+            Self::Classify => "/classify",
             Self::Pooling => "/pooling",
+            Self::Render => "/v1/chat/completions/render",
             Self::Tokenize => "/tokenize",
             Self::Detokenize => "/detokenize",
         }
@@ -86,6 +108,7 @@ impl Api {
     pub fn label(self) -> &'static str {
         match self {
             Self::Chat => "chat",
+            Self::Batch => "batch",
             Self::Completions => "completions",
             Self::Responses => "responses",
             Self::Messages => "messages",
@@ -94,7 +117,11 @@ impl Api {
             Self::Embeddings => "embeddings",
             Self::Rerank => "rerank",
             Self::Score => "score",
+            Self::GenerativeScoring => "generative_scoring",
+            Self::Decide => "decide",
+            Self::Classify => "classify",
             Self::Pooling => "pooling",
+            Self::Render => "render",
             Self::Tokenize => "tokenize",
             Self::Detokenize => "detokenize",
         }
@@ -103,7 +130,7 @@ impl Api {
     /// Whether the engine computes the prompt at all.
     #[must_use]
     pub fn prefills(self) -> bool {
-        !matches!(self, Self::Tokenize | Self::Detokenize | Self::CountTokens)
+        !matches!(self, Self::Tokenize | Self::Detokenize | Self::CountTokens | Self::Render)
     }
 
     /// Whether the engine prefills the prompt into its KV cache, so that the next one can hit it.
@@ -111,7 +138,14 @@ impl Api {
     pub fn fills_cache(self) -> bool {
         matches!(
             self,
-            Self::Chat | Self::Completions | Self::Responses | Self::Messages | Self::Generate
+            Self::Chat
+                | Self::Batch
+                | Self::Completions
+                | Self::Responses
+                | Self::Messages
+                | Self::Generate
+                | Self::GenerativeScoring
+                | Self::Decide
         )
     }
 }

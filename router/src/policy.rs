@@ -97,6 +97,9 @@ pub struct Ask {
     pub dice: u64,
 }
 
+/// Picks a row of a table, as [`pick`] does.
+pub type Rule<'a> = dyn Fn(Ask, &mut [Candidate]) -> Option<usize> + 'a;
+
 /// A decision's whole table, for people.
 #[derive(Debug)]
 pub struct Table<'a> {

@@ -35,7 +35,6 @@ pub use settings::PoolSettings;
 pub use task::{PoolGuard, StartError, start, start_with_events};
 
 use handle::Shared;
-pub(crate) use registry::Event;
 
 /// Whether a pod may get traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use kv_index::{BlockHash, ChainHasher, Milestones};
 
-use crate::continuation::Ask;
 use crate::conversations::{Conversations, End, Home};
-use crate::openai::Api;
+use crate::openai::{Api, StreamFormat};
 use crate::session::SessionKey;
 use crate::subset::Subset;
 
@@ -32,7 +31,7 @@ pub struct Query {
     /// Why one pod has to compute it alone, in a word; none: prefill and decode may be split.
     pub indivisible: Option<&'static str>,
     /// What its stream shows, if it asks for one.
-    pub stream: Option<Ask>,
+    pub stream: Option<StreamFormat>,
     /// The pod that was sent the prompt which this one repeats or continues.
     pub home: Option<Home>,
     /// The prompt.

@@ -36,7 +36,7 @@ use crate::why::{Decisions, Made, Sequel};
 use names::capacity_blocks;
 
 pub use placement::{Decision, Placement};
-pub use turn::{Rule, Turn};
+pub use turn::Turn;
 
 use pairing::{Chosen, Tables, Wanted};
 
@@ -162,15 +162,15 @@ impl Router {
     ) -> Result<Placement, Refusal> {
         let snapshot = self.pool.snapshot();
         let now_ms = self.ms_at(turn.now);
-        SCRATCH.with_borrow_mut(|(told, sent, tables)| {
+        SCRATCH.with_borrow_mut(|(exact, approximate, tables)| {
             let slots = snapshot.endpoints.iter().map(|endpoint| endpoint.slot);
             let prompt = &query.prompt;
-            self.memory.overlap(&prompt.milestones, slots, now_ms, sent);
-            let told = (!prompt.chain.is_empty()).then(|| {
-                self.knowledge().told.overlap(&prompt.chain, told);
-                &*told
+            self.memory.overlap(&prompt.milestones, slots, now_ms, approximate);
+            let exact = (!prompt.chain.is_empty()).then(|| {
+                self.knowledge().exact.overlap(&prompt.chain, exact);
+                &*exact
             });
-            let beliefs = Beliefs { told, sent, now_ms };
+            let beliefs = Beliefs { exact, approximate, now_ms };
             let mut view =
                 View { snapshot: &snapshot, beliefs, query, tried, at_need: false, queue };
             let placed = self.book(&Wanted { settings, turn, view: &view, whole }, tables);
@@ -242,7 +242,7 @@ impl Router {
             knowledge: Arc::clone(self.knowledge()),
             chain: Arc::clone(&query.prompt.chain),
             block_tokens: query.prompt.block_tokens,
-            last_use: view.beliefs.sent.last_use(chosen.slot),
+            last_use: view.beliefs.approximate.last_use(chosen.slot),
             placed_ms: view.beliefs.now_ms,
             placed_at: wanted.turn.now,
             text: self.text_of(query),

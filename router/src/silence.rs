@@ -64,7 +64,7 @@ pub struct Sight {
 
 /// What is to be done about a silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Action {
     /// To look again then.
     Wait(Instant),
     /// To ask for a probe, and to look again then.
@@ -105,7 +105,7 @@ impl Default for SilenceSettings {
 impl SilenceSettings {
     /// What is to be done about an answer that last said something (or was asked for) at `heard`.
     #[must_use]
-    pub fn judge(&self, ear: Ear, heard: Instant, sight: &Sight, now: Instant) -> Verdict {
+    pub fn judge(&self, ear: Ear, heard: Instant, sight: &Sight, now: Instant) -> Action {
         let silent = now.saturating_duration_since(heard);
         let (doubt, floor) = (self.doubt_after.get(), self.stall_floor.get());
         let leave_at = sight.leaves.filter(|_| ear != Ear::BoundStream).map(|(at, known)| {
@@ -113,14 +113,14 @@ impl SilenceSettings {
             at - self.leave_before.get().min(grace / 2)
         });
         if leave_at.is_some_and(|at| now >= at) {
-            return Verdict::GiveUp(Why::Leaving);
+            return Action::GiveUp(Why::Leaving);
         }
         let patience = if ear == Ear::BoundStream { floor.max(doubt) } else { doubt };
         // On a starved machine every pod looks mute: where there is nobody else, it is waited for.
         let may_go = matches!(ear, Ear::Beginning | Ear::Handed | Ear::Stream);
         let is_mute = sight.is_mute && may_go && silent >= floor.max(doubt);
         if is_mute || sight.is_gone && silent >= patience {
-            return Verdict::GiveUp(Why::Out);
+            return Action::GiveUp(Why::Out);
         }
         let has_stalled = match ear {
             Ear::Stream => silent >= self.stall(sight.pace),
@@ -132,15 +132,15 @@ impl SilenceSettings {
             Ear::LastBeginning | Ear::Handed | Ear::BoundStream => false,
         };
         if has_stalled {
-            return Verdict::GiveUp(Why::Stalled);
+            return Action::GiveUp(Why::Stalled);
         }
         let look = (doubt / LOOKS).max(Duration::from_millis(1));
         let sooner = |at: Instant| leave_at.map_or(at, |leave| at.min(leave));
         // A pod that begins to terminate has at least its grace: looked for once in `doubt_after`.
         if silent < doubt {
-            return Verdict::Wait(sooner(heard + doubt));
+            return Action::Wait(sooner(heard + doubt));
         }
-        Verdict::Doubt(sooner(now + look))
+        Action::Doubt(sooner(now + look))
     }
 
     /// Whether it was us who stood still (a stopped process, a frozen machine) and not the pod: who

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future;
 use parking_lot::Mutex;
 
+use crate::backoff::Backoff;
 use crate::story::story;
 use crate::tokenize::{
     Engine, Hub, HubError, HubRepo, Memo, MemoReport, TokenizeError, Tokenizer, TokenizerSource,
@@ -52,8 +53,8 @@ enum FetchError {
     Panicked(#[from] tokio::task::JoinError),
 }
 
-/// The first and the longest wait before a download is tried again.
-const RETRY_WAITS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+/// Waits before a download is tried again.
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(300));
 
 // === impl Tokenizers ===
 
@@ -116,20 +117,21 @@ impl Tokenizers {
     }
 
     async fn fetch_one(&self, model: &str, entry: &Entry, repo: &HubRepo, hub: &Hub) {
-        let mut wait = RETRY_WAITS.0;
+        let mut backoff = BACKOFF;
         loop {
-            match self.try_fetch(repo, hub).await {
+            let wait = match self.try_fetch(repo, hub).await {
                 Ok(tokenizer) => return entry.set(model, tokenizer),
                 Err(error) => {
+                    let wait = backoff.next();
                     let retry_s = wait.as_secs();
                     let source = &entry.source;
                     let error = story(&error);
                     tracing::warn!(model, %source, error, retry_s, "no tokenizer: its prompts are matched by their bytes");
                     *entry.trouble.lock() = Some(error);
+                    wait
                 }
-            }
+            };
             tokio::time::sleep(wait).await;
-            wait = RETRY_WAITS.1.min(wait * 2);
         }
     }
 

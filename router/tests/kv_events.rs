@@ -17,7 +17,7 @@ use kv_index::{Applied, Event, Slot};
 use parking_lot::Mutex;
 use router::discovery::{DiscoverySettings, StaticEndpoint};
 use router::feed::kv_events::{
-    Doubt, KvCount, KvEventsSettings, KvReport, KvSink, Mode, Trust, Verdict,
+    Doubt, KvCount, KvEventsSettings, KvReport, KvSink, Mode, SelfCheck, Trust,
 };
 use router::pool::{self, Hooks, Pool, PoolGuard, PoolSettings};
 use router::units::HumanDuration;
@@ -206,7 +206,7 @@ async fn a_failed_self_check_rebuilds_from_the_history() {
     publisher.publish(&stored([1, 2])).await;
     world.until(&[1, 2], Trust::Exact).await;
     world.sink.held.lock().insert(99);
-    world.pool.snapshot().endpoints[0].kv_events.judge(Verdict::Failing);
+    world.pool.snapshot().endpoints[0].kv_events.judge(SelfCheck::Failing);
     world.until(&[1, 2], Trust::Exact).await;
 }
 
@@ -218,7 +218,7 @@ async fn an_over_predicted_answer_has_the_history_asked_for_what_was_lost() {
     publisher.publish(&stored([1, 2])).await;
     world.until(&[1, 2], Trust::Exact).await;
     publisher.whisper(&[Say::Removed(2)]);
-    world.pool.snapshot().endpoints[0].kv_events.judge(Verdict::Overpredicted);
+    world.pool.snapshot().endpoints[0].kv_events.judge(SelfCheck::Overpredicted);
     world.until(&[1], Trust::Exact).await;
     assert_eq!(world.report().counts[KvCount::Resets], 0, "the rest is as good as before");
 }

@@ -53,14 +53,14 @@ fn overlap_and_choice_allocate_nothing() {
     for (number, endpoint) in snapshot.endpoints.iter().enumerate() {
         let depth = number * 7;
         let sent = Milestones::of(&prompt.chain[..depth]);
-        knowledge.sent.record(endpoint.slot, &sent, None, 1);
+        knowledge.approximate.record(endpoint.slot, &sent, None, 1);
         let stored = Stored {
             blocks: (0..depth as u64).map(EngineHash).collect(),
             tokens: tokens[..depth * 16].to_vec(),
             block_tokens: 16,
             ..Stored::default()
         };
-        knowledge.told.apply(endpoint.slot, &Event::Stored(stored));
+        knowledge.exact.apply(endpoint.slot, &Event::Stored(stored));
     }
     let model = Some(Arc::from("m"));
     let session = Some(SessionKey { value: "s".into(), is_secret: false });
@@ -69,9 +69,9 @@ fn overlap_and_choice_allocate_nothing() {
     let mut round = |policy, dice| {
         let settings = policy::Settings { policy, ..policy::Settings::default() };
         let pods = snapshot.endpoints.iter().map(|endpoint| endpoint.slot);
-        knowledge.sent.overlap(&query.prompt.milestones, pods, 2, &mut sent);
-        knowledge.told.overlap(&query.prompt.chain, &mut told);
-        let beliefs = Beliefs { told: Some(&told), sent: &sent, now_ms: 100_000 };
+        knowledge.approximate.overlap(&query.prompt.milestones, pods, 2, &mut sent);
+        knowledge.exact.overlap(&query.prompt.chain, &mut told);
+        let beliefs = Beliefs { exact: Some(&told), approximate: &sent, now_ms: 100_000 };
         let view = View {
             snapshot: &snapshot,
             beliefs,

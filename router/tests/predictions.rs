@@ -85,7 +85,7 @@ impl World {
     /// Blocks of the prompt that the pod is known to hold.
     fn known_blocks(&self) -> u32 {
         let mut overlap = Overlap::default();
-        self.knowledge.told.overlap(&self.query().prompt.chain, &mut overlap);
+        self.knowledge.exact.overlap(&self.query().prompt.chain, &mut overlap);
         overlap.blocks(self.endpoint.slot)
     }
 }

@@ -246,7 +246,7 @@ fn what_a_pod_did_not_answer_well_it_does_not_hold() {
     assert!(slot == first.endpoint.slot && beside > 900, "equal prompts go together: {beside}");
     drop(first);
     assert_eq!(matched().1, 0, "a refused request fills no cache");
-    assert_eq!(world.router.knowledge().sent.blocks(), 0);
+    assert_eq!(world.router.knowledge().approximate.blocks(), 0);
     assert!(world.router.bookings().load(slot).recent_tokens < 1e-9, "and was no work");
     let mut good = place();
     good.answered(200, Instant::now());

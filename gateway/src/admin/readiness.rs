@@ -1,13 +1,15 @@
 //! Whether requests can be served, and what is not as it should be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use router::feed::kv_events::Trust;
 use router::pool::{Endpoint, Health, Snapshot};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::disagreements::{Claims, disagreements};
 use crate::drain::Phase;
+use crate::telemetry::reading::Reading;
 
 /// Age in seconds from which the set of pods counts as old. The watch of the Kubernetes API is
 /// renewed every 60 s; twice that has missed one.
@@ -30,22 +32,26 @@ pub struct Readiness {
 // === impl Readiness ===
 
 impl Readiness {
-    /// Judges a snapshot.
+    /// Judges what the router knows.
     #[must_use]
-    pub fn of(snapshot: &Snapshot, phase: Phase, now: Instant) -> Self {
-        let reasons: Vec<_> = [
-            (phase != Phase::Serving, "draining"),
-            (snapshot.synced_at.is_none(), "not_synced"),
-            (snapshot.answering().next().is_none(), "no_ready_pod"),
-        ]
-        .into_iter()
-        .filter_map(|(holds, reason)| holds.then_some(reason))
-        .collect();
-        Self { ready: reasons.is_empty(), reasons, degraded: degraded(snapshot, now) }
+    pub fn of(reading: &Reading, phase: Phase, now: Instant) -> Self {
+        let reasons: Vec<_> = reasons(&reading.snapshot, phase).collect();
+        Self { ready: reasons.is_empty(), reasons, degraded: degraded(reading, now) }
     }
 }
 
-fn degraded(snapshot: &Snapshot, now: Instant) -> Vec<String> {
+/// Why requests should not be sent here.
+pub(crate) fn reasons(snapshot: &Snapshot, phase: Phase) -> impl Iterator<Item = &'static str> {
+    let reasons = [
+        (phase != Phase::Serving, "draining"),
+        (snapshot.synced_at.is_none(), "not_synced"),
+        (snapshot.answering().next().is_none(), "no_ready_pod"),
+    ];
+    reasons.into_iter().filter_map(|(holds, reason)| holds.then_some(reason))
+}
+
+fn degraded(reading: &Reading, now: Instant) -> Vec<String> {
+    let snapshot = &reading.snapshot;
     let mut degraded = Vec::new();
     let wrong = snapshot.endpoints.iter().filter_map(|endpoint| complaint(endpoint));
     degraded.extend(wrong.take(MAX_NAMED));
@@ -55,6 +61,10 @@ fn degraded(snapshot: &Snapshot, now: Instant) -> Vec<String> {
         more => degraded.push(format!("and {more} more pods")),
     }
     degraded.extend(kv_trouble(snapshot));
+    let pods: Vec<_> =
+        snapshot.endpoints.iter().map(|endpoint| Claims::from(&**endpoint)).collect();
+    let tokenizers: BTreeSet<_> = reading.tokenizers.iter().map(|it| &*it.model).collect();
+    degraded.extend(disagreements(&pods, &tokenizers).iter().map(ToString::to_string));
     let age = snapshot.synced_at.map(|at| now.saturating_duration_since(at).as_secs());
     if let Some(seconds) = age.filter(|seconds| *seconds >= OLD_SECONDS) {
         degraded.push(format!("the set of pods is {seconds} s old"));
@@ -123,7 +133,8 @@ mod tests {
             ..Snapshot::default()
         };
         let reasons = |snapshot: Snapshot, phase| {
-            let readiness = Readiness::of(&snapshot, phase, now);
+            let reading = Reading { snapshot: snapshot.into(), ..reading() };
+            let readiness = Readiness::of(&reading, phase, now);
             assert_eq!(readiness.ready, readiness.reasons.is_empty());
             readiness.reasons
         };
@@ -147,12 +158,16 @@ mod tests {
             ..Snapshot::default()
         };
         let later = now + Duration::from_secs(130);
-        let readiness = Readiness::of(&snapshot, Phase::Serving, later);
+        let mut reading = Reading { snapshot: snapshot.into(), ..reading() };
+        reading.tokenizers[0].model = "tini".into();
+        let readiness = Readiness::of(&reading, Phase::Serving, later);
         assert!(readiness.ready);
         assert_eq!(
             readiness.degraded,
             [
                 "10.0.0.3:8000 is not proven yet: cannot connect: refused",
+                "a tokenizer for model tini, which no pod lists (but tiny); \
+                 set `tokenizers` for the name that pods list (--served-model-name)",
                 "the set of pods is 130 s old",
                 "discovery names no pod; the ones that answer are kept",
                 "discovery: 403 Forbidden",

@@ -40,7 +40,7 @@ struct SplitRow {
     verdict: &'static str,
     prefill: Option<SocketAddr>,
     /// The best pair against the best pod alone, if there was a pair.
-    terms: Option<split::Terms>,
+    terms: Option<split::SplitTerms>,
 }
 
 /// What came of it; null is not known, or not yet.

@@ -14,8 +14,8 @@ use crate::config::Config;
 
 /// What decides: the pool that discovery fills, and what is known of its pods, forgotten as they go.
 pub(super) fn brain(config: &Config) -> Result<(Arc<Router>, PoolGuard), StartError> {
-    let (told, sent) = (config.kv_index.exact(), config.kv_index.approximate());
-    let knowledge = Arc::new(Knowledge::new(told, sent));
+    let (exact, approximate) = (config.kv_index.exact(), config.kv_index.approximate());
+    let knowledge = Arc::new(Knowledge::new(exact, approximate));
     let bookings = Arc::<Bookings>::default();
     let tokenizers = tokenizers(config)?;
     let (pool, guard) = pool::start_with_events(
@@ -41,7 +41,7 @@ fn forgetting(knowledge: &Arc<Knowledge>, bookings: &Arc<Bookings>) -> Hooks {
             bookings.forget(slot);
         }),
         // What the pod told is its stream's business, which sees the end of a process too.
-        cache_lost: Box::new(move |slot| lost.sent.clear(slot)),
+        cache_lost: Box::new(move |slot| lost.approximate.clear(slot)),
     }
 }
 

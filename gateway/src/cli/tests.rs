@@ -97,6 +97,28 @@ fn the_help_and_the_version_are_no_errors() {
     }
 }
 
+#[test]
+fn the_short_help_fits_a_screen_and_the_long_one_has_every_flag() {
+    let help = |args: [&str; 3]| parse(args).expect_err("it prints").to_string();
+    for command in ["serve", "doctor", "demo"] {
+        if command == "demo" && !cfg!(feature = "demo") {
+            continue;
+        }
+        let short = help(["hearth", command, "-h"]);
+        assert!(short.lines().count() <= 30, "{short}");
+        assert!(short.contains("`--help`") && short.contains("`hearth config`"), "{short}");
+        let long = help(["hearth", command, "--help"]);
+        for key in keys() {
+            assert!(long.contains(&format!("--{}", key.flag())), "{command}: {}", key.flag());
+        }
+    }
+    // The flags that the short help names exist.
+    let words = SETTINGS_HELP.split_whitespace().filter_map(|word| word.strip_prefix("--"));
+    for flag in words {
+        assert!(keys().iter().any(|key| key.flag() == flag), "{flag}");
+    }
+}
+
 #[cfg(feature = "demo")]
 #[test]
 fn the_demo_takes_the_flags_of_serve() {

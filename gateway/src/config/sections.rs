@@ -48,6 +48,8 @@ pub struct Deadlines {
     pub keep_alive: HumanDuration,
     /// An HTTP/2 client connection without open streams.
     pub h2_idle: HumanDuration,
+    /// Sending a whole request, of up to `limits.body`, to a pod.
+    pub upstream_write: HumanDuration,
     /// An idle connection to a pod; below vLLM's own 5 s, so that the pod does not close it first.
     pub upstream_idle: HumanDuration,
 }
@@ -273,6 +275,7 @@ impl Default for Deadlines {
             client_write: HumanDuration::from_secs(60),
             keep_alive: HumanDuration::from_secs(75),
             h2_idle: HumanDuration::from_secs(120),
+            upstream_write: HumanDuration::from_secs(60),
             upstream_idle: HumanDuration::from_secs(3),
         }
     }

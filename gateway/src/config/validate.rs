@@ -38,7 +38,10 @@ impl Config {
         check(twice.is_none(), "endpoints", &message);
         let selector = !self.kubernetes.enabled || !self.kubernetes.selector.trim().is_empty();
         check(selector, "kubernetes.selector", "an empty selector would take every pod");
-        let said_twice = self.kubernetes.inference_pool.is_some() && {
+        let pools = &self.kubernetes.inference_pools;
+        let once = pools.iter().collect::<BTreeSet<_>>().len() == pools.len();
+        check(once, "kubernetes.inference_pools", "a pool is named twice");
+        let said_twice = !pools.is_empty() && {
             let (it, default) = (&self.kubernetes, KubernetesSettings::default());
             it.selector != default.selector
                 || it.port_name != default.port_name
@@ -46,8 +49,8 @@ impl Config {
         };
         check(
             !said_twice,
-            "kubernetes.inference_pool",
-            "the pool says which pods and ports: leave out kubernetes.selector, port_name and port",
+            "kubernetes.inference_pools",
+            "a pool says which pods and ports: leave out kubernetes.selector, port_name and port",
         );
         let ports_differ = self.listen != self.admin_listen || self.listen.port() == 0;
         check(ports_differ, "admin_listen", "the same address as `listen`");
@@ -152,6 +155,7 @@ impl Config {
             (it.keep_alive, "deadlines.keep_alive"),
             (it.h2_idle, "deadlines.h2_idle"),
             (it.upstream_idle, "deadlines.upstream_idle"),
+            (it.upstream_write, "deadlines.upstream_write"),
             (self.split.prefill_timeout, "split.prefill_timeout"),
             (self.split.transfer_timeout, "split.transfer_timeout"),
             (self.tls.reload_interval, "tls.reload_interval"),

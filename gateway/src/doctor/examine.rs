@@ -1,5 +1,6 @@
 //! One pod, asked everything that an operator would ask with curl.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
@@ -13,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::tokens::{self, Agreement};
+use crate::disagreements::Claims;
 
 /// How a pod is asked.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub(super) struct How<'a> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Facts {
     pub(super) models: Vec<String>,
+    /// Of these, the adapters, each with the model that it adapts.
+    pub(super) parents: BTreeMap<String, String>,
     pub(super) version: Option<String>,
     pub(super) block_size: Option<u32>,
     pub(super) prefix_caching: Option<bool>,
@@ -75,6 +79,17 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Six blocks of 16 tokens at least, so that its second run must be a hit.
 const PROBE_WORDS: usize = 128;
 
+// === impl Facts ===
+
+impl Facts {
+    /// As much of it as can disagree with the settings.
+    pub(super) fn claims(&self) -> Claims {
+        let with_parent = |model: &String| (model.clone(), self.parents.get(model).cloned());
+        let tells = matches!(self.events, Events::On { .. });
+        Claims { models: self.models.iter().map(with_parent).collect(), tells, is_asked: true }
+    }
+}
+
 /// Asks pods with the token that they want, if they want one (`vllm serve --api-key`).
 pub(super) fn client(token: Option<HeaderValue>) -> Result<Client, reqwest::Error> {
     let fields = token.map(|token| (AUTHORIZATION, token));
@@ -96,8 +111,10 @@ pub(super) async fn examine(
         Ok(Ok(stream)) => stream,
     };
     let models = get(client, addr, "/v1/models").await?;
-    let ids = models["data"].as_array().into_iter().flatten();
-    let models: Vec<_> = ids.filter_map(|it| it["id"].as_str().map(str::to_owned)).collect();
+    let cards = || models["data"].as_array().into_iter().flatten();
+    let text_of = |it: &Value| it.as_str().map(str::to_owned);
+    let parents = cards().filter_map(|it| text_of(&it["id"]).zip(text_of(&it["parent"]))).collect();
+    let models: Vec<_> = cards().filter_map(|it| text_of(&it["id"])).collect();
     let metrics = text(client, addr, "/metrics").await.unwrap_or_default();
     let details = async {
         match models.first() {
@@ -125,6 +142,7 @@ pub(super) async fn examine(
         block_size: label(&metrics, "block_size").and_then(|it| it.parse().ok()),
         prefix_caching: label(&metrics, "enable_prefix_caching").map(|it| it == "True"),
         models,
+        parents,
         events,
         token_details,
         tokens,

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::examine::{Events, ExamineError, Facts};
 use super::tokens::Agreement;
+use crate::disagreements::Disagreement;
 
 /// Something that is wrong, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -67,6 +68,10 @@ impl Finding {
         let what = format!("it gave blocks up within {} s that nobody had read", used.as_secs());
         let fix = "`split.lease` no longer than the pods' kv_lease_duration";
         Self::new("lease", what, fix)
+    }
+
+    pub(super) fn disagreement(it: &Disagreement) -> Self {
+        Self::new(it.code(), it.what(), it.fix())
     }
 
     pub(super) fn unreachable(error: &ExamineError) -> Self {

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use router::pool::Role;
 
 use super::examine::{Events, Facts, label};
@@ -7,6 +9,7 @@ use super::tokens::Agreement;
 fn healthy() -> Facts {
     Facts {
         models: vec!["tiny".to_owned()],
+        parents: BTreeMap::new(),
         version: Some("0.32.0".to_owned()),
         block_size: Some(16),
         prefix_caching: Some(true),
@@ -54,6 +57,21 @@ fn what_cannot_be_told_is_no_fault() {
         *it = Facts { models: it.models.clone(), events: it.events, ..Facts::default() };
     };
     assert_eq!(codes(unsaid), [""; 0]);
+}
+
+#[test]
+fn what_a_pod_said_of_its_models_and_events_is_what_can_disagree() {
+    let mut facts = healthy();
+    facts.models.push("lora".to_owned());
+    facts.parents.insert("lora".to_owned(), "tiny".to_owned());
+    let claims = facts.claims();
+    assert!(claims.tells && claims.is_asked);
+    assert_eq!(
+        claims.models,
+        [("tiny".to_owned(), None), ("lora".to_owned(), Some("tiny".to_owned()))]
+    );
+    facts.events = Events::Unreachable { port: 5557 };
+    assert!(!facts.claims().tells);
 }
 
 #[test]

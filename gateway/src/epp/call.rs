@@ -26,9 +26,9 @@ use super::wire::{self, BadHead, Field};
 use crate::drain::Drain;
 use crate::proxy::body::{Body, Gathering};
 use crate::proxy::books::Sent;
-use crate::proxy::refuse::{CLIENT_GONE, Refuse};
 use crate::proxy::route::Route;
 use crate::proxy::{Ctx, respond};
+use crate::refuse::{CLIENT_GONE, Refuse};
 use answer::Answer;
 
 /// Why a call ends without an answer: Envoy is not set up for this, or is no Envoy.

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use router::Router;
-use tokio::time::Instant;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::admin::Readiness;
+use crate::admin::reasons;
 use crate::drain::{Drain, Phase};
 
 /// The names under which probes and Envoys ask, those of an Endpoint Picker.
@@ -22,8 +21,7 @@ pub(super) async fn tell(reporter: HealthReporter, router: Arc<Router>, drain: D
     let mut pods = router.pool().changed();
     loop {
         pods.mark_unchanged();
-        let snapshot = router.pool().snapshot();
-        let is_ready = Readiness::of(&snapshot, drain.phase(), Instant::now()).ready;
+        let is_ready = reasons(&router.pool().snapshot(), drain.phase()).next().is_none();
         for service in SERVICES {
             let status = match is_ready || service == LIVENESS {
                 true => ServingStatus::Serving,

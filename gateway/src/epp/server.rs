@@ -24,7 +24,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::call::Call;
 use super::{Desk, health};
 use crate::drain::Phase;
-use crate::proxy::refuse::Refuse;
+use crate::refuse::Refuse;
 
 /// Windows: with the protocol's 64 KiB each body would come in steps.
 const STREAM_WINDOW: u32 = 1 << 20;

@@ -8,8 +8,8 @@ use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
 use super::Bounds;
-use crate::proxy::head;
-use crate::proxy::refuse::Refuse;
+use crate::head;
+use crate::refuse::Refuse;
 
 /// What came first on a connection.
 pub(super) enum Arrival {

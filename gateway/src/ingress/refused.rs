@@ -10,9 +10,9 @@ use pingora_core::protocols::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::proxy::refuse::Refuse;
-use crate::proxy::{LINGER, decision, head, route};
+use crate::refuse::{LINGER, Refuse, Shape};
 use crate::telemetry::access_log::Record;
+use crate::{decision, head};
 
 /// A head that was refused.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Refused {
     /// The whole answer.
     fn answer(&self) -> Bytes {
         let path = self.target.split('?').next().unwrap_or_default();
-        self.refuse.raw_http1(route::shape(path), &self.request_id)
+        self.refuse.raw_http1(Shape::of_path(path), &self.request_id)
     }
 
     /// Answers, and closes the connection.

@@ -24,12 +24,12 @@ use super::legs::Request;
 use super::observe::Observer;
 use super::passage::Passage;
 use super::patience::Heard;
-use super::refuse::{CLIENT_GONE, ERROR_EVENT, POD_ERROR, Refuse};
 use super::relay::{End, gone};
 use super::survive::Onward;
 use super::upstream::Answer;
 use super::usage::Repair;
 use crate::drain::Phase;
+use crate::refuse::{CLIENT_GONE, CLIENT_SLOW, ERROR_EVENT, POD_ERROR, Refuse};
 
 /// Chunks that are ready are joined up to this size: one write instead of many.
 const JOIN_BYTES: usize = 64 << 10;
@@ -74,10 +74,10 @@ impl Gateway {
             return Ok(End::ClientGone);
         }
         let head = self.response_head(session, ctx, head);
-        if session.write_response_header(Box::new(head), false).await.is_err() {
+        if let Err(error) = session.write_response_header(Box::new(head), false).await {
             placement.failed(CLIENT_GONE);
             connection.close().await;
-            return Ok(End::ClientGone);
+            return Ok(End::of_write(&error));
         }
         let observer =
             Observer::new(ctx.started, is_stream, request.query.api.unwrap_or(Api::Chat));
@@ -114,6 +114,7 @@ impl Gateway {
             End::Answered if passage.observer.seen.has_error => ctx.error = Some(ERROR_EVENT),
             End::Answered if is_pod_error => ctx.error = Some(POD_ERROR),
             End::ClientGone => placement.failed(CLIENT_GONE),
+            End::ClientSlow => placement.failed(CLIENT_SLOW),
             End::Answered => {}
         }
         Ok(end)
@@ -281,8 +282,10 @@ impl Gateway {
         let bytes = if is_ready { bytes } else { passage.pass(bytes) };
         passage.look(&bytes, placement);
         let bytes = passage.repaired(bytes);
-        if !bytes.is_empty() && session.write_response_body(Some(bytes), false).await.is_err() {
-            return Some(Part::Ends(End::ClientGone));
+        if !bytes.is_empty()
+            && let Err(error) = session.write_response_body(Some(bytes), false).await
+        {
+            return Some(Part::Ends(End::of_write(&error)));
         }
         if passage.state() == Some(Writing::Failed) {
             return Some(Part::Ends(End::PodFailed));
@@ -299,7 +302,7 @@ impl Gateway {
         }
         match session.write_response_body(Some(event), false).await {
             Ok(()) => self.finish(session).await,
-            Err(_gone) => End::ClientGone,
+            Err(error) => End::of_write(&error),
         }
     }
 
@@ -308,7 +311,8 @@ impl Gateway {
         let last = session.write_response_body(None, true);
         match timeout(self.config.deadlines.client_write.get(), last).await {
             Ok(Ok(())) => End::Answered,
-            _ => End::ClientGone,
+            Ok(Err(error)) => End::of_write(&error),
+            Err(_elapsed) => End::ClientSlow,
         }
     }
 

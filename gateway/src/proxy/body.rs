@@ -10,7 +10,7 @@ use prometheus::IntGauge;
 use tokio::time::timeout;
 
 use super::buffer_pool::BufferPool;
-use super::refuse::Refuse;
+use crate::refuse::Refuse;
 
 /// Bytes that all requests together may hold. The gauge is the budget's own count, so that what is
 /// refused by and what is shown are one number.

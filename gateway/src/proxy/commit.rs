@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use router::continuation::{Ask, Stream, Writing, is_aborted};
-use router::openai::Api;
+use router::continuation::{Stream, Writing, is_aborted};
+use router::openai::{Api, StreamFormat};
 use tokio::time::{Instant, timeout_at};
 
 use super::Gateway;
@@ -44,7 +44,7 @@ impl Gateway {
         let is_read = request.query.api.is_some();
         let hold = if is_read { self.config.survive.hold.len() } else { 0 };
         let bounds = Bounds { since, first_token, hold };
-        answer.committed((request.ask, request.query.api), bounds).await
+        answer.committed((request.format, request.query.api), bounds).await
     }
 }
 
@@ -55,12 +55,12 @@ impl Answer {
     /// if it is not too long.
     async fn committed(
         mut self,
-        (ask, api): (Option<Ask>, Option<Api>),
+        (format, api): (Option<StreamFormat>, Option<Api>),
         bounds: Bounds,
     ) -> Result<Self, Failure> {
-        match ask.filter(|_| self.head.status == StatusCode::OK && self.is_event_stream()) {
-            Some(ask) => {
-                let mut stream = Box::new(Stream::new(ask));
+        match format.filter(|_| self.head.status == StatusCode::OK && self.is_event_stream()) {
+            Some(format) => {
+                let mut stream = Box::new(Stream::new(format));
                 let deadline = bounds.since + bounds.first_token;
                 let token = self.first_token(&mut stream, bounds.hold);
                 timeout_at(deadline, token).await.unwrap_or(Err(Failure::TooLate))?;

@@ -4,10 +4,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use pingora_proxy::Session;
 
-use super::refuse::Refuse;
 use super::relay::End;
 use super::respond::set;
 use super::{Ctx, Gateway};
+use crate::refuse::Refuse;
 
 /// Fields that a page's script may read.
 const EXPOSED: &str = "x-request-id, x-upstream-host, x-hearth-decision";
@@ -43,7 +43,7 @@ impl Gateway {
         let status = StatusCode::NO_CONTENT;
         match self.write(session, ctx, status, "", &fields, Bytes::new()).await {
             Ok(()) => Ok(End::Answered),
-            Err(_gone) => Ok(End::ClientGone),
+            Err(error) => Ok(End::of_write(&error)),
         }
     }
 }

@@ -13,8 +13,8 @@ use router::{Decision, Placement};
 
 use super::books::Sent;
 use super::observe::Seen;
-use super::refuse::{CLIENT_GONE, Shape};
 use super::seat::Seat;
+use crate::refuse::{CLIENT_GONE, Shape};
 use crate::telemetry::access_log::{FailedAttempt, Record};
 use crate::telemetry::metrics::{Held, Metrics, TokenCounts};
 use crate::telemetry::traces::Trace;
@@ -150,9 +150,9 @@ impl Ctx {
     #[must_use]
     pub(crate) fn decision_header(&self) -> &str {
         self.decision_header.get_or_init(|| match (&self.decision, self.error) {
-            (Some(decision), _) => super::decision::header(decision),
-            (None, Some(error)) => super::decision::refused(error),
-            (None, None) => super::decision::NONE.to_owned(),
+            (Some(decision), _) => crate::decision::header(decision),
+            (None, Some(error)) => crate::decision::refused(error),
+            (None, None) => crate::decision::NONE.to_owned(),
         })
     }
 

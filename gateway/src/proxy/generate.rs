@@ -11,10 +11,10 @@ use router::openai::Api;
 use router::query::Query;
 use tokio::runtime::RuntimeFlavor;
 
-use super::refuse::Refuse;
 use super::relay::End;
 use super::{Ctx, Gateway, body};
 use crate::drain::Phase;
+use crate::refuse::Refuse;
 use crate::telemetry::Metrics;
 
 impl Gateway {

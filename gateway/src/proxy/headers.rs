@@ -5,8 +5,8 @@ use http::uri::PathAndQuery;
 use http::{Version, request};
 use pingora_http::RequestHeader;
 
-use super::head::{Fault, MAX_FIELDS};
-use super::refuse::Refuse;
+use crate::head::{Fault, MAX_FIELDS};
+use crate::refuse::Refuse;
 
 /// Fields between two neighbours only (RFC 9110 §7.6.1), and the old or dangerous ones around them.
 const HOP: [&str; 9] = [

@@ -17,8 +17,7 @@ use kv_index::Slot;
 use pingora_http::RequestHeader;
 use router::Placement;
 use router::connector::{Connector, Handoff, NoHandoff, Order};
-use router::continuation::Ask;
-use router::openai::{Member, with};
+use router::openai::{Member, StreamFormat, with};
 use router::query::Query;
 use router::silence::Ear;
 use tokio::time::Instant;
@@ -39,7 +38,7 @@ pub(super) struct Request<'a> {
     pub(super) head: RequestHeader,
     pub(super) body: Bytes,
     /// What its stream shows, if it asks for one.
-    pub(super) ask: Option<Ask>,
+    pub(super) format: Option<StreamFormat>,
 }
 
 /// An attempt that gave no answer to send on.

@@ -12,10 +12,10 @@ use router::aliases::ModelNames;
 use router::pool::Snapshot;
 use router::{Refusal, Router};
 
-use super::refuse::Refuse;
 use super::relay::End;
 use super::route;
 use super::{Ctx, Gateway};
+use crate::refuse::Refuse;
 
 impl Gateway {
     /// The union over live pods, each model once.

@@ -8,9 +8,9 @@ use multer::Multipart;
 use pingora_proxy::Session;
 use tower::retry::budget::Budget;
 
-use super::refuse::Refuse;
 use super::relay::End;
 use super::{Ctx, Gateway, headers};
+use crate::refuse::Refuse;
 
 /// Longest name of a model that is looked at.
 const MAX_MODEL_BYTES: usize = 1024;

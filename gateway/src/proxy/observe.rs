@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use memchr::{memchr, memmem};
+use memchr::memmem;
 use router::continuation::shows_answer;
 use router::openai::Api;
+use router::sse::{Lines, Piece};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -15,9 +16,10 @@ pub(crate) struct Observer {
     started: Instant,
     is_stream: bool,
     api: Api,
-    /// The unfinished line of a stream, or the last bytes of a plain answer.
+    /// Of a stream.
+    lines: Lines,
+    /// The last bytes of a plain answer.
     tail: Vec<u8>,
-    skipping: bool,
     /// Seen so far.
     pub seen: Seen,
 }
@@ -68,15 +70,20 @@ impl Observer {
     /// Watches from the moment that the client is counting from.
     #[must_use]
     pub(crate) fn new(started: Instant, is_stream: bool, api: Api) -> Self {
-        let seen = Seen::default();
-        Self { started, is_stream, api, tail: Vec::new(), skipping: false, seen }
+        let (lines, seen) = (Lines::new(MAX_LINE), Seen::default());
+        Self { started, is_stream, api, lines, tail: Vec::new(), seen }
     }
 
     /// Looks at the next bytes of the answer. Says whether the first token was among them.
     pub(crate) fn look(&mut self, bytes: &Bytes) -> bool {
         let before = self.seen.ttft_ms.is_some();
         if self.is_stream {
-            self.lines(bytes);
+            let Self { lines, seen, started, api, .. } = self;
+            lines.cut(bytes, |piece| {
+                if let Piece::Line(line) = piece {
+                    seen.line(line, *api, *started);
+                }
+            });
         } else {
             keep_tail(&mut self.tail, bytes);
         }
@@ -86,14 +93,13 @@ impl Observer {
     /// The answer is complete.
     pub(crate) fn finish(&mut self) {
         if !self.is_stream {
-            let tail = std::mem::take(&mut self.tail);
-            self.usage(&tail);
+            self.seen.usage(&std::mem::take(&mut self.tail));
         }
     }
 
     /// Whether the stream stands in the middle of a line.
     pub(crate) fn is_mid_line(&self) -> bool {
-        self.is_stream && (self.skipping || !self.tail.is_empty())
+        self.is_stream && self.lines.is_mid_line()
     }
 
     /// Milliseconds per output token after the first.
@@ -103,41 +109,24 @@ impl Observer {
         let more = self.seen.output_tokens.checked_sub(1).filter(|more| *more > 0)?;
         self.is_stream.then(|| (last - first) / f64::from(more))
     }
+}
 
-    fn lines(&mut self, mut bytes: &[u8]) {
-        while let Some(end) = memchr(b'\n', bytes) {
-            let (line, rest) = (&bytes[..end], &bytes[end + 1..]);
-            bytes = rest;
-            if std::mem::take(&mut self.skipping) {
-                self.tail.clear();
-            } else if self.tail.is_empty() {
-                self.event(line);
-            } else {
-                let mut whole = std::mem::take(&mut self.tail);
-                whole.extend_from_slice(line);
-                self.event(&whole);
-            }
-        }
-        if self.tail.len() + bytes.len() > MAX_LINE {
-            self.skipping = true;
-            self.tail = Vec::new();
-        } else if !self.skipping {
-            self.tail.extend_from_slice(bytes);
-        }
-    }
+// === impl Seen ===
 
-    fn event(&mut self, line: &[u8]) {
+impl Seen {
+    /// Looks at a line of a stream.
+    fn line(&mut self, line: &[u8], api: Api, started: Instant) {
         let Some(data) = line.strip_prefix(b"data:") else { return };
         if data.trim_ascii() == b"[DONE]" {
             return;
         }
-        if shows_answer(self.api, data) {
-            let now_ms = ms_since(self.started);
-            self.seen.ttft_ms.get_or_insert(now_ms);
-            self.seen.last_token_ms = Some(now_ms);
-            self.seen.output_tokens += 1;
+        if shows_answer(api, data) {
+            let now_ms = ms_since(started);
+            self.ttft_ms.get_or_insert(now_ms);
+            self.last_token_ms = Some(now_ms);
+            self.output_tokens += 1;
         } else if memmem::find(data, b"\"error\":").is_some() {
-            self.seen.has_error |= is_error(data);
+            self.has_error |= is_error(data);
         }
         self.usage(data);
     }
@@ -147,11 +136,10 @@ impl Observer {
         let value = &bytes[at + b"\"usage\":".len()..];
         let mut values = serde_json::Deserializer::from_slice(value).into_iter::<Usage>();
         let Some(Ok(usage)) = values.next() else { return };
-        let seen = &mut self.seen;
-        seen.prompt_tokens = usage.prompt_tokens.or(seen.prompt_tokens);
-        seen.output_tokens = usage.completion_tokens.unwrap_or(seen.output_tokens);
+        self.prompt_tokens = usage.prompt_tokens.or(self.prompt_tokens);
+        self.output_tokens = usage.completion_tokens.unwrap_or(self.output_tokens);
         let cached = usage.prompt_tokens_details.and_then(|details| details.cached_tokens);
-        seen.cached_tokens = cached.or(usage.cache_read_input_tokens).or(seen.cached_tokens);
+        self.cached_tokens = cached.or(usage.cache_read_input_tokens).or(self.cached_tokens);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use kv_index::Slot;
 use router::pool::Outcome;
 use router::query::Query;
-use router::silence::{Ear, Sight, Verdict, Why};
+use router::silence::{Action, Ear, Sight, Why};
 use tokio::time::{Instant, sleep_until};
 
 use super::Gateway;
@@ -79,9 +79,9 @@ impl Gateway {
                 Sight::of(endpoint.map(|endpoint| &**endpoint))
             };
             let until = match settings.judge(ear, heard.at(), &sight, now) {
-                Verdict::GiveUp(why) => return failure(why),
-                Verdict::Wait(until) => until,
-                Verdict::Doubt(until) => {
+                Action::GiveUp(why) => return failure(why),
+                Action::Wait(until) => until,
+                Action::Doubt(until) => {
                     if now >= probe_at {
                         pool.report(slot, Outcome::Silent);
                         probe_at = now + settings.doubt_after.get();

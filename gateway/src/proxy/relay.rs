@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use kv_index::Slot;
-use pingora_core::ErrorType;
+use pingora_core::{Error, ErrorType};
 use pingora_proxy::Session;
 use router::openai::{with, without};
 use router::pool::Endpoint;
@@ -21,9 +21,9 @@ use super::Gateway;
 use super::ctx::Ctx;
 use super::failure::Failure;
 use super::legs::{By, Missed, Request};
-use super::refuse::Refuse;
 use super::upstream::{Answer, request_head};
 use crate::drain::Phase;
+use crate::refuse::Refuse;
 
 /// How a relay ended when no error is to be answered.
 pub(super) enum End {
@@ -31,6 +31,8 @@ pub(super) enum End {
     Answered,
     /// The client hung up.
     ClientGone,
+    /// The client took nothing for `deadlines.client_write`.
+    ClientSlow,
     /// The pod failed when part of the answer had gone out, and nothing in what went out says so.
     PodFailed,
     /// We ended it, since the gateway is at its end.
@@ -56,6 +58,20 @@ struct Tried {
     has_failed_pair: bool,
 }
 
+// === impl End ===
+
+impl End {
+    /// What it means that the client could not be written to.
+    pub(super) fn of_write(error: &Error) -> Self {
+        match error.etype() {
+            ErrorType::WriteTimedout => Self::ClientSlow,
+            _ => Self::ClientGone,
+        }
+    }
+}
+
+// === impl Gateway ===
+
 impl Gateway {
     /// Relays one generation request.
     pub(super) async fn relay(
@@ -67,7 +83,7 @@ impl Gateway {
     ) -> Result<End, Refuse> {
         let request = self.for_pods(session, ctx, query, body)?;
         self.retries.deposit();
-        if request.ask.is_some() {
+        if request.format.is_some() {
             self.rescues.deposit();
         }
         let (mut tried, mut last_said) = (Tried::default(), None);
@@ -138,11 +154,11 @@ impl Gateway {
         query: &'a Query,
         body: &Bytes,
     ) -> Result<Request<'a>, Refuse> {
-        let (ask, body) = self.prepare(query, for_any_pod(query, body)?);
+        let (format, body) = self.prepare(query, for_any_pod(query, body)?);
         let told = self.told_to_pod(session, ctx);
         let head = request_head(session.req_header(), body.len(), told)
             .map_err(|_invalid| Refuse::Internal)?;
-        Ok(Request { query, head, body, ask })
+        Ok(Request { query, head, body, format })
     }
 
     /// Notes who missed an attempt, and where the request cannot go for that.

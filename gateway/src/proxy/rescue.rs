@@ -42,7 +42,8 @@ impl Gateway {
         let asked_now = [&**tried, &[placement.endpoint.slot]].concat();
         let ear = self.ear(ctx, request.query, &asked_now);
         let rescue = &self.config.survive.rescue;
-        let late_at = rescue.late_at(sent, &placement.forecast).filter(|_| request.ask.is_some());
+        let late_at =
+            rescue.late_at(sent, &placement.forecast).filter(|_| request.format.is_some());
         let asked;
         let (mut other, raced) = {
             let mut first = pin!(self.whole(ear, request, placement));

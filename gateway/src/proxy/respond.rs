@@ -1,7 +1,5 @@
 //! Answers of our own, and the fields that every answer carries.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use pingora_core::Error;
@@ -9,13 +7,9 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use tokio::time::timeout;
 
-use super::refuse::Refuse;
 use super::relay::End;
 use super::{Ctx, Gateway};
-
-/// How long a refused client may go on sending before its connection is closed: closing at once would
-/// reset the connection under the answer.
-pub(crate) const LINGER: Duration = Duration::from_secs(2);
+use crate::refuse::{LINGER, Refuse};
 
 impl Gateway {
     /// Answers an error; if part of an answer has gone out already, there is nothing to say.
@@ -53,7 +47,7 @@ impl Gateway {
     ) -> End {
         match self.write(session, ctx, status, "application/json", &[], body).await {
             Ok(()) => End::Answered,
-            Err(_gone) => End::ClientGone,
+            Err(error) => End::of_write(&error),
         }
     }
 

@@ -9,7 +9,7 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 use router::openai::Api;
 
-use super::refuse::{Refuse, Shape};
+use crate::refuse::Refuse;
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,17 +62,16 @@ pub(super) fn is_unknown(method: &Method, path: &str) -> bool {
     matches!(route(method, path, false), Err(Refuse::NoSuchPath { .. }))
 }
 
-/// The shape of errors on this path, known before anything else is.
-pub(crate) fn shape(path: &str) -> Shape {
-    let decoded = percent_decode_str(path).decode_utf8_lossy();
-    let rest = decoded.strip_prefix("/v1/messages");
-    let is_anthropic = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if is_anthropic { Shape::Anthropic } else { Shape::OpenAi }
-}
-
-/// The generation APIs, vLLM's aliases included.
+/// The generation APIs, vLLM's aliases included. `/invocations` is none: which API its body is meant
+/// for, the pod guesses.
 fn api(path: &str) -> Option<Api> {
     match path {
+        "/v2/embed" => Some(Api::Embeddings),
+        "/v1/completions/render"
+        | "/v1/responses/render"
+        | "/v1/messages/render"
+        | "/v1/chat/completions/derender"
+        | "/v1/completions/derender" => Some(Api::Render),
         "/rerank" | "/v2/rerank" => Some(Api::Rerank),
         "/score" => Some(Api::Score),
         _ => Api::ALL.into_iter().find(|api| api.path() == path),
@@ -156,6 +155,14 @@ mod tests {
         for api in Api::ALL {
             assert_eq!(to(Method::POST, api.path()), Ok(Route::Generate(api)));
             assert_eq!(to(Method::GET, api.path()), Err(405));
+        }
+        for (alias, api) in [
+            ("/v2/rerank", Api::Rerank),
+            ("/v2/embed", Api::Embeddings),
+            ("/v1/messages/render", Api::Render),
+            ("/v1/completions/derender", Api::Render),
+        ] {
+            assert_eq!(to(Method::POST, alias), Ok(Route::Generate(api)), "{alias}");
         }
     }
 

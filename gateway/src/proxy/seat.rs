@@ -12,8 +12,8 @@ use router::query::Query;
 use router::queue::{QueueSettings, Room, Ticket};
 use router::{Placement, Refusal, Router};
 
-use super::refuse::Refuse;
 use crate::drain::{Drain, Phase};
+use crate::refuse::Refuse;
 use crate::telemetry::Metrics;
 
 /// The places at all pods, and where requests wait while every pod is full.

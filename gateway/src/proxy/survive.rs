@@ -8,8 +8,8 @@ use http::{StatusCode, header};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 use router::Placement;
-use router::continuation::{Ask, Leg, Next, Stream, Writing, asking_for_ids};
-use router::openai::Api;
+use router::continuation::{Next, Resumption, Stream, Writing, asking_for_ids};
+use router::openai::{Api, StreamFormat};
 use router::query::Query;
 use router::silence::Ear;
 
@@ -37,13 +37,13 @@ pub(super) enum Onward {
 impl Gateway {
     /// What a request's stream shows, and the body for the pod: it is asked for ids where another pod
     /// could go on with them.
-    pub(super) fn prepare(&self, query: &Query, body: Bytes) -> (Option<Ask>, Bytes) {
-        let Some(mut ask) = query.stream else { return (None, body) };
-        let has_ids = matches!(ask.api, Api::Chat | Api::Completions) && ask.choices == 1;
-        ask.has_ids = has_ids && (ask.wants_ids || self.config.survive.migrate);
-        let is_ours = ask.has_ids && !ask.wants_ids;
+    pub(super) fn prepare(&self, query: &Query, body: Bytes) -> (Option<StreamFormat>, Bytes) {
+        let Some(mut format) = query.stream else { return (None, body) };
+        let has_ids = matches!(format.api, Api::Chat | Api::Completions) && format.choices == 1;
+        format.has_ids = has_ids && (format.wants_ids || self.config.survive.migrate);
+        let is_ours = format.has_ids && !format.wants_ids;
         let body = if is_ours { Bytes::from(asking_for_ids(&body)) } else { body };
-        (Some(ask), body)
+        (Some(format), body)
     }
 
     /// Finds out how a stream goes on whose pod has failed.
@@ -62,9 +62,9 @@ impl Gateway {
         let (onward, outcome) = match next {
             Next::Over(rest) => (Onward::Over(Bytes::from(rest)), "completed"),
             Next::Cannot(why) => (Onward::Nobody, why.label()),
-            Next::Leg(_) if moves_left == 0 => (Onward::Nobody, "failed"),
-            Next::Leg(leg) => {
-                match self.next_pod(session, ctx, placement, (request.query, &leg)).await {
+            Next::Pod(_) if moves_left == 0 => (Onward::Nobody, "failed"),
+            Next::Pod(next) => {
+                match self.next_pod(session, ctx, placement, (request.query, &next)).await {
                     Onward::Nobody => (Onward::Nobody, "failed"),
                     onward => (onward, "continued"),
                 }
@@ -81,11 +81,11 @@ impl Gateway {
         session: &mut Session,
         ctx: &mut Ctx,
         placement: &mut Placement,
-        (query, leg): (&Query, &Leg),
+        (query, next): (&Query, &Resumption),
     ) -> Onward {
-        let body = Bytes::copy_from_slice(&leg.body);
+        let body = Bytes::copy_from_slice(&next.body);
         let Some(head) = self.leg_head(session, ctx, body.len()) else { return Onward::Nobody };
-        let query = self.router.follow(query, leg);
+        let query = self.router.follow(query, next);
         let mut tried = vec![placement.endpoint.slot];
         for _ in 0..self.config.retry.attempts {
             let started = std::time::Instant::now();

@@ -99,7 +99,7 @@ impl Answer {
                 sent.store(true, Ordering::Relaxed);
             }
             let head = call.head();
-            let send = idle.send(&head, call.body, deadlines.client_write.get());
+            let send = idle.send(&head, call.body, deadlines.upstream_write.get());
             let (sent, absent_at) = match call.look_every {
                 Some(every) => looked_for(send, every).await,
                 None => (send.await, now),

@@ -5,14 +5,17 @@
 //! Every other byte stays.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use memchr::{memchr, memmem, memrchr};
+use memchr::memmem;
+use router::sse::{Lines, Piece};
 
 /// Rewrites an answer as it passes, holding back no more than an unfinished line, or the last bytes
 /// of a plain answer.
 #[derive(Debug)]
 pub(super) struct Repair {
     cached_tokens: u32,
-    is_stream: bool,
+    /// Of a stream.
+    lines: Option<Lines>,
+    /// The last bytes of a plain answer.
     held: BytesMut,
 }
 
@@ -27,37 +30,33 @@ const MAX_LINE: usize = 64 << 10;
 impl Repair {
     /// This many tokens were reused.
     pub(super) fn new(cached_tokens: u32, is_stream: bool) -> Self {
-        Self { cached_tokens, is_stream, held: BytesMut::new() }
+        let lines = is_stream.then(|| Lines::new(MAX_LINE));
+        Self { cached_tokens, lines, held: BytesMut::new() }
     }
 
     /// The next bytes of the answer; returns those that may go on.
     pub(super) fn pass(&mut self, bytes: &Bytes) -> Bytes {
-        self.held.extend_from_slice(bytes);
-        let ready = match self.is_stream {
-            true => memrchr(b'\n', &self.held).map_or(0, |at| at + 1),
-            false => self.held.len().saturating_sub(TAIL),
+        let Self { cached_tokens, lines, held } = self;
+        let Some(lines) = lines else {
+            held.extend_from_slice(bytes);
+            return held.split_to(held.len().saturating_sub(TAIL)).freeze();
         };
-        let is_too_long = self.held.len() - ready > MAX_LINE;
-        let ready = if is_too_long { self.held.len() } else { ready };
-        let ready = self.held.split_to(ready);
-        if self.is_stream { self.lines(ready.freeze()) } else { ready.freeze() }
+        let mut out = BytesMut::with_capacity(bytes.len() + 8);
+        lines.cut(bytes, |piece| match piece {
+            Piece::Line(line) => put_repaired(line, *cached_tokens, &mut out),
+            Piece::Part(part) => out.put_slice(part),
+        });
+        out.freeze()
     }
 
     /// The answer is at its end; returns what was held back.
     pub(super) fn finish(&mut self) -> Bytes {
-        let rest = self.held.split().freeze();
-        if self.is_stream { self.lines(rest) } else { repaired(rest, self.cached_tokens) }
-    }
-
-    fn lines(&self, lines: Bytes) -> Bytes {
-        if memmem::find(&lines, USAGE).is_none() {
-            return lines;
-        }
-        let (mut out, mut rest) = (BytesMut::with_capacity(lines.len() + 8), lines);
-        while !rest.is_empty() {
-            let end = memchr(b'\n', &rest).map_or(rest.len(), |at| at + 1);
-            out.put_slice(&repaired(rest.split_to(end), self.cached_tokens));
-        }
+        let rest = match &mut self.lines {
+            Some(lines) => lines.take_rest(),
+            None => self.held.split().to_vec(),
+        };
+        let mut out = BytesMut::with_capacity(rest.len() + 8);
+        put_repaired(&rest, self.cached_tokens, &mut out);
         out.freeze()
     }
 }
@@ -69,23 +68,22 @@ const USAGE: &[u8] = b"\"usage\":";
 /// messages.
 const CACHED: [&[u8]; 2] = [b"\"cached_tokens\":", b"\"cache_read_input_tokens\":"];
 
-/// One object of an answer with `cached_tokens` in its `usage` set, if it has one. Pure.
-pub(super) fn repaired(json: Bytes, cached_tokens: u32) -> Bytes {
-    let Some(usage) = memmem::rfind(&json, USAGE) else { return json };
-    let found = CACHED.iter().find_map(|key| {
-        let value = usage + memmem::find(&json[usage..], key)? + key.len();
-        let space = json[value..].iter().take_while(|byte| **byte == b' ').count();
-        let value = value + space;
-        let len = json[value..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let len = if json[value..].starts_with(b"null") { 4 } else { len };
-        (len > 0).then_some(value..value + len)
+/// Appends one object of an answer with `cached_tokens` in its `usage` set, if it has one. Pure.
+fn put_repaired(json: &[u8], cached_tokens: u32, out: &mut BytesMut) {
+    let found = memmem::rfind(json, USAGE).and_then(|usage| {
+        CACHED.iter().find_map(|key| {
+            let value = usage + memmem::find(&json[usage..], key)? + key.len();
+            let space = json[value..].iter().take_while(|byte| **byte == b' ').count();
+            let value = value + space;
+            let len = json[value..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+            let len = if json[value..].starts_with(b"null") { 4 } else { len };
+            (len > 0).then_some(value..value + len)
+        })
     });
-    let Some(value) = found else { return json };
-    let mut out = BytesMut::with_capacity(json.len() + 8);
+    let Some(value) = found else { return out.put_slice(json) };
     out.put_slice(&json[..value.start]);
     out.put_slice(cached_tokens.to_string().as_bytes());
     out.put_slice(&json[value.end..]);
-    out.freeze()
 }
 
 #[cfg(test)]

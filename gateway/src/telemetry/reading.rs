@@ -50,14 +50,18 @@ impl Readings {
             let (bookings, known) = (router.bookings(), router.knowledge());
             Reading {
                 loads: snapshot.endpoints.iter().map(|it| bookings.load(it.slot)).collect(),
-                blocks: snapshot.endpoints.iter().map(|it| known.sent.held(it.slot)).collect(),
+                blocks: snapshot
+                    .endpoints
+                    .iter()
+                    .map(|it| known.approximate.held(it.slot))
+                    .collect(),
                 snapshot,
                 failures: router.pool().failures(),
                 booked: bookings.totals(),
-                approximate_blocks: known.sent.blocks(),
-                approximate_bytes: known.sent.bytes(),
-                exact_blocks: known.told.holder_blocks(),
-                exact_bytes: known.told.bytes(),
+                approximate_blocks: known.approximate.blocks(),
+                approximate_bytes: known.approximate.bytes(),
+                exact_blocks: known.exact.holder_blocks(),
+                exact_bytes: known.exact.bytes(),
                 tokenizers: router.tokenizers().report(),
                 memo: router.tokenizers().memo(),
             }

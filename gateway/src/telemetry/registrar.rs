@@ -52,6 +52,21 @@ impl Registrar<'_> {
         self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
     }
 
+    /// Counters by one label whose values are known: each is there from the start, at 0. Prometheus takes
+    /// the first value that it sees of a series for where it begins, so the first event would not count.
+    pub(super) fn counters_from_zero(
+        &self,
+        name: &str,
+        help: &str,
+        (label, values): (&str, &[&str]),
+    ) -> Result<IntCounterVec, Error> {
+        let counters = self.counters(name, help, &[label])?;
+        for value in values {
+            counters.with_label_values(&[value]).reset();
+        }
+        Ok(counters)
+    }
+
     pub(super) fn histograms(
         &self,
         opts: HistogramOpts,

@@ -136,6 +136,11 @@ async fn a_reader_that_stops_is_cut_and_holds_no_pod() {
         assert_eq!(pod.sees().await, Seen::Closed, "HTTP/2");
         house.at_rest().await;
         drop(unread);
+        let slow = r#"hearth_errors_total{reason="client_slow"}"#;
+        assert_eq!(house.metric(slow).await, 2);
+        assert_eq!(house.metric("hearth_client_gone_total").await, 0, "nobody hung up");
+        let why = house.client.send(house.app.admin_addr, Method::GET, "/why", "").await.json();
+        assert_eq!(why[0]["came"]["outcome"], "client_slow");
         house.end().await;
     }
 }

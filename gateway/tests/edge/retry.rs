@@ -298,6 +298,21 @@ async fn a_pod_that_falls_silent_in_the_middle_is_cut() {
 }
 
 #[tokio::test]
+async fn a_pod_that_does_not_take_a_request_has_a_deadline_of_its_own() {
+    let deaf = RawPod::start([Reply::new("", Then::Deaf)]).await;
+    let mut config = config(&[deaf.addr]);
+    config.deadlines.upstream_write = ms(200);
+    config.retry.attempts = 1;
+    let house = House::start(config).await;
+    // More than the buffers between us and the pod hold.
+    let body = format!(r#"{{"model":"tiny","prompt":"{}"}}"#, "x".repeat(24 << 20));
+    let answer = ask(&house, &body).await;
+    assert_eq!(answer.refusal(), (502, "attempts_failed".to_owned()));
+    assert!(answer.text().contains("a pod did not read"), "{}", answer.text());
+    house.end().await;
+}
+
+#[tokio::test]
 async fn slow_heads_and_bodies_are_408_and_cost_no_pod_anything() {
     let mut pod = RawPod::start([good()]).await;
     let mut config = config(&[pod.addr]);

@@ -27,6 +27,12 @@ use self::client::{Client, Reply};
 /// The one model that the pods of these tests serve.
 pub(crate) const MODEL: &str = "tiny";
 
+/// Every family with its help, those included that have no sample before their first event.
+const FAMILIES: &str = include_str!(
+    "../../src/telemetry/metrics/snapshots/\
+     gateway__telemetry__metrics__tests__every_family_is_there_with_its_help_and_labels.snap"
+);
+
 /// Longest wait for a condition. Only a test that fails waits so long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -180,9 +186,15 @@ impl House {
     }
 }
 
-/// A metric's samples, added up; `name` may hold the beginning of its labels.
+/// A metric's samples, added up; `name` may hold the beginning of its labels. One of which there is no
+/// sample yet is 0, but a name that no family has is a mistake of the test's.
 pub(crate) async fn metric(client: &Client, admin: SocketAddr, name: &str) -> i64 {
     let page = client.send(admin, Method::GET, "/metrics", "").await;
+    let family = name.split('{').next().unwrap_or_default();
+    let family = family.strip_suffix("_count").unwrap_or(family);
+    let helped = format!("# HELP {family} ");
+    let is_known = page.text().contains(&helped) || FAMILIES.contains(&helped);
+    assert!(is_known, "no metric is called {family}");
     let samples = page.text().lines().filter(|line| line.starts_with(name)).map(value);
     samples.sum()
 }

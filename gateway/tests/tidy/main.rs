@@ -1,6 +1,7 @@
 //! The house rules that a compiler does not know: walls between crates, sizes, names, words.
 
 mod map;
+mod rooms;
 mod walls;
 mod words;
 

@@ -139,7 +139,7 @@ impl Gateways {
     pub(super) fn hear(&self, pod: usize, events: Vec<CacheEvent>) {
         for event in events.into_iter().map(told) {
             for gateway in &self.gateways {
-                gateway.router.knowledge().told.apply(self.slots[pod], &event);
+                gateway.router.knowledge().exact.apply(self.slots[pod], &event);
             }
         }
     }

@@ -16,7 +16,7 @@ use super::{
     fault::{Break, Faults},
     pod::Pod,
     sequence::{Finish, Prompt},
-    transfer::Leg,
+    transfer::Transfer,
 };
 
 /// What became visible for one choice.
@@ -98,7 +98,7 @@ impl Generation {
     pub(super) fn start(
         pod: &Arc<Pod>,
         sampling: &Sampling,
-        leg: &Leg,
+        transfer: &Transfer,
         prompts: Vec<(Vec<u32>, usize)>,
     ) -> Result<Self, ApiError> {
         let mut choices = Vec::new();
@@ -116,7 +116,7 @@ impl Generation {
                     0 => 0,
                     seed => seed.wrapping_add(repeat as u64),
                 };
-                let hold = leg.hold.clone();
+                let hold = transfer.hold.clone();
                 let prompt = Prompt {
                     tokens: tokens.clone(),
                     max_tokens,
@@ -124,7 +124,7 @@ impl Generation {
                     hold,
                     ..sampling.prompt.clone()
                 };
-                let ticket = ticket(pod, leg, prompt)?;
+                let ticket = ticket(pod, transfer, prompt)?;
                 choices.push(Choice::new(pod, sampling, ticket, choices.len(), &tokens));
             }
             kept.push(Arc::from(tokens));
@@ -136,8 +136,8 @@ impl Generation {
 }
 
 /// Queues a request, behind the read of its KV if that is elsewhere.
-fn ticket(pod: &Arc<Pod>, leg: &Leg, prompt: Prompt) -> Result<Ticket, Busy> {
-    match leg.reading(pod, prompt.tokens.len()) {
+fn ticket(pod: &Arc<Pod>, transfer: &Transfer, prompt: Prompt) -> Result<Ticket, Busy> {
+    match transfer.reading(pod, prompt.tokens.len()) {
         Some(reading) => pod.driver.submit_after(reading, prompt),
         None => pod.driver.submit(prompt),
     }

@@ -34,7 +34,7 @@ use super::{
 
 /// What a request has to do with other pods.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Leg {
+pub(super) struct Transfer {
     /// Its blocks are kept under this name.
     pub(super) hold: Option<Hold>,
     /// Its KV is read from there.
@@ -46,8 +46,10 @@ pub(super) struct Leg {
 impl Pod {
     /// Reads the transfer parameters of a body; `id` is the request's. Some parameters kill the
     /// process, as they kill vLLM's.
-    pub(super) fn leg(&self, body: &Body, id: &str) -> Result<Leg, ApiError> {
-        let Some(connector) = self.config.transfer.connector else { return Ok(Leg::default()) };
+    pub(super) fn transfer(&self, body: &Body, id: &str) -> Result<Transfer, ApiError> {
+        let Some(connector) = self.config.transfer.connector else {
+            return Ok(Transfer::default());
+        };
         let params = body.get("kv_transfer_params");
         let is = |field: &str| {
             params.and_then(|params| params.get(field)).is_some_and(|it| *it == Value::Bool(true))
@@ -59,45 +61,45 @@ impl Pod {
             }
             Connector::Nixl if is("do_remote_prefill") => {
                 match Source::nixl(params.unwrap_or(&Value::Null)) {
-                    Some(source) => Leg { hold: None, source: Some(Arc::new(source)) },
+                    Some(source) => Transfer { hold: None, source: Some(Arc::new(source)) },
                     None => return Err(self.die()),
                 }
             }
             Connector::Mooncake if is("do_remote_decode") => {
-                text("transfer_id").map_or_else(Leg::default, |name| self.keep(name))
+                text("transfer_id").map_or_else(Transfer::default, |name| self.keep(name))
             }
             Connector::Mooncake if is("do_remote_prefill") => {
-                Leg::from(params.and_then(Source::mooncake))
+                Transfer::from(params.and_then(Source::mooncake))
             }
             Connector::Sglang => match Source::sglang(body) {
                 // Who is named as the bootstrap server is the one to prefill.
                 Some(source) if source.address.ends_with(&format!(":{}", self.channel_port())) => {
                     self.keep(source.name)
                 }
-                source => Leg::from(source),
+                source => Transfer::from(source),
             },
             Connector::Offload => {
                 match params.and_then(|it| it.pointer("/remote_decoder/kv_request_id")) {
                     Some(name) => self.keep(name.as_str().unwrap_or_default().to_owned()),
-                    None => Leg::from(params.and_then(Source::offload)),
+                    None => Transfer::from(params.and_then(Source::offload)),
                 }
             }
-            Connector::Nixl | Connector::Mooncake => Leg::default(),
+            Connector::Nixl | Connector::Mooncake => Transfer::default(),
         })
     }
 
     /// A request that vLLM refuses is told to its engine even so, where its transfer parameters do
     /// the same harm.
     pub(super) fn refused(&self, body: &Body, error: ApiError) -> ApiError {
-        match self.leg(body, "refused") {
+        match self.transfer(body, "refused") {
             Ok(_) => error,
             Err(death) => death,
         }
     }
 
-    fn keep(&self, name: String) -> Leg {
+    fn keep(&self, name: String) -> Transfer {
         let lease = self.config.transfer.lease;
-        Leg { hold: Some(Hold { name, lease }), source: None }
+        Transfer { hold: Some(Hold { name, lease }), source: None }
     }
 
     /// `AssertionError` in the engine: the process ends.
@@ -107,9 +109,14 @@ impl Pod {
     }
 
     /// The `kv_transfer_params` of a finished prefill leg; `cached_tokens` were found here.
-    pub(super) fn transfer_params(&self, leg: &Leg, tokens: usize, cached_tokens: usize) -> Value {
+    pub(super) fn transfer_params(
+        &self,
+        transfer: &Transfer,
+        tokens: usize,
+        cached_tokens: usize,
+    ) -> Value {
         let connector = self.config.transfer.connector;
-        let (Some(hold), Some(Connector::Nixl)) = (&leg.hold, connector) else {
+        let (Some(hold), Some(Connector::Nixl)) = (&transfer.hold, connector) else {
             return Value::Null;
         };
         let fault = self.faults.now();
@@ -176,15 +183,15 @@ impl Drop for DiesOnDrop {
     }
 }
 
-// === impl Leg ===
+// === impl Transfer ===
 
-impl From<Option<Source>> for Leg {
+impl From<Option<Source>> for Transfer {
     fn from(source: Option<Source>) -> Self {
         Self { hold: None, source: source.map(Arc::new) }
     }
 }
 
-impl Leg {
+impl Transfer {
     /// The read that has to come before the prompt of so many tokens.
     pub(super) fn reading(
         &self,

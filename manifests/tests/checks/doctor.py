@@ -6,10 +6,15 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from fleet import Engine
+from fleet import MODEL, Engine
 from gateway import without_settings
 from harness import check, expect, expect_equal
 from world import World
+
+
+# The engines tell what they hold, which takes the tokens that they make.
+TOKENIZER = Path(__file__).parents[3] / "loadtest/assets/tokenizer"
+TOKENIZERS = ("--tokenizers", json.dumps({MODEL: str(TOKENIZER)}))
 
 
 def doctor(world: World, *args: str) -> subprocess.CompletedProcess:
@@ -25,7 +30,7 @@ def in_cluster(world: World) -> tuple[str, ...]:
 
 @check("doctor/healthy_pods_have_a_line_each_and_status_0", stage="gateway")
 def healthy(world: World) -> None:
-    done = doctor(world, *in_cluster(world))
+    done = doctor(world, *in_cluster(world), *TOKENIZERS)
     lines = done.stdout.splitlines()
     expect_equal((done.returncode, len(lines)), (0, len(world.engines)), done.stdout + done.stderr)
     expect(all(line.startswith("ok ") for line in lines), done.stdout)
@@ -75,5 +80,8 @@ def pair(world: World) -> None:
 
 @check("doctor/pods_can_be_named_by_url", stage="gateway")
 def by_url(world: World) -> None:
-    done = doctor(world, world.engines[0].url)
+    done = doctor(world, *TOKENIZERS, world.engines[0].url)
     expect_equal((done.returncode, done.stdout[:3]), (0, "ok "), done.stdout + done.stderr)
+    done = doctor(world, world.engines[0].url)
+    expect(done.stdout.startswith(f"BAD  fleet: no tokenizer for model {MODEL}"), done.stdout)
+    expect_equal(done.returncode, 1, "events that cannot be used are a finding")

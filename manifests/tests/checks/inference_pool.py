@@ -51,6 +51,37 @@ def followed(world: World) -> None:
         world.pods.remove_all()
 
 
+@check("inference_pool/each_of_two_has_its_pods_and_one_that_both_select_is_one_pod",
+       stage="pool", limit_s=60)
+def several(world: World) -> None:
+    path = f"/apis/{V1}/namespaces/{NAMESPACE}/inferencepools"
+    with contextlib.ExitStack() as stack:
+        engines = [stack.enter_context(Engine(world.loadtest)) for _ in range(3)]
+        of_first, of_both, of_second = engines
+        ports = sorted({engine.port for engine in engines})
+        for name, key in (("first", "tier/one"), ("second", "tier/two")):
+            world.cluster.request("POST", path, {
+                "apiVersion": V1, "kind": "InferencePool", "metadata": {"name": name},
+                "spec": {"selector": {"matchLabels": {key: "yes"}},
+                         "targetPorts": [{"number": port} for port in ports],
+                         "endpointPickerRef": {"name": "hearth", "port": {"number": 9002}}}})
+        one, two = {"tier/one": "yes"}, {"tier/two": "yes"}
+        world.pods.create("one", of_first.host, of_first.port, labels=one)
+        world.pods.create("both", of_both.host, of_both.port, labels=one | two)
+        world.pods.create("two", of_second.host, of_second.port, labels=two)
+        world.gateway = stack.enter_context(InCluster(
+            world.hearth, world.cluster, ("--kubernetes-inference-pools", "first,second")))
+        world.gateway.wait_ready()
+        addresses = {address(engine) for engine in engines}
+        wait_until(lambda: world.gateway.routable() == addresses, 10, "each pod once")
+
+        world.cluster.request("PATCH", f"{path}/first", {"spec": {
+            "selector": {"matchLabels": {"tier/one": "no"}}}}, kind="application/merge-patch+json")
+        world.routable(address(of_first), False)
+        expect(address(of_both) in world.gateway.routable(), "the second pool selects it still")
+        world.pods.remove_all()
+
+
 @check("inference_pool/the_older_version_is_read_where_the_newer_is_not", stage="pool", limit_s=60)
 def older(world: World) -> None:
     with contextlib.ExitStack() as stack:
@@ -71,8 +102,8 @@ def conflict(world: World) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "hearth.yaml"
         file.write_text(json.dumps({"kubernetes": {
-            "enabled": True, "inference_pool": "llm-d", "selector": "app=vllm"}}))
+            "enabled": True, "inference_pools": ["llm-d"], "selector": "app=vllm"}}))
         done = subprocess.run([world.hearth, "check-config", file], text=True, capture_output=True,
                               env=without_settings())
         expect_equal(done.returncode, 2, "exit code")
-        expect(done.stderr.count("kubernetes.inference_pool") == 1, done.stderr)
+        expect(done.stderr.count("kubernetes.inference_pools") == 1, done.stderr)

@@ -25,12 +25,12 @@ fn endpoint(slot: Slot, trust: Trust) -> Endpoint {
 }
 
 /// What is believed of a pod that told of 10 blocks and was sent `sent` of them `age_ms` ago.
-fn belief(trust: Trust, sent: usize, age_ms: u64) -> (u32, u32) {
+fn belief(trust: Trust, approximate: usize, age_ms: u64) -> (u32, u32) {
     let slot = Slots::default().acquire();
-    let (mut told, mut overlap) = (Overlap::default(), Overlap::default());
-    told.set(slot, 10, LastUse::AtMs(0), None);
-    overlap.set(slot, sent, LastUse::AtMs(100_000 - age_ms), None);
-    let beliefs = Beliefs { told: Some(&told), sent: &overlap, now_ms: 100_000 };
+    let (mut exact, mut overlap) = (Overlap::default(), Overlap::default());
+    exact.set(slot, 10, LastUse::AtMs(0), None);
+    overlap.set(slot, approximate, LastUse::AtMs(100_000 - age_ms), None);
+    let beliefs = Beliefs { exact: Some(&exact), approximate: &overlap, now_ms: 100_000 };
     let belief = beliefs.of(&endpoint(slot, trust));
     assert_eq!(belief.trust, trust);
     (belief.known_blocks, belief.likely_blocks)
@@ -39,7 +39,7 @@ fn belief(trust: Trust, sent: usize, age_ms: u64) -> (u32, u32) {
 #[test]
 fn the_table() {
     let uncertain = Trust::Uncertain(Doubt::LateStart);
-    for (trust, sent, age_ms, known_and_likely) in [
+    for (trust, approximate, age_ms, known_and_likely) in [
         (Trust::Exact, 30, 60_000, (10, 10)),
         (Trust::Exact, 30, 500, (10, 30)),
         (Trust::Exact, 4, 500, (10, 10)),
@@ -52,16 +52,20 @@ fn the_table() {
         (Trust::Approximate, 30, 60_000, (30, 30)),
         (Trust::Approximate, 4, 60_000, (4, 4)),
     ] {
-        assert_eq!(belief(trust, sent, age_ms), known_and_likely, "{trust:?} {sent} {age_ms}");
+        assert_eq!(
+            belief(trust, approximate, age_ms),
+            known_and_likely,
+            "{trust:?} {approximate} {age_ms}"
+        );
     }
 }
 
 #[test]
 fn without_blocks_to_look_up_a_pod_is_known_by_what_it_was_sent() {
     let slot = Slots::default().acquire();
-    let mut sent = Overlap::default();
-    sent.set(slot, 7, LastUse::OnItsWay, None);
-    let beliefs = Beliefs { told: None, sent: &sent, now_ms: 1 };
+    let mut approximate = Overlap::default();
+    approximate.set(slot, 7, LastUse::OnItsWay, None);
+    let beliefs = Beliefs { exact: None, approximate: &approximate, now_ms: 1 };
     let want = Belief {
         known_blocks: 7,
         likely_blocks: 7,

@@ -95,7 +95,7 @@ impl Desk {
     }
 
     pub(super) fn enter(&mut self, claim: Claim) -> u64 {
-        let Claim { slot, cold_tokens, new_tokens, .. } = claim;
+        let Claim { slot, cold_tokens, computed_tokens, new_tokens } = claim;
         self.admit(slot);
         let pods = self.loads.iter().filter(|(owner, _)| owner.is_some()).count();
         let pods = u32::try_from(pods.max(1)).unwrap_or(u32::MAX);
@@ -108,6 +108,7 @@ impl Desk {
             queued_before = load.prefill_tokens;
             load.prefill_tokens += u64::from(cold_tokens);
             load.requests += 1;
+            load.awaiting += u32::from(computed_tokens.is_none());
             load.recent_tokens += f64::from(new_tokens);
         });
         queued_before

@@ -27,6 +27,29 @@ fn a_booking_is_given_back_on_drop_before_and_after_the_first_token() {
 }
 
 #[test]
+fn who_waits_for_another_pods_prefill_is_counted_until_its_first_token_or_its_end() {
+    let (bookings, slot) = (Arc::new(Bookings::default()), Slots::default().acquire());
+    let awaiting = || {
+        let claim = Claim { slot, cold_tokens: 0, computed_tokens: None, new_tokens: 100 };
+        let choose = |desk: &mut Desk| {
+            desk.admit(slot);
+            Some(((), claim, None))
+        };
+        bookings.book_legs(Instant::now(), choose).unwrap().1
+    };
+    let (mut a, b) = (awaiting(), awaiting());
+    let own = book(&bookings, slot, 50);
+    let seen = || (bookings.load(slot).awaiting, bookings.load(slot).requests);
+    assert_eq!(seen(), (2, 3));
+    answer(&mut a, 5);
+    assert_eq!(seen(), (1, 3));
+    drop((a, b));
+    assert_eq!(seen(), (0, 1));
+    drop(own);
+    assert_eq!(seen(), (0, 0));
+}
+
+#[test]
 fn a_place_is_given_back_once_and_what_its_pod_says_after_that_changes_nothing() {
     let (bookings, slot) = (Arc::new(Bookings::default()), Slots::default().acquire());
     let (mut a, b) = (book(&bookings, slot, 100), book(&bookings, slot, 50));

@@ -1,6 +1,6 @@
 //! Where one pod's part of an answer ends and the next one's begins.
 
-use super::leg::{Cannot, Leg, Next, Terms};
+use super::resumption::{Cannot, Next, ResumeParams, Resumption};
 use super::rewrite::Choice;
 use super::stops::Stops;
 use super::stream::{Record, Stream};
@@ -76,8 +76,8 @@ impl Stream {
         let has_ids = !self.record.prompt.is_empty() && self.record.head.is_some();
         let is_whole = self.is_finished();
         let cut = || -> Result<_, Cannot> {
-            let terms = Terms::read(self.ask.api, body)?;
-            cut(&self.record, &terms, self.ask.wants_ids, model.tokenizer)
+            let params = ResumeParams::read(self.format.api, body)?;
+            cut(&self.record, &params, self.format.wants_ids, model.tokenizer)
         };
         is_whole || (self.lost.is_none() && has_ids && cut().is_ok())
     }
@@ -89,12 +89,12 @@ impl Stream {
         if self.record.prompt.is_empty() || self.record.head.is_none() {
             return Err(Cannot::NoIds);
         }
-        let terms = Terms::read(self.ask.api, body)?;
-        let is_full = terms.max_tokens.is_some_and(|max| self.record.ids.len() >= max);
-        if is_full && terms.stops.is_empty() {
+        let params = ResumeParams::read(self.format.api, body)?;
+        let is_full = params.max_tokens.is_some_and(|max| self.record.ids.len() >= max);
+        if is_full && params.stops.is_empty() {
             return Ok(Next::Over(self.end_by_length("")));
         }
-        let (kept, lag) = cut(&self.record, &terms, self.ask.wants_ids, model.tokenizer)?;
+        let (kept, lag) = cut(&self.record, &params, self.format.wants_ids, model.tokenizer)?;
         if is_full {
             return Ok(Next::Over(self.end_by_length(&lag)));
         }
@@ -104,22 +104,22 @@ impl Stream {
         }
         self.record.ids.truncate(kept);
         self.record.settled = self.record.settled.min(kept);
-        let stops = (!terms.stops.is_empty())
-            .then(|| Stops::after(&self.record.text, &terms.stops, terms.includes_stop));
+        let stops = (!params.stops.is_empty())
+            .then(|| Stops::after(&self.record.text, &params.stops, params.includes_stop));
         self.seam = Some(Seam { kept, lag, stops });
         self.turn();
         let tokens = [&self.record.prompt[..], &self.record.ids[..]].concat();
-        let body = terms.body(&tokens, kept, model.max_len);
-        Ok(Next::Leg(Leg { tokens, body, cache_salt: terms.cache_salt }))
+        let body = params.body(&tokens, kept, model.max_len);
+        Ok(Next::Pod(Resumption { tokens, body, cache_salt: params.cache_salt }))
     }
 
     /// What is missing of an answer whose every choice has come to its end; none if only the pod
     /// knows.
     fn rest(&self) -> Option<Vec<u8>> {
         let mut rest = self.held.clone();
-        match self.ask.api {
+        match self.format.api {
             Api::Chat | Api::Completions => {
-                if self.ask.wants_usage && !self.progress.usage_told {
+                if self.format.wants_usage && !self.progress.usage_told {
                     let head = self.record.head.as_ref().filter(|_| self.lost.is_none())?;
                     head.own_usage(self.record.prompt.len(), self.record.ids.len(), &mut rest);
                 }
@@ -127,7 +127,9 @@ impl Stream {
             }
             Api::Messages => rest
                 .extend_from_slice(b"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"),
-            Api::Generate if !self.ask.wants_usage => rest.extend_from_slice(b"data: [DONE]\n\n"),
+            Api::Generate if !self.format.wants_usage => {
+                rest.extend_from_slice(b"data: [DONE]\n\n")
+            }
             _ => return None,
         }
         Some(rest)
@@ -146,7 +148,7 @@ impl Stream {
     fn end_by_length(&mut self, lag: &str) -> Vec<u8> {
         let mut out = std::mem::take(&mut self.held);
         if let Some(head) = &self.record.head {
-            head.last(self.ask.wants_ids, lag, &mut out);
+            head.last(self.format.wants_ids, lag, &mut out);
         }
         self.progress.finishes += 1;
         self.end(&mut out);
@@ -161,14 +163,14 @@ impl Stream {
 /// whole prompt then, the system prompt included (its issue 48853).
 fn cut(
     record: &Record,
-    terms: &Terms,
+    params: &ResumeParams,
     wants_ids: bool,
     tokenizer: Option<&Tokenizer>,
 ) -> Result<(usize, String), Cannot> {
     let Some(tokenizer) = tokenizer else {
         // An event of one id with text ends where a character ends; with more ids, or with text held
         // back for a stop string, only a decoder can tell.
-        let is_clear = terms.stops.is_empty() && (record.is_single || record.ids.is_empty());
+        let is_clear = params.stops.is_empty() && (record.is_single || record.ids.is_empty());
         return if is_clear {
             Ok((record.settled, String::new()))
         } else {
@@ -177,7 +179,7 @@ fn cut(
     };
     let context = &record.prompt[record.prompt.len().saturating_sub(CONTEXT)..];
     let decode = |ids: &[u32]| {
-        let text = match terms.shows_specials {
+        let text = match params.shows_specials {
             true => tokenizer.decode(ids),
             false => tokenizer.decode_visible(ids),
         };
@@ -189,7 +191,7 @@ fn cut(
     }
     // What went out, and then, where the client does not see ids, a few less.
     let fewest = record.settled.saturating_sub(if wants_ids { 0 } else { MOST_DROPPED });
-    let may_lag = !terms.stops.is_empty();
+    let may_lag = !params.stops.is_empty();
     let most = if may_lag { record.ids.len() } else { record.settled };
     for kept in (fewest..=most).rev() {
         let all = decode(&[context, &record.ids[..kept]].concat())?;

@@ -2,35 +2,20 @@
 
 use std::ops::Range;
 
-use memchr::memchr_iter;
-
 use super::ending;
-use super::leg::Cannot;
+use super::resumption::Cannot;
 use super::rewrite::{Chunk, Head, Said, Usage, error_of};
 use super::seam::Seam;
 use super::splice;
-use crate::openai::Api;
-
-/// What the client asked for, as far as its stream shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ask {
-    /// The API.
-    pub api: Api,
-    /// Choices that the stream carries.
-    pub choices: u32,
-    /// The client wants `usage` at the end.
-    pub wants_usage: bool,
-    /// The client wants ids (`return_token_ids`).
-    pub wants_ids: bool,
-    /// The pod was asked for ids, by us or by the client: what is needed to go on.
-    pub has_ids: bool,
-}
+use crate::openai::{Api, StreamFormat};
+use crate::sse::{Lines, Piece};
 
 /// One answer on its way to the client.
 #[derive(Debug)]
 pub struct Stream {
-    pub(super) ask: Ask,
-    /// The beginning of an event that is not whole yet.
+    pub(super) format: StreamFormat,
+    lines: Lines,
+    /// The lines so far of an event that is not whole yet.
     partial: Vec<u8>,
     /// Its events are too long to be looked into: bytes go through as they come.
     raw: bool,
@@ -101,15 +86,16 @@ const MAX_TEXT_BYTES: usize = 4 << 20;
 impl Stream {
     /// An answer of which nothing has come.
     #[must_use]
-    pub fn new(ask: Ask) -> Self {
+    pub fn new(format: StreamFormat) -> Self {
         Self {
-            ask,
+            format,
+            lines: Lines::new(MAX_EVENT_BYTES),
             partial: Vec::new(),
             raw: false,
             record: Record::default(),
             held: Vec::new(),
             progress: Progress::default(),
-            lost: (!ask.has_ids).then_some(Cannot::NotAsked),
+            lost: (!format.has_ids).then_some(Cannot::NotAsked),
             seam: None,
         }
     }
@@ -119,23 +105,12 @@ impl Stream {
         if self.raw {
             return out.extend_from_slice(bytes);
         }
-        if self.partial.is_empty() {
-            let rest = self.events(bytes, out);
-            self.partial.extend_from_slice(rest);
-        } else {
-            let mut joined = std::mem::take(&mut self.partial);
-            joined.extend_from_slice(bytes);
-            let rest = self.events(&joined, out).len();
-            joined.drain(..joined.len() - rest);
-            self.partial = joined;
+        let mut lines = std::mem::replace(&mut self.lines, Lines::new(MAX_EVENT_BYTES));
+        lines.cut(bytes, |piece| self.piece(piece, out));
+        if self.raw {
+            out.append(&mut lines.take_rest());
         }
-        if self.partial.len() > MAX_EVENT_BYTES {
-            self.raw = true;
-            self.lose(Cannot::TooLong);
-            self.progress.has_token = true;
-            out.append(&mut self.held);
-            out.append(&mut self.partial);
-        }
+        self.lines = lines;
     }
 
     /// Where the stream stands.
@@ -158,15 +133,15 @@ impl Stream {
     /// Whether a pod that closes now, however properly, leaves the answer without its end.
     #[must_use]
     pub fn is_unfinished(&self) -> bool {
-        let says_its_end = self.ask.has_ids
-            || matches!(self.ask.api, Api::Messages | Api::Responses | Api::Generate);
+        let says_its_end = self.format.has_ids
+            || matches!(self.format.api, Api::Messages | Api::Responses | Api::Generate);
         says_its_end && !self.raw && !self.progress.done
     }
 
     /// Whether every choice has come to its end.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.progress.finishes >= self.ask.choices
+        self.progress.finishes >= self.format.choices
     }
 
     /// The pod's error event, if it sent one.
@@ -196,21 +171,30 @@ impl Stream {
     /// Forgets what the last pod left unfinished: another one speaks now.
     pub(super) fn turn(&mut self) {
         self.partial.clear();
+        self.lines = Lines::new(MAX_EVENT_BYTES);
         (self.progress.error, self.progress.is_aborted) = (None, false);
     }
 
-    /// Takes whole events; returns what is left.
-    fn events<'a>(&mut self, bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
-        let mut rest = bytes;
-        while let Some(length) = event_length(rest) {
-            let (event, after) = rest.split_at(length);
-            rest = after;
-            if matches!(self.state(), Writing::Done | Writing::Failed) {
-                return &[];
-            }
-            self.event(event, out);
+    /// Takes a line, and with an event's last one the event.
+    fn piece(&mut self, piece: Piece<'_>, out: &mut Vec<u8>) {
+        if matches!(self.state(), Writing::Done | Writing::Failed) {
+            return;
         }
-        rest
+        let (Piece::Line(bytes) | Piece::Part(bytes)) = piece;
+        if self.raw {
+            return out.extend_from_slice(bytes);
+        }
+        self.partial.extend_from_slice(bytes);
+        if matches!(bytes, b"\n" | b"\r\n") {
+            let event = std::mem::take(&mut self.partial);
+            self.event(&event, out);
+        } else if matches!(piece, Piece::Part(_)) || self.partial.len() > MAX_EVENT_BYTES {
+            self.raw = true;
+            self.lose(Cannot::TooLong);
+            self.progress.has_token = true;
+            out.append(&mut self.held);
+            out.append(&mut self.partial);
+        }
     }
 
     fn event(&mut self, event: &[u8], out: &mut Vec<u8>) {
@@ -223,15 +207,15 @@ impl Stream {
             out.append(&mut self.held);
             return out.extend_from_slice(event);
         }
-        if error_of(data) || ending::says_failed(self.ask.api, data) {
+        if error_of(data) || ending::says_failed(self.format.api, data) {
             self.progress.error = Some(event.to_vec());
             return;
         }
-        if ending::says_aborted(self.ask.api, data) {
+        if ending::says_aborted(self.format.api, data) {
             self.progress.is_aborted = true;
             return;
         }
-        match (self.ask.api, &self.seam) {
+        match (self.format.api, &self.seam) {
             (Api::Chat | Api::Completions, None) => self.first_pods(event, out),
             (Api::Chat | Api::Completions, Some(_)) => self.later_pods(data, out),
             (api, _) => {
@@ -242,7 +226,8 @@ impl Stream {
     }
 
     fn first_pods(&mut self, event: &[u8], out: &mut Vec<u8>) {
-        let key: &[u8] = if self.ask.api == Api::Chat { b"\"content\":\"" } else { b"\"text\":\"" };
+        let key: &[u8] =
+            if self.format.api == Api::Chat { b"\"content\":\"" } else { b"\"text\":\"" };
         let text = splice::string(event, key);
         let shows = text.is_some_and(|text| !text.is_empty());
         let ends = splice::has(event, b"\"finish_reason\":\"");
@@ -250,11 +235,11 @@ impl Stream {
         if self.record.head.is_none() {
             self.record.head = Head::read(event);
         }
-        if !self.ask.has_ids {
+        if !self.format.has_ids {
             return out.extend_from_slice(event);
         }
         let (new, lists) = self.remember(event, text);
-        if new > 0 && text.is_none() && !ends && !self.ask.wants_ids && is_forced(event) {
+        if new > 0 && text.is_none() && !ends && !self.format.wants_ids && is_forced(event) {
             return;
         }
         if new > 0 && !shows && !ends && self.lost.is_none() {
@@ -294,7 +279,7 @@ impl Stream {
         } else if !known || (new == 0 && shows) {
             self.lose(Cannot::NoIds);
         }
-        if self.ask.wants_ids {
+        if self.format.wants_ids {
             lists.clear();
         }
         (new, lists)
@@ -319,7 +304,7 @@ impl Stream {
         self.record.text.push_str(&text);
         let ends = choice.finish_reason.is_some() || stopped.is_some();
         let new = ids.len();
-        let ids = self.ask.wants_ids.then_some(ids);
+        let ids = self.format.wants_ids.then_some(ids);
         let said = Said { text: &text, stopped: stopped.as_deref(), ids };
         if new > 0 && text.is_empty() && !ends {
             head.chunk(&chunk, &said, base, &mut self.held);
@@ -364,15 +349,6 @@ impl Progress {
         self.finishes += u32::from(ends);
         self.usage_told |= !shows && splice::has(event, b"\"choices\":[],\"usage\":{");
     }
-}
-
-/// The length of the event that `bytes` begins with, its empty line included.
-fn event_length(bytes: &[u8]) -> Option<usize> {
-    memchr_iter(b'\n', bytes).find_map(|at| match &bytes[at + 1..] {
-        [b'\n', ..] => Some(at + 2),
-        [b'\r', b'\n', ..] => Some(at + 3),
-        _ => None,
-    })
 }
 
 /// Whether the pod sent an event only because it was asked for ids: it shows nothing.

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use self::pods::{Client, Pod, Request, tokenizer};
-use super::{Ask, Cannot, FEATURES, Model, Next, Stream, Terms, Writing, is_aborted};
-use crate::openai::Api;
+use super::{Cannot, FEATURES, Model, Next, ResumeParams, Stream, Writing, is_aborted};
+use crate::openai::{Api, StreamFormat};
 
 const EMOJI: &str = "A family 👨‍👩‍👧 at the Zürich zoo: 🦁🦓, 你好!";
 
@@ -20,7 +20,7 @@ fn chat(more: &str) -> String {
 /// What the client gets when the pods are cut after so many bytes each; the last one is not.
 fn run(request: &Request, answer: &str, cuts: &[usize], knows: bool) -> Result<Client, Cannot> {
     let model = Model { tokenizer: knows.then(tokenizer), max_len: Some(4096) };
-    let mut stream = Stream::new(request.ask);
+    let mut stream = Stream::new(request.format);
     let mut client = Client::default();
     let mut pod = Pod::first(request, answer);
     let mut cuts = cuts.iter();
@@ -37,7 +37,7 @@ fn run(request: &Request, answer: &str, cuts: &[usize], knows: bool) -> Result<C
         if stream.state() == Writing::Nothing {
             // The answer can begin anew, and nothing has gone out.
             client.bytes.clear();
-            stream = Stream::new(request.ask);
+            stream = Stream::new(request.format);
             pod = Pod::first(request, answer);
             continue;
         }
@@ -46,7 +46,7 @@ fn run(request: &Request, answer: &str, cuts: &[usize], knows: bool) -> Result<C
                 client.bytes.extend_from_slice(&rest);
                 return Ok(client);
             }
-            Next::Leg(leg) => pod = Pod::next(&leg, answer),
+            Next::Pod(next) => pod = Pod::next(&next, answer),
             Next::Cannot(why) => return Err(why),
         }
     }
@@ -133,7 +133,7 @@ fn an_answer_that_is_finished_is_ended_by_us() {
 #[test]
 fn all_tokens_without_the_word_for_it_are_a_whole_answer() {
     let request = Request::new(Api::Completions, &chat(r#","max_tokens":3"#), false);
-    let mut stream = Stream::new(request.ask);
+    let mut stream = Stream::new(request.format);
     let mut client = Client::default();
     let said =
         Pod::first(&Request::new(Api::Completions, &chat(r#","max_tokens":4"#), false), "abcd");
@@ -163,18 +163,24 @@ fn says_last(last: &str) {
     let said = Pod::first(&request, EMOJI).stream();
     let half = memchr::memmem::find(&said, b"\"t\"").expect("it is there");
     let half = half + memchr::memmem::find(&said[half..], b"\n\n").expect("an event") + 2;
-    let mut stream = Stream::new(request.ask);
+    let mut stream = Stream::new(request.format);
     let mut client = Client::default();
     stream.feed(&said[..half], &mut client.bytes);
     let before = client.bytes.len();
     stream.feed(format!("data: {last}\n\ndata: [DONE]\n\n").as_bytes(), &mut client.bytes);
     assert_eq!((stream.state(), client.bytes.len()), (Writing::Failed, before), "{last}");
-    assert!(matches!(stream.resume(request.body.as_bytes(), Model::default()), Next::Leg(_)));
+    assert!(matches!(stream.resume(request.body.as_bytes(), Model::default()), Next::Pod(_)));
 }
 
 #[test]
 fn a_message_or_a_response_that_its_pod_gave_up_has_failed() {
-    let ask = |api| Ask { api, choices: 1, wants_usage: false, wants_ids: false, has_ids: false };
+    let format = |api| StreamFormat {
+        api,
+        choices: 1,
+        wants_usage: false,
+        wants_ids: false,
+        has_ids: false,
+    };
     let text =
         r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"A"}}"#;
     let end = |reason: &str| {
@@ -196,7 +202,7 @@ fn a_message_or_a_response_that_its_pod_gave_up_has_failed() {
         (Api::Generate, r#"{"choices":[{"finish_reason":"abort"}]}"#.into(), Writing::Failed),
         (Api::Generate, "[DONE]".to_owned(), Writing::Done),
     ] {
-        let mut stream = Stream::new(ask(api));
+        let mut stream = Stream::new(format(api));
         let mut out = Vec::new();
         let start = r#"{"type":"message_start","message":{"stop_reason":null}}"#;
         stream.feed(format!("data: {start}\n\ndata: {text}\n\n").as_bytes(), &mut out);
@@ -225,7 +231,7 @@ fn a_plain_answer_that_its_pod_gave_up_is_told_from_a_whole_one() {
 #[test]
 fn nothing_but_a_token_is_a_beginning() {
     let request = Request::new(Api::Chat, &chat(""), false);
-    let mut stream = Stream::new(request.ask);
+    let mut stream = Stream::new(request.format);
     let mut out = Vec::new();
     let role = r#"{"id":"c","object":"o","created":1,"model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"prompt_token_ids":[1,2]}"#;
     for event in
@@ -261,17 +267,17 @@ fn what_cannot_go_on_says_so() {
         ),
         (r#","messages":[{"role":"user","content":[{"type":"text","text":"image_url"}]}]"#, None),
     ] {
-        let terms = Terms::read(Api::Chat, chat(more).as_bytes());
-        assert_eq!(terms.err(), why, "{more}");
+        let params = ResumeParams::read(Api::Chat, chat(more).as_bytes());
+        assert_eq!(params.err(), why, "{more}");
     }
     let batch = r#"{"prompt":["a","b"],"stream":true}"#;
-    assert_eq!(Terms::read(Api::Completions, batch.as_bytes()).err(), Some(Cannot::NotText));
+    assert_eq!(ResumeParams::read(Api::Completions, batch.as_bytes()).err(), Some(Cannot::NotText));
 }
 
 #[test]
 fn reasoning_that_a_pod_parsed_does_not_come_back_raw() {
     let request = Request::new(Api::Chat, &chat(""), false);
-    let mut stream = Stream::new(request.ask);
+    let mut stream = Stream::new(request.format);
     let mut out = Vec::new();
     let event = |delta: &str| {
         format!(
@@ -290,12 +296,12 @@ fn reasoning_that_a_pod_parsed_does_not_come_back_raw() {
 #[test]
 fn the_next_body_asks_for_what_is_left() {
     let body = r#"{"model":"m","prompt":"hi","max_tokens":10,"min_tokens":5,"top_k":3,"user":"u","stream":true}"#;
-    let terms = Terms::read(Api::Completions, body.as_bytes()).expect("it can go on");
-    let next: Value = serde_json::from_slice(&terms.body(&[1, 2, 3], 2, Some(100))).expect("JSON");
+    let params = ResumeParams::read(Api::Completions, body.as_bytes()).expect("it can go on");
+    let next: Value = serde_json::from_slice(&params.body(&[1, 2, 3], 2, Some(100))).expect("JSON");
     let want = json!({"prompt": [1, 2, 3], "model": "m", "max_tokens": 8, "min_tokens": 3,
         "stream": true, "return_token_ids": true, "top_k": 3});
     assert_eq!(next, want);
-    let chat = Terms::read(Api::Chat, chat("").as_bytes()).expect("it can go on");
+    let chat = ResumeParams::read(Api::Chat, chat("").as_bytes()).expect("it can go on");
     let next: Value = serde_json::from_slice(&chat.body(&[1, 2, 3], 2, Some(100))).expect("JSON");
     assert_eq!(next["max_tokens"], 97, "the rest of the context, as a chat without a bound has");
 }

@@ -18,7 +18,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Herald, PoolEnded, Sighting};
-use crate::pool::{Pod, Role};
+use crate::pod::{Pod, Role};
 
 /// A pod by address: `http://host:port`, `host:port`, or `{url: …, role: both|prefill|decode,
 /// topology: …}`.

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use self::api::{Connected, explain, refuses_watch};
 use self::mirror::Mirror;
-use super::{Herald, PoolEnded};
+use super::{Herald, PoolEnded, Source};
+use crate::backoff::Backoff;
 use crate::story::story;
 use crate::units::HumanDuration;
 
@@ -34,10 +35,10 @@ pub struct KubernetesSettings {
     pub enabled: bool,
     /// Where the pods live; the gateway's own namespace if not set.
     pub namespace: Option<String>,
-    /// Name of an InferencePool in that namespace (`inference.networking.k8s.io/v1`, or v1alpha2)
-    /// which says what `selector`, `port_name` and `port` say otherwise. Needs `get`, `list` and
-    /// `watch` on `inferencepools` too.
-    pub inference_pool: Option<String>,
+    /// Names of InferencePools in that namespace (`inference.networking.k8s.io/v1`, or v1alpha2),
+    /// for instance one for each model, which say what `selector`, `port_name` and `port` say
+    /// otherwise. Needs `get`, `list` and `watch` on `inferencepools` too.
+    pub inference_pools: Vec<String>,
     /// Label selector of the pods, as `kubectl get pods -l` takes it.
     pub selector: String,
     /// Name of the container port of the OpenAI API. Empty: `port` is meant for every pod.
@@ -63,11 +64,9 @@ struct Selection {
     ports: Vec<u16>,
 }
 
-/// Waits between attempts at an API server that fails.
-#[derive(Debug, Default)]
-struct Backoff {
-    failures: u32,
-}
+/// Waits between attempts at an API server that fails. So many replicas may come back at once, so late
+/// may the last one notice.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(8));
 
 // === impl KubernetesSettings ===
 
@@ -76,7 +75,7 @@ impl Default for KubernetesSettings {
         Self {
             enabled: false,
             namespace: None,
-            inference_pool: None,
+            inference_pools: Vec::new(),
             selector: "llm-d.ai/inferenceServing=true".to_owned(),
             port_name: "http".to_owned(),
             port: 8000,
@@ -88,6 +87,18 @@ impl Default for KubernetesSettings {
 }
 
 impl KubernetesSettings {
+    /// The sources of pods that it stands for; one by InferencePool with the pool's name.
+    pub(super) fn selections(&self) -> Vec<(Source, Option<String>)> {
+        if !self.enabled {
+            return Vec::new();
+        }
+        if self.inference_pools.is_empty() {
+            return vec![(Source::Kubernetes, None)];
+        }
+        let pools = (0..).map(Source::InferencePool).zip(self.inference_pools.iter().cloned());
+        pools.map(|(source, name)| (source, Some(name))).collect()
+    }
+
     fn selection(&self) -> Selection {
         Selection {
             selector: self.selector.clone(),
@@ -97,33 +108,14 @@ impl KubernetesSettings {
     }
 }
 
-// === impl Backoff ===
-
-impl Backoff {
-    const FIRST: Duration = Duration::from_millis(500);
-    /// So many replicas may come back at once, so late may the last one notice.
-    const LONGEST: Duration = Duration::from_secs(8);
-
-    /// The next wait: doubled each time, and a random half of it off, so that the replicas of a
-    /// gateway do not all ask at once.
-    fn next(&mut self) -> Duration {
-        let doubled = Self::FIRST.saturating_mul(1 << self.failures.min(8));
-        self.failures += 1;
-        doubled.min(Self::LONGEST).mul_f64(rand::random_range(0.5..1.0))
-    }
-
-    fn reset(&mut self) {
-        self.failures = 0;
-    }
-}
-
-/// Watches until the task is aborted or the pool ends.
-pub(super) async fn run(settings: KubernetesSettings, herald: Herald) {
-    let mut backoff = Backoff::default();
+/// Watches until the task is aborted or the pool ends: what the InferencePool `pool` selects, or what
+/// the settings do.
+pub(super) async fn run(settings: KubernetesSettings, pool: Option<String>, herald: Herald) {
+    let mut backoff = BACKOFF;
     loop {
         match api::connect(&settings).await {
             Ok(connected) => {
-                let PoolEnded = match &settings.inference_pool {
+                let PoolEnded = match &pool {
                     Some(name) => follow(&connected, name, &settings, &herald).await,
                     None => watch(&connected, &settings.selection(), &settings, &herald).await,
                 };
@@ -148,7 +140,7 @@ async fn follow(
     settings: &KubernetesSettings,
     herald: &Herald,
 ) -> PoolEnded {
-    let mut backoff = Backoff::default();
+    let mut backoff = BACKOFF;
     let api = loop {
         match inference_pool::find(&connected.client, &connected.namespace, name).await {
             Ok(api) => break api,
@@ -207,7 +199,7 @@ async fn watch(
     let topology_label = settings.topology_label.clone();
     let (port_name, ports) = (selection.port_name.clone(), selection.ports.clone());
     let mut mirror = Mirror::new(port_name, ports, topology_label);
-    let mut backoff = Backoff::default();
+    let mut backoff = BACKOFF;
     loop {
         let told = tokio::select! {
             Some(event) = events.next() => match event {

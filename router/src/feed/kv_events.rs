@@ -41,7 +41,7 @@ pub(super) use bind::{Lanes, run as listen};
 pub use calibration::{Compared, Outcome, Predictions};
 pub use counts::{KvCount, KvCounts};
 pub use sources::Target;
-pub use status::{KvReport, KvStatus, Verdict};
+pub use status::{KvReport, KvStatus, SelfCheck};
 pub use suspects::Suspect;
 pub use trust::{Doubt, Trust};
 

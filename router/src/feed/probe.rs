@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::{News, Voice, read_body};
+use crate::backoff::doubled;
 use crate::pod::ModelCard;
 use crate::story::causes;
 use crate::units::HumanDuration;
@@ -108,10 +109,7 @@ impl ProbeSettings {
         match failures {
             0 => self.interval.get(),
             _ if !was_good => retry,
-            _ => {
-                let doubled = 1u32.checked_shl(failures - 1).unwrap_or(u32::MAX);
-                retry.saturating_mul(doubled).min(self.interval.get().max(retry))
-            }
+            _ => doubled(retry, self.interval.get().max(retry), failures - 1),
         }
     }
 }

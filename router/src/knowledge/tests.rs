@@ -29,7 +29,7 @@ impl World {
     }
 
     fn least(&self, watch: &Watch) -> u32 {
-        watch.least(&self.knowledge.told)
+        watch.least(&self.knowledge.exact)
     }
 
     fn store(&self, blocks: std::ops::Range<u64>) {

@@ -70,14 +70,14 @@ impl Watches {
     }
 
     /// Looks for what the pod was sent, if it has lost blocks since.
-    pub(super) fn look(&self, slot: Slot, told: &ExactIndex) {
+    pub(super) fn look(&self, slot: Slot, exact: &ExactIndex) {
         let State { pods, overlap } = &mut *self.state.lock();
         let Some(pod) = pods.get_mut(slot.index()) else { return };
         if !std::mem::take(&mut pod.has_lost) {
             return;
         }
         for watched in &pod.watched {
-            told.overlap(&watched.chain, overlap);
+            exact.overlap(&watched.chain, overlap);
             watched.least.fetch_min(overlap.blocks(watched.slot), Ordering::Relaxed);
         }
     }
@@ -88,8 +88,8 @@ impl Watches {
 impl Watch {
     /// The least of the prompt's blocks that the pod was known to hold after a loss; as many as there
     /// can be if there was none.
-    pub(crate) fn least(&self, told: &ExactIndex) -> u32 {
-        self.watches.look(self.slot, told);
+    pub(crate) fn least(&self, exact: &ExactIndex) -> u32 {
+        self.watches.look(self.slot, exact);
         self.watched.least.load(Ordering::Relaxed)
     }
 }

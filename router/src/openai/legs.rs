@@ -54,8 +54,11 @@ fn one_pod_alone(api: Api, members: &Members<'_>) -> Option<&'static str> {
     let value = |key| members.last(key).filter(|value| !matches!(*value, "null" | "false"));
     let more_than_one = |key| value(key).is_some_and(|n| n != "1");
     let is_short = |key| value(key).is_some_and(|n| matches!(n, "0" | "1"));
-    if !api.fills_cache() {
+    if !api.fills_cache() || matches!(api, Api::GenerativeScoring | Api::Decide) {
         return Some("api");
+    }
+    if api == Api::Batch {
+        return Some("batch");
     }
     if more_than_one("n") || more_than_one("best_of") || value("use_beam_search").is_some() {
         return Some("sequences");
@@ -231,6 +234,8 @@ mod tests {
             (Api::Chat, r#"{"max_completion_tokens":1}"#, Some("one_token")),
             (Api::Responses, r#"{"input":"a","background":true}"#, Some("stored")),
             (Api::Embeddings, r#"{"input":"a"}"#, Some("api")),
+            (Api::GenerativeScoring, r#"{"query":"a"}"#, Some("api")),
+            (Api::Batch, r#"{"messages":[[],[]]}"#, Some("batch")),
             (Api::Generate, r#"{"token_ids":[1],"sampling_params":{"max_tokens":9}}"#, None),
             (Api::Generate, r#"{"sampling_params":{"n":2}}"#, Some("sequences")),
             (Api::Generate, r#"{"sampling_params":{"max_tokens":1}}"#, Some("one_token")),

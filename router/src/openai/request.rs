@@ -6,7 +6,6 @@ use std::ops::Range;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::Api;
 use super::anthropic;
 use super::guard;
 use super::legs;
@@ -14,7 +13,7 @@ use super::members::Members;
 use super::responses;
 use super::scan::{self, BadJson, Scanner};
 use super::text::{self, Text};
-use crate::continuation::Ask;
+use super::{Api, StreamFormat};
 
 /// Why a body cannot be routed: it is refused, since bytes that we cannot read are bytes that we
 /// cannot guard.
@@ -54,13 +53,14 @@ pub struct Fields<'a> {
     /// Why one pod has to compute it alone, in a word; none: prefill and decode may be split.
     pub indivisible: Option<&'static str>,
     /// What its stream shows, if it asks for one.
-    pub stream: Option<Ask>,
+    pub stream: Option<StreamFormat>,
 }
 
 /// A prompt as the client wrote it.
 #[derive(Debug)]
 pub enum Prompt<'a> {
-    /// Messages, to be rendered by the model's chat template.
+    /// Messages, to be rendered by the model's chat template; of a batch the first conversation's, which
+    /// stand for all.
     Chat {
         /// `messages`
         messages: &'a str,
@@ -152,28 +152,8 @@ pub fn read<'a>(api: Api, body: &'a [u8], text: &'a mut String) -> Result<Fields
     // The last zero would end a text that another request goes on with.
     let text = text.strip_suffix('\0').unwrap_or(text);
     let indivisible = legs::indivisible(api, &members);
-    let stream = stream(api, &members);
+    let stream = StreamFormat::read(api, &members);
     Ok(Fields { model, cache_salt, prompt, text, guarded, indivisible, stream })
-}
-
-/// What the client's stream shows; the pod is not asked for ids yet.
-fn stream(api: Api, members: &Members<'_>) -> Option<Ask> {
-    let number = |members: &Members<'_>| members.last("n").and_then(|n| n.parse().ok());
-    let params = || Members::read(members.last("sampling_params")?).ok();
-    flag(members, "stream", false).then(|| Ask {
-        api,
-        choices: match api {
-            Api::Generate => params().as_ref().and_then(number),
-            _ => number(members),
-        }
-        .unwrap_or(1),
-        wants_usage: members
-            .last("stream_options")
-            .and_then(|options| serde_json::from_str::<Value>(options).ok())
-            .is_some_and(|options| options["include_usage"] == true),
-        wants_ids: flag(members, "return_token_ids", false),
-        has_ids: false,
-    })
 }
 
 /// Members by which a pod may make another prompt than we would, depending on its flags, its model
@@ -195,15 +175,17 @@ const UNCERTAIN: &[&str] = &[
 /// The members that make the prompt, in the order in which the engine sees them.
 fn parts(api: Api, members: &Members<'_>) -> &'static [&'static str] {
     match api {
-        Api::Chat => &["tools", "messages"],
+        Api::Chat | Api::Batch => &["tools", "messages"],
         Api::Tokenize if members.last("messages").is_some() => &["tools", "messages"],
         Api::Tokenize | Api::Completions => &["prompt"],
         Api::Responses => &["tools", "instructions", "input"],
         Api::Messages | Api::CountTokens => &["tools", "system", "messages"],
-        Api::Embeddings | Api::Pooling => &["input", "messages"],
+        Api::Embeddings | Api::Pooling | Api::Classify => &["input", "messages"],
         Api::Rerank => &["query", "documents"],
         Api::Score => &["text_1", "text_2", "queries", "documents"],
-        Api::Detokenize | Api::Generate => &[],
+        Api::GenerativeScoring => &["query", "items"],
+        Api::Decide => &["instructions", "state"],
+        Api::Detokenize | Api::Generate | Api::Render => &[],
     }
 }
 
@@ -213,12 +195,16 @@ fn is_text(api: Api, key: &str, first: Option<u8>) -> bool {
     match key {
         "prompt" => matches!(api, Api::Completions | Api::Tokenize) && first != Some(b'['),
         "tools" | "messages" => true,
-        "query" | "documents" | "text_1" | "text_2" | "queries" => {
-            matches!(api, Api::Rerank | Api::Score)
-        }
+        "query" => matches!(api, Api::Rerank | Api::GenerativeScoring),
+        "documents" => matches!(api, Api::Rerank | Api::Score),
+        "text_1" | "text_2" | "queries" => api == Api::Score,
+        "items" => api == Api::GenerativeScoring,
+        "state" => api == Api::Decide,
         "system" => matches!(api, Api::Messages | Api::CountTokens),
-        "instructions" => api == Api::Responses,
-        "input" => matches!(api, Api::Responses | Api::Embeddings | Api::Pooling),
+        "instructions" => matches!(api, Api::Responses | Api::Decide),
+        "input" => {
+            matches!(api, Api::Responses | Api::Embeddings | Api::Pooling | Api::Classify)
+        }
         _ => false,
     }
 }
@@ -259,6 +245,10 @@ fn prompt<'a>(api: Api, members: &Members<'a>) -> Prompt<'a> {
     if let Some(messages) = messages {
         return chat(messages, members);
     }
+    if api == Api::Batch {
+        let first = members.last("messages").and_then(first_of_list);
+        return first.map_or(Prompt::Other, |messages| chat(messages, members));
+    }
     if let Some(foreign) = foreign(api, members) {
         return Prompt::Foreign(foreign);
     }
@@ -285,8 +275,12 @@ fn one_text<'a>(prompt: &'a str, members: &Members<'_>) -> Prompt<'a> {
 
 /// The first of a list of texts, as it is written.
 fn first_text(list: &str) -> Option<&str> {
-    let texts: Vec<&RawValue> = serde_json::from_str(list).ok()?;
-    texts.first().map(|first| first.get()).filter(|first| first.starts_with('"'))
+    first_of_list(list).filter(|first| first.starts_with('"'))
+}
+
+fn first_of_list(list: &str) -> Option<&str> {
+    let items: Vec<&RawValue> = serde_json::from_str(list).ok()?;
+    items.first().map(|first| first.get())
 }
 
 fn foreign<'a>(api: Api, members: &Members<'a>) -> Option<Foreign<'a>> {
@@ -327,7 +321,7 @@ fn chat<'a>(messages: &'a str, members: &Members<'a>) -> Prompt<'a> {
     }
 }
 
-fn flag(members: &Members<'_>, key: &str, default: bool) -> bool {
+pub(super) fn flag(members: &Members<'_>, key: &str, default: bool) -> bool {
     match members.last(key) {
         Some("true") => true,
         Some("false") => false,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{Health, Out, Outcome};
+use crate::backoff::doubled;
 use crate::units::HumanDuration;
 
 /// When a pod that fails is taken out of rotation, and for how long.
@@ -95,8 +96,7 @@ impl Default for HealthSettings {
 
 impl HealthSettings {
     fn ejected_for(&self, ejections: u32) -> Duration {
-        let doubled = 1u32.checked_shl(ejections.saturating_sub(1)).unwrap_or(u32::MAX);
-        self.ejected_min.saturating_mul(doubled).min(self.ejected_max.get())
+        doubled(self.ejected_min.get(), self.ejected_max.get(), ejections.saturating_sub(1))
     }
 }
 

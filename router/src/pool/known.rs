@@ -1,5 +1,6 @@
 //! One pod as the pool knows it: what is published of it, and what lies behind.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +16,11 @@ use crate::discovery::{Sighting, Source};
 /// A pod with what the pool knows of it beyond what it publishes.
 #[derive(Debug)]
 pub(super) struct Known {
-    pub(super) source: Source,
+    /// Who names it (two InferencePools may select one pod), and whether that was so last time; if
+    /// not, it is kept since that list is not believed.
+    pub(super) sources: BTreeMap<Source, bool>,
     /// Whether its source lets it have traffic.
     pub(super) serving: bool,
-    /// Whether its source named it last time; if not, it is kept since that list is not believed.
-    pub(super) named: bool,
     pub(super) health: PodHealth,
     pub(super) standing: Standing,
     pub(super) capacity: Capacity,
@@ -29,11 +30,15 @@ pub(super) struct Known {
 // === impl Known ===
 
 impl Known {
-    pub(super) fn new(source: Source, sighting: &Sighting, slot: Slot, now: Instant) -> Self {
+    pub(super) fn new(
+        sources: BTreeMap<Source, bool>,
+        sighting: &Sighting,
+        slot: Slot,
+        now: Instant,
+    ) -> Self {
         Self {
-            source,
+            sources,
             serving: sighting.serving,
-            named: true,
             health: PodHealth::new(),
             standing: Standing::default(),
             capacity: Capacity::default(),
@@ -48,6 +53,11 @@ impl Known {
                 record: Record { since: Some(now), ..Record::default() },
             }),
         }
+    }
+
+    /// Whether the source named it last time.
+    pub(super) fn is_named_by(&self, source: Source) -> bool {
+        self.sources.get(&source) == Some(&true)
     }
 
     pub(super) fn health(&self) -> Health {

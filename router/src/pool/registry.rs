@@ -14,18 +14,14 @@ use super::known::Known;
 use super::ranks::Ranks;
 use super::sources::Sources;
 use super::{Endpoint, Health, ModelCard, Out, Outcome, PoolSettings, Snapshot};
-use crate::discovery::{Desired, Sighting, Source};
+use crate::discovery::{Desired, Report, Sighting, Source};
 use crate::feed::{News, ProbeError};
 
 /// Something that the pool's task learns.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// All pods that a source names now, whole: what is not in it is gone.
-    Desired { source: Source, set: Desired },
-    /// What the source said last is still so.
-    Alive { source: Source },
-    /// The source cannot say.
-    Lost { source: Source, error: Arc<str> },
+    /// What a source of pods says.
+    Reported(Source, Report),
     /// A pod was heard.
     Heard(News),
     /// A request saw something of a pod; `reason` says what, if that was a failure.
@@ -82,16 +78,16 @@ impl Registry {
     /// Takes one event in.
     pub(super) fn apply(&mut self, event: Event, now: Instant, effects: &mut Effects) {
         match event {
-            Event::Desired { source, set } => {
+            Event::Reported(source, Report::Desired(set)) => {
                 self.sources.synced(source, set.trouble.clone(), now);
                 effects.changed = true;
                 self.desired(source, set, now, effects);
             }
-            Event::Alive { source } => {
+            Event::Reported(source, Report::Alive) => {
                 self.sources.synced(source, None, now);
                 effects.changed = true;
             }
-            Event::Lost { source, error } => {
+            Event::Reported(source, Report::Lost(error)) => {
                 effects.changed |= self.sources.troubled(source, Some(error));
             }
             Event::Heard(News::Probed { slot, result, generated, next }) => {
@@ -166,12 +162,16 @@ impl Registry {
 
     fn desired(&mut self, source: Source, set: Desired, now: Instant, effects: &mut Effects) {
         let Desired { pods, by_removal, .. } = set;
-        let pods = self.ranks.spread(source, pods).into_iter();
+        let pods = self.ranks.spread(pods).into_iter();
         let mut wanted: BTreeMap<_, _> =
             pods.map(|sighting| (Arc::clone(&sighting.pod.uid), sighting)).collect();
-        for known in self.pods.values_mut().filter(|known| known.source == source) {
+        for known in self.pods.values_mut() {
             let sighting = wanted.get(&known.endpoint.pod.uid);
-            known.named = sighting.is_some_and(|it| it.pod == known.endpoint.pod);
+            if sighting.is_some_and(|it| it.pod == known.endpoint.pod) {
+                known.sources.insert(source, true);
+            } else if let Some(is_named) = known.sources.get_mut(&source) {
+                *is_named = false;
+            }
         }
         // Told that its last pod went, a source knows what it says; a list that is empty may be a
         // wrong selector.
@@ -185,8 +185,7 @@ impl Registry {
             self.believe(source, effects);
         }
         let settings = &self.settings.health;
-        let named = |known: &&mut Known| known.source == source && known.named;
-        for known in self.pods.values_mut().filter(named) {
+        for known in self.pods.values_mut().filter(|known| known.is_named_by(source)) {
             if let Some(sighting) = wanted.remove(&known.endpoint.pod.uid) {
                 known.serving = sighting.serving;
                 known.terminates(sighting.grace, now);
@@ -194,14 +193,20 @@ impl Registry {
             }
         }
         for sighting in wanted.into_values() {
-            self.add(source, &sighting, now, effects);
+            self.add(BTreeMap::from([(source, true)]), &sighting, now, effects);
         }
     }
 
-    fn add(&mut self, source: Source, sighting: &Sighting, now: Instant, effects: &mut Effects) {
+    fn add(
+        &mut self,
+        sources: BTreeMap<Source, bool>,
+        sighting: &Sighting,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
         let (slot, pod) = (self.slots.acquire(), &sighting.pod);
         tracing::info!(pod = %pod.name, addr = %pod.addr, role = ?pod.role, rank = pod.rank, "pod appeared");
-        let mut known = Known::new(source, sighting, slot, now);
+        let mut known = Known::new(sources, sighting, slot, now);
         known.terminates(sighting.grace, now);
         effects.added.push(Arc::clone(&known.endpoint));
         self.pods.insert(slot, known);
@@ -213,14 +218,15 @@ impl Registry {
         if known.endpoint.pod.rank.is_some() {
             return;
         }
-        let (source, serving, grace) = (known.source, known.serving, known.grace(now));
+        let (sources, serving) = (known.sources.clone(), known.serving);
+        let grace = known.grace(now);
         let first = &mut Arc::make_mut(&mut known.endpoint).pod;
-        self.ranks.learn(source, &first.uid, ranks);
+        self.ranks.learn(&first.uid, ranks);
         let sighting = |rank| Sighting { pod: first.of_rank(rank), serving, grace };
         let others: Vec<_> = (1..ranks).map(sighting).collect();
         first.rank = Some(0);
         for other in &others {
-            self.add(source, other, now, effects);
+            self.add(sources.clone(), other, now, effects);
         }
         effects.changed = true;
     }
@@ -318,12 +324,13 @@ impl Registry {
 
     /// Whether a pod of this source answers its probes.
     fn answers(&self, source: Source) -> bool {
-        self.pods.values().any(|k| k.source == source && k.health() == Health::Ready)
+        let is_of = |k: &Known| k.sources.contains_key(&source) && k.health() == Health::Ready;
+        self.pods.values().any(is_of)
     }
 
     /// Whether a pod that this source named last time answers its probes.
     fn named_answers(&self, source: Source) -> bool {
-        let is_named = |k: &Known| k.source == source && k.named && k.health() == Health::Ready;
+        let is_named = |k: &Known| k.is_named_by(source) && k.health() == Health::Ready;
         self.pods.values().any(is_named)
     }
 
@@ -345,15 +352,15 @@ impl Registry {
     /// What the source said last is so.
     fn believe(&mut self, source: Source, effects: &mut Effects) {
         self.sources.believe(source);
-        self.remove_where(effects, |known| known.source == source && !known.named);
-    }
-
-    fn remove_where(&mut self, effects: &mut Effects, gone: impl Fn(&Known) -> bool) {
+        for known in self.pods.values_mut().filter(|known| !known.is_named_by(source)) {
+            known.sources.remove(&source);
+        }
         self.pods.retain(|_, known| {
-            if !gone(known) {
+            if !known.sources.is_empty() {
                 return true;
             }
             let pod = &known.endpoint.pod;
+            self.ranks.forget(&pod.uid);
             tracing::info!(pod = %pod.name, addr = %pod.addr, "pod gone");
             effects.removed.push(known.endpoint.slot);
             false

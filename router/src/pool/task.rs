@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::registry::{Effects, Event, Registry};
 use super::{Hooks, Pool, PoolSettings, Shared, Snapshot};
-use crate::discovery::{self, DiscoverySettings};
+use crate::discovery::{self, DiscoverySettings, Report, Source};
 use crate::feed::kv_events::{KvEventsSettings, KvSink};
 use crate::feed::{Feeds, News, PodFeeds};
 
@@ -44,6 +44,7 @@ struct Task {
     hooks: Hooks,
     registry: Registry,
     events: mpsc::Receiver<Event>,
+    reports: mpsc::Receiver<(Source, Report)>,
     news: mpsc::Receiver<News>,
     feeds: Feeds,
     running: HashMap<Slot, PodFeeds>,
@@ -94,6 +95,7 @@ fn start_feeding(
     let shared = Arc::new(Shared::new(Snapshot::default()));
     let mut tasks = JoinSet::new();
     let (heard, news) = mpsc::channel(QUEUE);
+    let (said, reports) = mpsc::channel(QUEUE);
     let of_feeds = (&settings.probe, &settings.engine_metrics);
     let mut feeds = Feeds::new(of_feeds, heard, Arc::clone(&shared.feeds))?;
     if let Some((settings, sink)) = kv_events {
@@ -104,13 +106,14 @@ fn start_feeding(
         })?;
     }
     let registry = Registry::new(settings, &discovery.sources());
-    discovery::spawn(discovery, &sender, &mut tasks);
+    discovery::spawn(discovery, &said, &mut tasks);
     let stop = CancellationToken::new();
     let task = Task {
         shared: Arc::clone(&shared),
         hooks,
         registry,
         events,
+        reports,
         news,
         feeds,
         running: HashMap::new(),
@@ -164,6 +167,7 @@ impl Task {
                     let more = std::iter::from_fn(|| self.news.try_recv().ok());
                     batch.extend(more.take(BATCH - 1).map(Event::Heard));
                 }
+                Some((source, report)) = self.reports.recv() => batch.push(Event::Reported(source, report)),
                 _ = self.events.recv_many(&mut batch, BATCH) => {}
             }
             self.take_in(&mut batch);

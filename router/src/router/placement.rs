@@ -191,7 +191,7 @@ impl Placement {
         let believed = self.decision.matched_tokens;
         let settled = used_ms.saturating_add(SETTLED_MS) <= self.placed_ms;
         if settled && cached_tokens.saturating_mul(BELIEF_SHARE) < believed {
-            self.knowledge.sent.forget_until(self.booking.slot(), used_ms);
+            self.knowledge.approximate.forget_until(self.booking.slot(), used_ms);
         }
     }
 
@@ -203,7 +203,7 @@ impl Placement {
         let block_tokens = self.block_tokens.max(1);
         let (watch, knowledge) = (self.watch.take(), Arc::clone(&self.knowledge));
         let least = move || {
-            let blocks = watch.as_ref().map_or(u32::MAX, |watch| watch.least(&knowledge.told));
+            let blocks = watch.as_ref().map_or(u32::MAX, |watch| watch.least(&knowledge.exact));
             blocks.saturating_mul(block_tokens)
         };
         let (trust, predicted) = (self.decision.trust, self.decision.matched_tokens);
@@ -216,7 +216,7 @@ impl Placement {
             (self.booking.slot(), Arc::clone(&self.chain), cached / block_tokens);
         let shown = move |outcome| {
             if outcome == Outcome::Over && !is_old {
-                knowledge.told.truncate(slot, &chain, depth as usize);
+                knowledge.exact.truncate(slot, &chain, depth as usize);
             }
             if let Some(later) = later {
                 later.note(|came| came.prediction = Some(outcome));

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::{Placement, Router};
 use crate::conversations::Home;
-use crate::policy::{Ask, Candidate};
+use crate::policy::Rule;
 use crate::query::{PromptBlocks, Query};
 use crate::refusal::Refusal;
 
@@ -20,9 +20,6 @@ pub struct Turn<'a> {
     /// Picks a row; none: the configured policy does.
     pub rule: Option<&'a Rule<'a>>,
 }
-
-/// Picks a row of a table, as [`crate::policy::pick`] does.
-pub type Rule<'a> = dyn Fn(Ask, &mut [Candidate]) -> Option<usize> + 'a;
 
 // === impl Turn ===
 

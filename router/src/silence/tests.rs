@@ -4,22 +4,22 @@ fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
 }
 
-/// The verdict on an answer that was silent for so long: `wait`, `doubt`, or why it is given up.
+/// What is to be done about an answer that was silent for so long: `wait`, `doubt`, or why it is given up.
 fn after(silent: f64, ear: Ear, sight: impl FnOnce(Instant) -> Sight) -> &'static str {
     let heard = Instant::now();
     let now = heard + seconds(silent);
     match SilenceSettings::default().judge(ear, heard, &sight(heard), now) {
-        Verdict::Wait(until) => {
+        Action::Wait(until) => {
             assert!(until > now, "it would be looked at again at once");
             "wait"
         }
-        Verdict::Doubt(until) => {
+        Action::Doubt(until) => {
             assert!(until > now, "it would be looked at again at once");
             "doubt"
         }
-        Verdict::GiveUp(Why::Out) => "out",
-        Verdict::GiveUp(Why::Stalled) => "stalled",
-        Verdict::GiveUp(Why::Leaving) => "leaving",
+        Action::GiveUp(Why::Out) => "out",
+        Action::GiveUp(Why::Stalled) => "stalled",
+        Action::GiveUp(Why::Leaving) => "leaving",
     }
 }
 

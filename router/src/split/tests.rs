@@ -1,6 +1,6 @@
 use super::*;
 use crate::bookings::Load;
-use crate::policy::warm::Terms as Warm;
+use crate::policy::warm;
 use kv_index::Slots;
 
 const BLOCK: u32 = 16;
@@ -14,7 +14,7 @@ fn pod(prompt: u32, matched: u32) -> Candidate {
         matched_tokens: matched,
         uncached_tokens: uncached,
         cold_tokens: uncached / BLOCK * BLOCK,
-        terms: Warm { uncached_ms: ms, ..Warm::default() },
+        terms: warm::Terms { uncached_ms: ms, ..warm::Terms::default() },
         ..Candidate::new(Slots::default().acquire(), 0, load)
     }
 }
@@ -49,6 +49,8 @@ fn an_idle_pod_of_both_roles_computes_its_own_prompts_until_others_decode_there(
     assert!(matches!(verdict(&decode, Role::Both, &[pod(1_500, 0)]), Verdict::NoGain(_)));
     decode[0].load.requests = 1;
     assert_eq!(pair(verdict(&decode, Role::Both, &[pod(1_500, 0)])), (0, 0));
+    decode[0].load.awaiting = 1;
+    assert!(matches!(verdict(&decode, Role::Both, &[pod(1_500, 0)]), Verdict::NoGain(_)));
 }
 
 #[test]
@@ -72,7 +74,7 @@ fn a_queue_on_the_decode_pod_passes_while_the_prompt_is_prefilled() {
     let (mut decode, prefill) = ([pod(1_500, 0)], [pod(1_500, 0)]);
     decode[0].load.prefill_tokens = 1_000;
     let Verdict::Split(pair) = verdict(&decode, Role::Decode, &prefill) else { panic!("split") };
-    let Terms { prefill_ms, transfer_ms, pair_ms, .. } = pair.terms;
+    let SplitTerms { prefill_ms, transfer_ms, pair_ms, .. } = pair.terms;
     assert!((pair_ms - prefill_ms - transfer_ms).abs() < 1e-9, "{:?}", pair.terms);
 }
 

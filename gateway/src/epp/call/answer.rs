@@ -10,7 +10,7 @@ use super::super::wire::{self, BadHead, Origin};
 use super::Call;
 use crate::proxy::failure::{Failure, report};
 use crate::proxy::observe::Observer;
-use crate::proxy::refuse::{ERROR_EVENT, POD_ERROR};
+use crate::refuse::{ERROR_EVENT, POD_ERROR};
 
 /// What is seen of an answer.
 #[derive(Debug)]

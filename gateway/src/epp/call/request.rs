@@ -14,10 +14,10 @@ use super::super::exchange::Forward;
 use super::super::wire::{self, BadHead, DESTINATION, Field};
 use super::{Call, field};
 use crate::proxy::body::Body;
-use crate::proxy::refuse::Refuse;
 use crate::proxy::relay::{for_any_pod, note};
 use crate::proxy::route::{self, Route};
 use crate::proxy::{generate, headers, models, native};
+use crate::refuse::{Refuse, Shape};
 
 // === impl Call ===
 
@@ -35,7 +35,7 @@ impl Call {
         if let Some(uri) = models::without_name(names, (&head.method, &head.uri), &mut self.ctx) {
             head.uri = uri;
         }
-        self.ctx.shape = route::shape(head.uri.path());
+        self.ctx.shape = Shape::of_path(head.uri.path());
         Ok(self.enter(whole).await)
     }
 

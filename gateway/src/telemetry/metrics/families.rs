@@ -2,6 +2,7 @@
 
 use prometheus::{Error, Histogram, HistogramOpts, HistogramVec, IntCounterVec};
 
+use crate::refuse::{CLIENT_SLOW, ERROR_EVENT, POD_ERROR};
 use crate::telemetry::registrar::Registrar;
 
 /// Seconds to a first token: a warm short prompt takes milliseconds, a queue minutes.
@@ -61,25 +62,25 @@ impl Counts {
                 "Requests that have ended, by route, status and model.",
                 &["route", "code", "model"],
             )?,
-            errors: of.counters(
+            errors: of.counters_from_zero(
                 "hearth_errors_total",
                 "Requests that ended in an error of the gateway, a pod's 5xx, or a cut, by reason.",
-                &["reason"],
+                ("reason", &[CLIENT_SLOW, ERROR_EVENT, POD_ERROR]),
             )?,
             retries: of.counters(
                 "hearth_retries_total",
                 "Attempts after the first, by why the one before failed.",
                 &["reason"],
             )?,
-            migrations: of.counters(
+            migrations: of.counters_from_zero(
                 "hearth_migrations_total",
                 "Streams whose pod failed after the first token, by what became of them: continued, completed (only the end was missing), failed (no other pod took it), or why they could not go on.",
-                &["outcome"],
+                ("outcome", &["continued", "completed", "failed"]),
             )?,
-            rescues: of.counters(
+            rescues: of.counters_from_zero(
                 "hearth_rescues_total",
                 "Streams whose first token was late, by what came of asking a second pod: won (it spoke first), lost (the first did), failed (both), or over_budget (none was asked).",
-                &["outcome"],
+                ("outcome", &["won", "lost", "failed", "over_budget"]),
             )?,
             aliases: of.counters(
                 "hearth_alias_requests_total",

@@ -28,10 +28,10 @@ impl Queue {
                 "Requests that wait since every pod that could take them is full.",
             )?,
             waited: of.register(Histogram::with_opts(opts.buckets(TTFT_BUCKETS.to_vec()))?)?,
-            refused: of.counters(
+            refused: of.counters_from_zero(
                 "hearth_queue_refused_total",
                 "Requests refused by the waiting room: it was full, or they waited too long.",
-                &["reason"],
+                ("reason", &["full", "deadline"]),
             )?,
         })
     }

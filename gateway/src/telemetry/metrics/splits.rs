@@ -47,10 +47,10 @@ impl Splits {
                 "hearth_split_leaked_lease_seconds_total",
                 "Time for which prefill pods kept blocks that no decode pod came for.",
             )?)?,
-            released: of.counters(
+            released: of.counters_from_zero(
                 "hearth_split_releases_total",
                 "Blocks that nobody wanted any more, by whether the prefill pod was told.",
-                &["told"],
+                ("told", &["yes", "no"]),
             )?,
         })
     }

@@ -52,6 +52,8 @@ pub(crate) enum Then {
     Flood,
     /// It goes on with a byte every 10 ms, for as long as they are taken.
     Drip,
+    /// It does not even read the request's body, for ever.
+    Deaf,
 }
 
 /// What the pod saw.
@@ -170,6 +172,10 @@ impl Script {
         self.tell.send(seen).unwrap_or_default();
     }
 
+    fn is_deaf(&self) -> bool {
+        self.replies.lock().front().is_some_and(|reply| reply.then == Then::Deaf)
+    }
+
     fn next(&self) -> Reply {
         let mut replies = self.replies.lock();
         let reply = if replies.len() > 1 { replies.pop_front() } else { replies.front().cloned() };
@@ -187,12 +193,16 @@ async fn serve(listener: TcpListener, script: Arc<Script>) {
 
 async fn connection(mut socket: TcpStream, script: Arc<Script>) -> io::Result<()> {
     let mut buffer = BytesMut::new();
-    while let Some((head, body)) = read_request(&mut socket, &mut buffer).await? {
+    while let Some((head, length)) = read_head(&mut socket, &mut buffer).await? {
         let path = head.split(' ').nth(1).unwrap_or_default();
         if head.starts_with("GET ") && is_probe(path) {
             socket.write_all(&whole("200 OK", models())).await?;
             continue;
         }
+        if script.is_deaf() {
+            return std::future::pending().await;
+        }
+        let Some(body) = read_body(&mut socket, &mut buffer, length).await? else { return Ok(()) };
         script.saw(Seen::Request(body));
         let reply = script.next();
         // A failure to write is a gateway that has closed.
@@ -210,6 +220,7 @@ async fn connection(mut socket: TcpStream, script: Arc<Script>) -> io::Result<()
                 Then::Hold => {}
                 Then::Flood => flood(&mut socket).await,
                 Then::Drip => drip(&mut socket).await,
+                Then::Deaf => {}
             }
         }
         script.saw(Seen::Closed);
@@ -240,11 +251,11 @@ async fn drip(socket: &mut TcpStream) {
     }
 }
 
-/// A head as text, and the body.
-async fn read_request(
+/// A head as text, and the length of the body.
+async fn read_head(
     socket: &mut TcpStream,
     buffer: &mut BytesMut,
-) -> io::Result<Option<(String, Vec<u8>)>> {
+) -> io::Result<Option<(String, usize)>> {
     let end = loop {
         if let Some(at) = memchr::memmem::find(buffer, b"\r\n\r\n") {
             break at + 4;
@@ -257,10 +268,18 @@ async fn read_request(
         String::from_utf8_lossy(&buffer.split_to(end)).to_lowercase().replace("get /", "GET /");
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
     let length = length.map_or(0, |length| length.trim().parse().expect("a length"));
+    Ok(Some((head, length)))
+}
+
+async fn read_body(
+    socket: &mut TcpStream,
+    buffer: &mut BytesMut,
+    length: usize,
+) -> io::Result<Option<Vec<u8>>> {
     while buffer.len() < length {
         if socket.read_buf(buffer).await? == 0 {
             return Ok(None);
         }
     }
-    Ok(Some((head, buffer.split_to(length).to_vec())))
+    Ok(Some(buffer.split_to(length).to_vec()))
 }

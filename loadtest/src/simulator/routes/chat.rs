@@ -20,7 +20,7 @@ use crate::simulator::{
     pod::{FINGERPRINT, Pod, Usage, request_id, unix_s},
     sse::{self, Wire},
     tools::ToolCall,
-    transfer::Leg,
+    transfer::Transfer,
 };
 
 /// A chat stream in vLLM's chunks.
@@ -62,8 +62,8 @@ pub(crate) async fn create(
         sampling.prompt.script = pod.tokenizer.encode(&tool.arguments)?.into();
     }
     let id = request_id("chatcmpl-", &headers);
-    let leg = pod.leg(&body, &id)?;
-    let generation = Generation::start(&pod, &sampling, &leg, vec![(tokens, max_tokens)])?;
+    let transfer = pod.transfer(&body, &id)?;
+    let generation = Generation::start(&pod, &sampling, &transfer, vec![(tokens, max_tokens)])?;
     if sampling.stream {
         let prompt_ids = sampling.return_token_ids.then(|| generation.prompts[0].clone());
         let usage = Usage { prompt_tokens: generation.prompt_tokens, ..Usage::default() };
@@ -73,14 +73,14 @@ pub(crate) async fn create(
             ChatStream { id, created, model, sampling, prompt_ids, usage, begun, extras, called };
         return Ok(sse::response(generation.events, wire));
     }
-    whole(&pod, (id, &model), (&sampling, &extras), &leg, generation).await
+    whole(&pod, (id, &model), (&sampling, &extras), &transfer, generation).await
 }
 
 async fn whole(
     pod: &Pod,
     (id, model): (String, &str),
     (sampling, extras): (&Sampling, &Extras),
-    leg: &Leg,
+    transfer: &Transfer,
     mut generation: Generation,
 ) -> Result<Response, ApiError> {
     let created = unix_s();
@@ -108,7 +108,7 @@ async fn whole(
         }));
     }
     let prompt_ids = sampling.return_token_ids.then(|| generation.prompts[0].to_vec());
-    let params = pod.transfer_params(leg, usage.prompt_tokens, usage.cached_tokens);
+    let params = pod.transfer_params(transfer, usage.prompt_tokens, usage.cached_tokens);
     let response = json!({
         "id": id, "object": "chat.completion", "created": created, "model": model,
         "choices": listed, "service_tier": null, "system_fingerprint": FINGERPRINT,

@@ -19,7 +19,7 @@ use crate::simulator::{
     logprobs::Logprobs,
     pod::{FINGERPRINT, Pod, Usage, request_id, unix_s},
     sse::{self, Wire},
-    transfer::Leg,
+    transfer::Transfer,
 };
 
 /// OpenAI's default output limit here (chat has none).
@@ -58,8 +58,8 @@ pub(crate) async fn create(
     sampling.prompt.cache_salt = pod.salt(&model, &sampling.prompt.cache_salt);
     let logprobs = Logprobs::of(&pod, sampling.logprobs);
     let id = request_id("cmpl-", &headers);
-    let leg = pod.leg(&body, &id)?;
-    let generation = Generation::start(&pod, &sampling, &leg, prompts)?;
+    let transfer = pod.transfer(&body, &id)?;
+    let generation = Generation::start(&pod, &sampling, &transfer, prompts)?;
     if sampling.stream {
         let usage = Usage { prompt_tokens: generation.prompt_tokens, ..Usage::default() };
         let choices = generation.prompts.len() * sampling.n;
@@ -76,7 +76,7 @@ pub(crate) async fn create(
         };
         return Ok(sse::response(generation.events, wire));
     }
-    whole(&pod, (id, &model), (&sampling, logprobs.as_ref()), &leg, generation).await
+    whole(&pod, (id, &model), (&sampling, logprobs.as_ref()), &transfer, generation).await
 }
 
 /// A string, a list of strings, a list of ids, or a list of lists of ids.
@@ -113,7 +113,7 @@ async fn whole(
     pod: &Pod,
     (id, model): (String, &str),
     (sampling, logprobs): (&Sampling, Option<&Logprobs>),
-    leg: &Leg,
+    transfer: &Transfer,
     mut generation: Generation,
 ) -> Result<Response, ApiError> {
     let created = unix_s();
@@ -141,7 +141,7 @@ async fn whole(
             "routed_experts": null,
         }));
     }
-    let params = pod.transfer_params(leg, usage.prompt_tokens, usage.cached_tokens);
+    let params = pod.transfer_params(transfer, usage.prompt_tokens, usage.cached_tokens);
     let response = json!({
         "id": id, "object": "text_completion", "created": created, "model": model,
         "choices": listed, "service_tier": null, "system_fingerprint": FINGERPRINT,

@@ -17,7 +17,7 @@ use crate::simulator::{
     errors::ApiError,
     generation::Generation,
     pod::{Pod, request_id, unix_s},
-    transfer::Leg,
+    transfer::Transfer,
 };
 
 /// Numbers per vector.
@@ -44,7 +44,7 @@ pub(crate) async fn create(
     if prompts.is_empty() || prompts.iter().any(|(tokens, _)| tokens.is_empty()) {
         return Err(ApiError::bad("input must be text that is not empty."));
     }
-    let mut generation = Generation::start(&pod, &sampling, &Leg::default(), prompts)?;
+    let mut generation = Generation::start(&pod, &sampling, &Transfer::default(), prompts)?;
     while generation.events.next().await.is_some() {}
     let data: Vec<Value> = (0..)
         .zip(&generation.prompts)

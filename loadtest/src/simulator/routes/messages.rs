@@ -65,8 +65,8 @@ async fn answer(pod: &Arc<Pod>, headers: &HeaderMap, bytes: &Bytes) -> Result<Re
         sampling.stop = stops.iter().filter_map(|stop| stop.as_str().map(str::to_owned)).collect();
     }
     let id = request_id("chatcmpl-", headers);
-    let leg = pod.leg(&body, &id)?;
-    let mut generation = Generation::start(pod, &sampling, &leg, vec![(tokens, max_tokens)])?;
+    let transfer = pod.transfer(&body, &id)?;
+    let mut generation = Generation::start(pod, &sampling, &transfer, vec![(tokens, max_tokens)])?;
     let mut usage = Usage { prompt_tokens: generation.prompt_tokens, ..Usage::default() };
     if sampling.stream {
         let wire = MessageStream { id, model, usage, begun: false, end: None };
@@ -80,7 +80,7 @@ async fn answer(pod: &Arc<Pod>, headers: &HeaderMap, bytes: &Bytes) -> Result<Re
         end = event.end;
     }
     let end = End::good(end)?;
-    let params = pod.transfer_params(&leg, usage.prompt_tokens, usage.cached_tokens);
+    let params = pod.transfer_params(&transfer, usage.prompt_tokens, usage.cached_tokens);
     let mut response = json!({
         "id": id, "type": "message", "role": "assistant",
         "content": [{"type": "text", "text": text}], "model": model,

@@ -62,8 +62,8 @@ pub(crate) async fn create(
     let max_tokens = body::limit(wish, tokens.len(), pod.config.context_tokens())?;
     sampling.prompt.cache_salt = pod.salt(&model, &sampling.prompt.cache_salt);
     let id = request_id("resp_", &headers);
-    let leg = pod.leg(&body, &id)?;
-    let generation = Generation::start(&pod, &sampling, &leg, vec![(tokens, max_tokens)])?;
+    let transfer = pod.transfer(&body, &id)?;
+    let generation = Generation::start(&pod, &sampling, &transfer, vec![(tokens, max_tokens)])?;
     let header = Header {
         id,
         created: unix_s(),
@@ -86,7 +86,7 @@ pub(crate) async fn create(
     End::good(wire.end.clone())?;
     let Usage { prompt_tokens, cached_tokens, .. } = wire.usage;
     let mut response = wire.response("");
-    response["kv_transfer_params"] = pod.transfer_params(&leg, prompt_tokens, cached_tokens);
+    response["kv_transfer_params"] = pod.transfer_params(&transfer, prompt_tokens, cached_tokens);
     Ok(Json(response).into_response())
 }
 

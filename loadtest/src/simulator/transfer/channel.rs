@@ -30,7 +30,7 @@ use crate::simulator::{StartError, config::Config, fault::Fault, pod::Pod};
 
 /// What one pod asks another.
 #[derive(Debug, Serialize, Deserialize)]
-struct Ask {
+struct Question {
     engine_id: Option<String>,
     name: String,
     blocks: Option<Vec<usize>>,
@@ -109,7 +109,7 @@ async fn query(State(pod): State<Arc<Pod>>) -> Json<Value> {
     Json(json!({"0": {"engine_id": pod.engine_id()}}))
 }
 
-async fn heartbeat(State(pod): State<Arc<Pod>>, Json(ask): Json<Ask>) -> StatusCode {
+async fn heartbeat(State(pod): State<Arc<Pod>>, Json(ask): Json<Question>) -> StatusCode {
     if let Err(status) = pod.is_asked(&ask) {
         return status;
     }
@@ -119,7 +119,7 @@ async fn heartbeat(State(pod): State<Arc<Pod>>, Json(ask): Json<Ask>) -> StatusC
 }
 
 /// What is in the blocks; they are given back then. Waits for those that are named only.
-async fn read(State(pod): State<Arc<Pod>>, Json(ask): Json<Ask>) -> Response {
+async fn read(State(pod): State<Arc<Pod>>, Json(ask): Json<Question>) -> Response {
     if pod.faults.now() == Some(Fault::DownOnRead) {
         pod.faults.set(Some(Fault::Down { for_ms: None }));
     }
@@ -149,7 +149,7 @@ async fn read(State(pod): State<Arc<Pod>>, Json(ask): Json<Ask>) -> Response {
 
 impl Pod {
     /// Whether it is this engine, and alive.
-    fn is_asked(&self, ask: &Ask) -> Result<(), StatusCode> {
+    fn is_asked(&self, ask: &Question) -> Result<(), StatusCode> {
         if self.faults.state().refuses().is_some() {
             return Err(StatusCode::SERVICE_UNAVAILABLE);
         }
@@ -199,7 +199,7 @@ impl Peers {
     /// The answer, if it is a good one.
     async fn ask(&self, source: &Source, what: &str) -> Option<Bytes> {
         let (engine_id, name) = (source.engine_id.clone(), source.name.clone());
-        let ask = Ask { engine_id, name, blocks: source.blocks.clone() };
+        let ask = Question { engine_id, name, blocks: source.blocks.clone() };
         let body = serde_json::to_vec(&ask).expect("strings and numbers always serialize");
         let request = Request::post(format!("http://{}/{what}", source.address))
             .header("content-type", "application/json")

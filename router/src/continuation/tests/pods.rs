@@ -4,12 +4,12 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
-use super::super::{Ask, Leg};
-use crate::openai::Api;
+use super::super::Resumption;
+use crate::openai::{Api, StreamFormat};
 use crate::tokenize::Tokenizer;
 
 pub(super) struct Request {
-    pub(super) ask: Ask,
+    pub(super) format: StreamFormat,
     pub(super) body: String,
     pub(super) ids_per_event: usize,
 }
@@ -41,22 +41,22 @@ impl Request {
             _ => chat.replace(r#""messages":[{"role":"user","content":"hi"}]"#, r#""prompt":"hi""#),
         };
         let wants_usage = body.contains("include_usage");
-        let ask = Ask { api, choices: 1, wants_usage, wants_ids, has_ids: true };
-        Self { ask, body, ids_per_event: 1 }
+        let format = StreamFormat { api, choices: 1, wants_usage, wants_ids, has_ids: true };
+        Self { format, body, ids_per_event: 1 }
     }
 }
 
 impl Pod {
     pub(super) fn first(request: &Request, answer: &str) -> Self {
         let body = serde_json::from_str(&request.body).expect("JSON");
-        let (api, ids_per_event) = (request.ask.api, request.ids_per_event);
+        let (api, ids_per_event) = (request.format.api, request.ids_per_event);
         Self { api, body, prompt: PROMPT.to_vec(), rest: answer.into(), ids_per_event }
     }
 
-    pub(super) fn next(leg: &Leg, answer: &str) -> Self {
-        let body: Value = serde_json::from_slice(&leg.body).expect("JSON");
+    pub(super) fn next(resumption: &Resumption, answer: &str) -> Self {
+        let body: Value = serde_json::from_slice(&resumption.body).expect("JSON");
         let ids: Vec<u32> = serde_json::from_value(body["prompt"].clone()).expect("ids");
-        assert_eq!(ids, leg.tokens);
+        assert_eq!(ids, resumption.tokens);
         let byte = |id: &u32| u8::try_from(*id).expect("no special token was kept");
         let prompt: Vec<u8> = ids.iter().map(byte).collect();
         assert_ne!(body["max_tokens"], 0, "vLLM answers 400");

@@ -9,8 +9,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::discovery::Sighting;
-use crate::pod::KvPorts;
-use crate::pool::{self, Role};
+use crate::pod::{self, KvPorts, Role};
 
 /// What a pod's role label means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +91,7 @@ fn sighting(pod: &Pod, kind: Kind<'_>, port_name: &str, default_port: u16) -> Op
     let conditions = status.conditions.as_deref().unwrap_or_default();
     let ready = conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
     Some(Sighting {
-        pod: pool::Pod {
+        pod: pod::Pod {
             uid: pod.metadata.uid.as_deref()?.into(),
             name: pod.metadata.name.as_deref()?.into(),
             addr: SocketAddr::new(ip, named_port(pod, port_name).unwrap_or(default_port)),

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::status::Verdict;
+use super::status::SelfCheck;
 use super::trust::Trust;
 
 /// Predictions held against the engine's own counts.
@@ -71,7 +71,7 @@ const RECONCILED: u32 = 20;
 impl Calibration {
     /// Counts one answer, and says what follows; of a pod whose story was not believed then, or is not
     /// now, nothing does.
-    pub(super) fn count(&self, now: Trust, answer: &Compared) -> Option<Verdict> {
+    pub(super) fn count(&self, now: Trust, answer: &Compared) -> Option<SelfCheck> {
         let outcome = answer.outcome();
         let count = match outcome {
             Outcome::Equal => &self.equal,
@@ -88,7 +88,7 @@ impl Calibration {
         if is_test { self.judge(now, outcome) } else { None }
     }
 
-    fn judge(&self, now: Trust, outcome: Outcome) -> Option<Verdict> {
+    fn judge(&self, now: Trust, outcome: Outcome) -> Option<SelfCheck> {
         let (over, equal) = (&self.over_in_a_row, &self.equal_in_a_row);
         match outcome {
             Outcome::Overtaken => None,
@@ -100,7 +100,7 @@ impl Calibration {
                 over.store(0, Ordering::Relaxed);
                 let right = equal.fetch_add(1, Ordering::Relaxed) + 1;
                 let is_in_doubt = matches!(now, Trust::Uncertain(_));
-                (is_in_doubt && right >= RECONCILED).then_some(Verdict::Reconciled)
+                (is_in_doubt && right >= RECONCILED).then_some(SelfCheck::Reconciled)
             }
             Outcome::Over => {
                 equal.store(0, Ordering::Relaxed);
@@ -108,7 +108,7 @@ impl Calibration {
                     return None;
                 }
                 over.store(0, Ordering::Relaxed);
-                Some(Verdict::Failing)
+                Some(SelfCheck::Failing)
             }
         }
     }
@@ -203,7 +203,7 @@ mod tests {
         let over = || it.count(Trust::Exact, &exact(64, 64, 16));
         assert_eq!([over(), over()], [None, None]);
         assert_eq!(it.count(Trust::Exact, &exact(64, 64, 64)), None);
-        assert_eq!([over(), over(), over()], [None, None, Some(Verdict::Failing)]);
+        assert_eq!([over(), over(), over()], [None, None, Some(SelfCheck::Failing)]);
         assert_eq!(over(), None, "the count begins anew");
         let over_tokens = 6 * 48;
         assert_eq!(it.report(), Predictions { equal: 1, over: 6, over_tokens, ..it.report() });

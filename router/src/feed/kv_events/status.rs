@@ -28,7 +28,7 @@ pub struct KvStatus {
     heard_ms: AtomicU64,
     calibration: Calibration,
     suspects: Suspects,
-    verdicts: watch::Sender<Option<Verdict>>,
+    self_checks: watch::Sender<Option<SelfCheck>>,
     created: Instant,
 }
 
@@ -53,7 +53,7 @@ pub struct KvReport {
 
 /// What comparing predictions with answers has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum SelfCheck {
     /// The pod held less than we believed: ask whether something was missed.
     Overpredicted,
     /// It did so again and again: forget what it told, and ask for all of it.
@@ -75,7 +75,7 @@ impl Default for KvStatus {
             heard_ms: AtomicU64::new(0),
             calibration: Calibration::default(),
             suspects: Suspects::default(),
-            verdicts: watch::Sender::new(None),
+            self_checks: watch::Sender::new(None),
             created: Instant::now(),
         }
     }
@@ -110,7 +110,7 @@ impl KvStatus {
         let is_test = answer.answer.trust.is_testable() && self.trust().is_testable();
         let judged = if outcome == Outcome::Over && is_test {
             let judged = self.suspects.push(answer);
-            self.judge(Verdict::Overpredicted);
+            self.judge(SelfCheck::Overpredicted);
             judged
         } else {
             vec![answer]
@@ -126,14 +126,14 @@ impl KvStatus {
     fn count(&self, suspect: Suspect) {
         let answer = Compared { least: (suspect.least)(), ..suspect.answer };
         (suspect.shown)(answer.outcome());
-        if let Some(verdict) = self.calibration.count(self.trust(), &answer) {
-            self.judge(verdict);
+        if let Some(self_check) = self.calibration.count(self.trust(), &answer) {
+            self.judge(self_check);
         }
     }
 
     /// Tells the feed what comparing predictions with answers has shown.
-    pub fn judge(&self, verdict: Verdict) {
-        self.verdicts.send_replace(Some(verdict));
+    pub fn judge(&self, self_check: SelfCheck) {
+        self.self_checks.send_replace(Some(self_check));
     }
 
     /// All that is known.
@@ -152,8 +152,8 @@ impl KvStatus {
         }
     }
 
-    pub(super) fn verdicts(&self) -> watch::Receiver<Option<Verdict>> {
-        self.verdicts.subscribe()
+    pub(super) fn self_checks(&self) -> watch::Receiver<Option<SelfCheck>> {
+        self.self_checks.subscribe()
     }
 
     /// Data-parallel ranks that tell at its address, this one among them; 0: it tells nothing.

@@ -11,9 +11,10 @@ use super::frame::{Frame, Told};
 use super::progress::Progress;
 use super::replay::{Held, Replay, ReplayError};
 use super::sources::{self, Target};
-use super::status::Verdict;
+use super::status::SelfCheck;
 use super::stream::{Lane, Stream, StreamError};
 use super::trust::{Fate, Input, Machine, Orders, Trust};
+use crate::backoff::Backoff;
 use crate::pod::EngineHints;
 
 /// The task's own state.
@@ -35,12 +36,11 @@ enum Heard {
     Told(Result<Told, ReplayError>),
     Idle,
     Hints,
-    Verdict,
+    SelfCheck,
 }
 
-/// First wait before a stream is opened again; doubled with each failure.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Waits before a stream is opened again.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
 /// Runs until it is aborted.
 pub(super) async fn run(pod: PodEvents, target: Target, mut lane: Lane) {
@@ -55,11 +55,11 @@ pub(super) async fn run(pod: PodEvents, target: Target, mut lane: Lane) {
         progress: Progress::default(),
         idle_at,
     };
-    let mut wait = FIRST_WAIT;
+    let mut backoff = BACKOFF;
     loop {
         match task.open(&mut lane).await {
             Ok(stream) => {
-                wait = FIRST_WAIT;
+                backoff.reset();
                 task.pod.status.counts.add(KvCount::Connects, 1);
                 let ended = task.listen(stream).await;
                 task.log("the stream of KV events ended", &ended);
@@ -71,8 +71,7 @@ pub(super) async fn run(pod: PodEvents, target: Target, mut lane: Lane) {
             }
             Err(error) => task.log("no stream of KV events", &error),
         }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(LONGEST_WAIT);
+        tokio::time::sleep(backoff.next()).await;
         task.look_again().await;
     }
 }
@@ -101,7 +100,7 @@ impl Task {
     /// Listens until the stream ends; says why it did.
     async fn listen(&mut self, mut stream: Stream<'_>) -> StreamError {
         let mut hints = self.pod.hints.clone();
-        let mut verdicts = self.pod.status.verdicts();
+        let mut self_checks = self.pod.status.self_checks();
         self.touch();
         let orders = self.machine.step(Input::Connected);
         self.obey(orders, None);
@@ -111,7 +110,7 @@ impl Task {
                 told = next_told(self.replay.as_mut()) => Heard::Told(told),
                 () = tokio::time::sleep_until(self.idle_at) => Heard::Idle,
                 Ok(()) = hints.changed() => Heard::Hints,
-                Ok(()) = verdicts.changed() => Heard::Verdict,
+                Ok(()) = self_checks.changed() => Heard::SelfCheck,
             };
             match heard {
                 Heard::Live(Ok(Some(frame))) => {
@@ -130,9 +129,9 @@ impl Task {
                     let hints = *hints.borrow_and_update();
                     self.hints(&hints);
                 }
-                Heard::Verdict => {
-                    let verdict = *verdicts.borrow_and_update();
-                    self.judged(verdict);
+                Heard::SelfCheck => {
+                    let self_check = *self_checks.borrow_and_update();
+                    self.judged(self_check);
                 }
             }
         }
@@ -199,11 +198,11 @@ impl Task {
         }
     }
 
-    fn judged(&mut self, verdict: Option<Verdict>) {
-        let input = match verdict {
-            Some(Verdict::Overpredicted) => Input::Overpredicted,
-            Some(Verdict::Failing) => Input::SelfCheckFailed,
-            Some(Verdict::Reconciled) => Input::Reconciled,
+    fn judged(&mut self, self_check: Option<SelfCheck>) {
+        let input = match self_check {
+            Some(SelfCheck::Overpredicted) => Input::Overpredicted,
+            Some(SelfCheck::Failing) => Input::SelfCheckFailed,
+            Some(SelfCheck::Reconciled) => Input::Reconciled,
             None => return,
         };
         let orders = self.machine.step(input);

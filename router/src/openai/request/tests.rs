@@ -62,6 +62,9 @@ fn prompts_of_every_api_are_found() {
     let is_first = matches!(batch, Prompt::Text { prompt: r#""x\n""#, add_special_tokens: false });
     assert!(is_first, "{batch:?}");
     assert!(matches!(prompt_of(Api::Completions, r#"{"prompt":[{}]}"#), Prompt::Other));
+    let batch = prompt_of(Api::Batch, r#"{"messages":[ [{"role":"a"}],[] ]}"#);
+    assert!(matches!(batch, Prompt::Chat { messages: r#"[{"role":"a"}]"#, .. }), "{batch:?}");
+    assert!(matches!(prompt_of(Api::Batch, r#"{"messages":[]}"#), Prompt::Other));
     for (api, body, want) in [
         (Api::Completions, r#"{"prompt":"a\nb"}"#, r"a\nb"),
         (Api::Completions, r#"{"prompt":"a\u000Ab"}"#, r"a\nb"),
@@ -71,6 +74,10 @@ fn prompts_of_every_api_are_found() {
         (Api::Responses, r#"{"input":"hi","instructions":"be"}"#, "be\0hi"),
         (Api::Messages, r#"{"messages":[{"role":"user"}],"system":"s"}"#, "s\0role\0user"),
         (Api::Score, r#"{"text_2":["b",null,1.50],"text_1":"a"}"#, "a\0b\x001.50"),
+        (Api::Batch, r#"{"messages":[[{"role":"a"}],[{"role":"b"}]]}"#, "role\0a\0role\0b"),
+        (Api::GenerativeScoring, r#"{"items":["b","c"],"query":"a"}"#, "a\0b\0c"),
+        (Api::Decide, r#"{"state":{"x":"y"},"instructions":"be"}"#, "be\0x\0y"),
+        (Api::Render, r#"{"messages":[{"role":"a"}]}"#, ""),
         (Api::Chat, r#"{"input":"not a chat's"}"#, ""),
         (Api::Chat, "{}", ""),
     ] {

@@ -71,7 +71,7 @@ impl World {
     }
 
     fn told(&mut self, set: Desired) -> Effects {
-        self.apply(Event::Desired { source: SOURCE, set })
+        self.apply(Event::Reported(SOURCE, Report::Desired(set)))
     }
 
     fn probed(&mut self, uid: &str, result: Result<Vec<ModelCard>, ProbeError>) -> Effects {
@@ -192,6 +192,25 @@ fn a_pod_that_answers_no_probe_in_time_is_better_than_no_pod_and_one_that_is_gon
 }
 
 #[test]
+fn a_pod_that_two_pools_select_is_one_and_stays_until_neither_does() {
+    let mut world = World::of(&[]);
+    let mut told = |pool, uids: &[&str]| {
+        let pods = uids.iter().map(|uid| sighting(uid, 8000)).collect();
+        let set = Desired { pods, by_removal: true, trouble: None };
+        let effects =
+            world.apply(Event::Reported(Source::InferencePool(pool), Report::Desired(set)));
+        (effects.added.len(), effects.removed.len())
+    };
+    assert_eq!(told(0, &["a", "both"]), (2, 0));
+    assert_eq!(told(1, &["both", "b"]), (1, 0));
+    assert_eq!(told(0, &["a"]), (0, 0), "the other pool selects it still");
+    assert_eq!(told(0, &["a", "both"]), (0, 0));
+    assert_eq!(told(1, &["b"]), (0, 0));
+    assert_eq!(told(0, &["a"]), (0, 1));
+    assert_eq!(told(1, &[]), (0, 1));
+}
+
+#[test]
 fn an_empty_set_is_believed_when_its_last_pod_was_taken_out_of_it() {
     let mut world = World::of(&["a"]);
     let effects = world.told(Desired { by_removal: true, ..Desired::default() });
@@ -307,7 +326,7 @@ fn the_set_is_as_old_as_its_last_confirmation_and_an_outage_says_why() {
     let listed = world.registry.snapshot().synced_at;
     assert_eq!(listed, Some(world.now));
     world.now += Duration::from_secs(9);
-    world.apply(Event::Lost { source: SOURCE, error: "away".into() });
+    world.apply(Event::Reported(SOURCE, Report::Lost("away".into())));
     let snapshot = world.registry.snapshot();
     assert_eq!((snapshot.synced_at, snapshot.endpoints.len()), (listed, 1));
     assert_eq!(snapshot.discovery_error.as_deref(), Some("away"));
@@ -317,7 +336,7 @@ fn the_set_is_as_old_as_its_last_confirmation_and_an_outage_says_why() {
         by_removal: false,
     });
     assert_eq!(world.registry.snapshot().discovery_error.as_deref(), Some("half blind"));
-    world.apply(Event::Alive { source: SOURCE });
+    world.apply(Event::Reported(SOURCE, Report::Alive));
     let snapshot = world.registry.snapshot();
     assert_eq!((snapshot.synced_at, snapshot.discovery_error), (Some(world.now), None));
 }

@@ -16,14 +16,14 @@ pub enum Next {
     /// The answer was complete: with these bytes the stream ends properly.
     Over(Vec<u8>),
     /// Another pod goes on with this.
-    Leg(Leg),
+    Pod(Resumption),
     /// Nobody can go on.
     Cannot(Cannot),
 }
 
 /// A request to `/v1/completions` that goes on with an answer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Leg {
+pub struct Resumption {
     /// Its prompt: the first pod's, and the answer so far.
     pub tokens: Vec<u32>,
     /// Its body.
@@ -56,7 +56,7 @@ pub enum Cannot {
 
 /// What a request says about going on.
 #[derive(Clone, Debug, Default)]
-pub struct Terms {
+pub struct ResumeParams {
     /// Members that go on as they are, each with a comma before it.
     same: String,
     model: Option<String>,
@@ -102,9 +102,9 @@ impl Cannot {
     }
 }
 
-// === impl Terms ===
+// === impl ResumeParams ===
 
-impl Terms {
+impl ResumeParams {
     /// Reads them from a request's body.
     ///
     /// # Errors
@@ -112,7 +112,7 @@ impl Terms {
     pub fn read(api: Api, body: &[u8]) -> Result<Self, Cannot> {
         let members: Members<'_> =
             serde_json::from_slice(body).map_err(|_unread| Cannot::Feature)?;
-        let mut terms = Self::default();
+        let mut params = Self::default();
         for (name, value) in &members {
             let value = value.get();
             if value == "null" {
@@ -121,7 +121,7 @@ impl Terms {
             let may = match carry(name).ok_or(Cannot::Feature)? {
                 Carry::Spent | Carry::Ours => true,
                 Carry::Same => {
-                    write!(terms.same, ",{}:{value}", Value::from(name.as_str())).is_ok()
+                    write!(params.same, ",{}:{value}", Value::from(name.as_str())).is_ok()
                 }
                 Carry::Only(values) => values.contains(&value),
                 Carry::Greedy => is_greedy(&members),
@@ -135,10 +135,10 @@ impl Terms {
         if !is_text(api, &members) {
             return Err(Cannot::NotText);
         }
-        terms.fill(api, &members);
+        params.fill(api, &members);
         // Which stop strings count depends on how many tokens came before: only the pod knows.
-        let is_blurred = terms.min_tokens > 0 && !terms.stops.is_empty();
-        if is_blurred { Err(Cannot::Feature) } else { Ok(terms) }
+        let is_blurred = params.min_tokens > 0 && !params.stops.is_empty();
+        if is_blurred { Err(Cannot::Feature) } else { Ok(params) }
     }
 
     fn fill(&mut self, api: Api, members: &Members<'_>) {

@@ -1,12 +1,15 @@
 //! Every error that Hearth itself answers with, and what each looks like on the wire: one table.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::StatusCode;
+use percent_encoding::percent_decode_str;
 use router::Refusal;
 use router::openai::BadBody;
 use serde_json::json;
 
-use super::head::Fault;
+use crate::head::Fault;
 
 /// Why Hearth answers instead of a pod.
 #[derive(Debug, thiserror::Error)]
@@ -96,15 +99,32 @@ struct Row {
     param: Option<&'static str>,
 }
 
-/// How a request ends without an error of ours: the client left, the pod itself ended its stream
-/// with an error event, or it answered with a 5xx. In metrics and log these stand beside the reasons
-/// of the table.
+/// How a request ends without an error of ours: the client left, or was cut since it did not read;
+/// the pod itself ended its stream with an error event, or it answered with a 5xx. In metrics and log
+/// these stand beside the reasons of the table.
 pub(crate) const CLIENT_GONE: &str = "client_gone";
+pub(crate) const CLIENT_SLOW: &str = "client_slow";
 pub(crate) const ERROR_EVENT: &str = "error_event";
 pub(crate) const POD_ERROR: &str = "pod_error";
 
+/// How long a refused client may go on sending before its connection is closed: closing at once would
+/// reset the connection under the answer.
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
+
 /// Seconds after which a client may try again.
 const RETRY_AFTER: &str = "1";
+
+// === impl Shape ===
+
+impl Shape {
+    /// The shape of errors on this path, known before anything else is.
+    pub(crate) fn of_path(path: &str) -> Self {
+        let decoded = percent_decode_str(path).decode_utf8_lossy();
+        let rest = decoded.strip_prefix("/v1/messages");
+        let is_anthropic = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        if is_anthropic { Self::Anthropic } else { Self::OpenAi }
+    }
+}
 
 // === impl Refuse ===
 
@@ -218,7 +238,7 @@ impl Refuse {
              x-request-id: {request_id}\r\nx-hearth-decision: {}\r\nconnection: close\r\n\r\n",
             self.status(),
             body.len(),
-            super::decision::refused(self.reason()),
+            crate::decision::refused(self.reason()),
         )
         .into_bytes();
         answer.extend_from_slice(&body);
