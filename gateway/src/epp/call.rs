@@ -159,14 +159,15 @@ impl Call {
         }
         let origin = wire::origin(&message);
         let taken = match self.exchange.on(message)? {
-            Event::Head { fields, whole } => self.begin(&fields, whole).await?,
+            Event::Head { fields, whole } => self.begin(wire::request_head(&fields)?, whole).await,
             Event::Piece { bytes, whole } if self.exchange.is_forwarded() => {
                 self.said.extend(self.exchange.pass(bytes, whole));
                 Ok(())
             }
             Event::Piece { bytes, whole } => self.gather(&bytes, whole).await,
             Event::Answer { fields, whole } => {
-                self.answered(&fields, origin, whole)?;
+                let (status, headers) = wire::response_head(&fields)?;
+                self.answered((status, &headers), origin, whole);
                 Ok(())
             }
             Event::AnswerPiece { bytes, whole } => {

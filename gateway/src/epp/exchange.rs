@@ -81,6 +81,8 @@ pub(super) struct Exchange {
     stage: Stage,
     /// The request ended with trailers.
     has_trailers: bool,
+    /// There was an answer's head.
+    is_answered: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,7 +103,13 @@ impl Default for Exchange {
     /// An Envoy that does not say how it sends bodies does as an Endpoint Picker wants it.
     fn default() -> Self {
         let duplex = BodySendMode::FullDuplexStreamed;
-        Self { request: duplex, answer: duplex, stage: Stage::Begin, has_trailers: false }
+        Self {
+            request: duplex,
+            answer: duplex,
+            stage: Stage::Begin,
+            has_trailers: false,
+            is_answered: false,
+        }
     }
 }
 
@@ -127,7 +135,9 @@ impl Exchange {
                 Event::Piece { bytes: Vec::new(), whole: true }
             }
             // An answer may be Envoy's own, and come before the request is whole.
+            Request::ResponseHeaders(_) if self.is_answered => return Err(Violation::SecondHead),
             Request::ResponseHeaders(head) => {
+                self.is_answered = true;
                 let (fields, whole) = (head.headers.unwrap_or_default(), head.end_of_stream);
                 Event::Answer { fields, whole }
             }

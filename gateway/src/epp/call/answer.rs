@@ -3,10 +3,9 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use envoy_types::pb::envoy::config::core::v3::HeaderMap as Fields;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::super::wire::{self, BadHead, Origin};
+use super::super::wire::{self, Origin};
 use super::Call;
 use crate::proxy::failure::{Failure, report};
 use crate::proxy::observe::Observer;
@@ -28,11 +27,12 @@ impl Call {
     /// The answer's head.
     pub(super) fn answered(
         &mut self,
-        fields: &Fields,
+        (status, headers): (StatusCode, &HeaderMap),
         origin: Origin,
         whole: bool,
-    ) -> Result<(), BadHead> {
-        let (status, headers) = wire::response_head(fields)?;
+    ) {
+        // What Envoy answers before the request is whole is no pod's, and nothing is decided any more.
+        self.gathering = None;
         let now = Instant::now();
         self.ctx.upstream_head = Some(now);
         let mut observer = None;
@@ -58,7 +58,7 @@ impl Call {
                 observer = self
                     .api
                     .filter(|_| self.desk.config.epp.answers)
-                    .map(|api| Observer::new(self.ctx.started, is_event_stream(&headers), api));
+                    .map(|api| Observer::new(self.ctx.started, is_event_stream(headers), api));
             }
         }
         let stamps: Vec<_> = self.stamps().collect();
@@ -75,7 +75,6 @@ impl Call {
         if whole {
             self.whole();
         }
-        Ok(())
     }
 
     /// More of the answer's body.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use envoy_types::pb::envoy::config::core::v3::HeaderMap as Fields;
+use http::request::Parts;
 use http::{HeaderMap, HeaderName};
 use router::query::Query;
 use router::{Placement, Refusal};
 
 use super::super::exchange::Forward;
-use super::super::wire::{self, BadHead, DESTINATION, Field};
+use super::super::wire::{self, DESTINATION, Field};
 use super::{Call, field};
 use crate::proxy::body::Body;
 use crate::proxy::relay::{for_any_pod, note};
@@ -23,12 +23,8 @@ use crate::refuse::{Refuse, Shape};
 
 impl Call {
     /// The head: what can be said to it at once is.
-    pub(super) async fn begin(
-        &mut self,
-        fields: &Fields,
-        whole: bool,
-    ) -> Result<Result<(), Refuse>, BadHead> {
-        let head = self.head.insert(wire::request_head(fields)?);
+    pub(super) async fn begin(&mut self, head: Parts, whole: bool) -> Result<(), Refuse> {
+        let head = self.head.insert(head);
         let desk = &self.desk;
         desk.books.begin(&mut self.ctx, head, (&desk.drain, desk.config.forwarded));
         let names = desk.router.names();
@@ -36,14 +32,14 @@ impl Call {
             head.uri = uri;
         }
         self.ctx.shape = Shape::of_path(head.uri.path());
-        Ok(self.enter(whole).await)
+        self.enter(whole).await
     }
 
     async fn enter(&mut self, whole: bool) -> Result<(), Refuse> {
         let desk = Arc::clone(&self.desk);
         let head = self.head.as_ref().ok_or(Refuse::Internal)?;
         headers::check(head, desk.config.limits.head.len())?;
-        // Envoy answers browsers itself, if it is to.
+        // Envoy answers browsers itself, if it is to: no preflight is found.
         let route = route::route(&head.method, head.uri.path(), false)?;
         self.ctx.route = route.label();
         if desk.drain.is_closing() {

@@ -156,6 +156,9 @@ fn what_has_no_meaning_is_named() {
     let mut ended = begun(DUPLEX);
     assert!(ended.on(piece(b"", true)).is_ok());
     assert_eq!(ended.on(piece(b"", true)), Err(Violation::AfterEnd));
+    let answer = || message(Request::ResponseHeaders(HttpHeaders::default()));
+    assert!(second.on(answer()).is_ok());
+    assert_eq!(second.on(answer()), Err(Violation::SecondHead));
     assert_eq!(Exchange::default().on(ProcessingRequest::default()), Err(Violation::Empty));
     let watching = ProcessingRequest { observability_mode: true, ..trailers() };
     assert_eq!(begun(DUPLEX).on(watching), Err(Violation::Observing));
