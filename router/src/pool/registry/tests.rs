@@ -197,7 +197,8 @@ fn a_pod_that_two_pools_select_is_one_and_stays_until_neither_does() {
     let mut told = |pool, uids: &[&str]| {
         let pods = uids.iter().map(|uid| sighting(uid, 8000)).collect();
         let set = Desired { pods, by_removal: true, trouble: None };
-        let effects = world.apply(Event::Reported(Source::InferencePool(pool), Report::Desired(set)));
+        let effects =
+            world.apply(Event::Reported(Source::InferencePool(pool), Report::Desired(set)));
         (effects.added.len(), effects.removed.len())
     };
     assert_eq!(told(0, &["a", "both"]), (2, 0));
