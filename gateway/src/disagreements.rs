@@ -106,7 +106,7 @@ impl Disagreement {
             }
             Self::UnusedTokenizer { model, listed } => {
                 format!(
-                    "a tokenizer for model {model}, which no pod lists (but {})",
+                    "a tokenizer for model {model}, which no pod lists; they list {}",
                     listed.join(", ")
                 )
             }
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(found(&[down.clone()], &["qwem"]), [""; 0], "nobody lists anything");
         assert_eq!(
             found(&[asked, down], &["qwem", "qwen"]),
-            ["a tokenizer for model qwem, which no pod lists (but qwen); \
+            ["a tokenizer for model qwem, which no pod lists; they list qwen; \
               set `tokenizers` for the name that pods list (--served-model-name)"]
         );
     }

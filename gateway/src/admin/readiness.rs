@@ -166,7 +166,7 @@ mod tests {
             readiness.degraded,
             [
                 "10.0.0.3:8000 is not proven yet: cannot connect: refused",
-                "a tokenizer for model tini, which no pod lists (but tiny); \
+                "a tokenizer for model tini, which no pod lists; they list tiny; \
                  set `tokenizers` for the name that pods list (--served-model-name)",
                 "the set of pods is 130 s old",
                 "discovery names no pod; the ones that answer are kept",

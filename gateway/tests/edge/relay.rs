@@ -143,6 +143,18 @@ async fn guarded_fields_are_cut_out_and_counted_and_nothing_else_changes() {
         let counted = house.metric("hearth_guarded_fields_removed_total").await - before;
         assert_eq!(counted, 1, "{sent}");
     }
+    // Wherever a pod would read them.
+    for path in [
+        "/v1/chat/completions/batch",
+        "/generative_scoring",
+        "/v1/systemone",
+        "/classify",
+        "/v2/embed",
+        "/v1/messages/render",
+    ] {
+        let reply = house.post(path, r#"{"model":"tiny","kv_transfer_params":{"a":[1]}}"#).await;
+        assert_eq!(reply.json(), json!({"model": "tiny"}), "{path}");
+    }
     house.end().await;
 }
 

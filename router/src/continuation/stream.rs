@@ -186,8 +186,13 @@ impl Stream {
         }
         self.partial.extend_from_slice(bytes);
         if matches!(bytes, b"\n" | b"\r\n") {
-            let event = std::mem::take(&mut self.partial);
+            let mut event = std::mem::take(&mut self.partial);
             self.event(&event, out);
+            // The first event has the prompt's ids, and its memory is not kept for the others.
+            if event.capacity() <= MAX_HELD_BYTES {
+                event.clear();
+                self.partial = event;
+            }
         } else if matches!(piece, Piece::Part(_)) || self.partial.len() > MAX_EVENT_BYTES {
             self.raw = true;
             self.lose(Cannot::TooLong);
