@@ -8,6 +8,7 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.ticker import LogLocator, NullFormatter  # noqa: E402
+from summary import is_ours  # noqa: E402
 
 # Written by matplotlib, replaced by `currentColor` afterwards.
 INK = "#010203"
@@ -58,7 +59,7 @@ def dots(panels: dict[str, dict], label: str, log: bool, marks: dict[str, float]
 
 
 def colour(arm: str) -> str:
-    return OURS if arm.startswith("hearth") else THEIRS
+    return OURS if is_ours(arm) else THEIRS
 
 
 def svg(figure) -> str:

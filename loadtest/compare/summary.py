@@ -66,7 +66,7 @@ def verdicts(table: dict[str, dict[str, dict]], goals: dict[str, tuple[float | N
 
 
 def is_ours(arm: str) -> bool:
-    return arm.startswith("hearth")
+    return "hearth" in arm
 
 
 def not_run(facts: dict, records: list[dict]) -> list[tuple[str, str, str]]:
