@@ -87,12 +87,9 @@ impl Gateway {
             self.rescues.deposit();
         }
         let (mut tried, mut last_said) = (Tried::default(), None);
-        let address = session.client_addr().and_then(|addr| Some(addr.as_inet()?.ip()));
-        let client = self.seats.client(&session.req_header().headers, address);
-        let Some(seat) = self.seats.seat(query, client, gone(session)).await? else {
+        let Some(mut placement) = self.seat(session, ctx, query).await? else {
             return Ok(End::ClientGone);
         };
-        let mut placement = ctx.seated(seat);
         loop {
             note(ctx, query, &placement);
             ctx.upstream_sent = Some(Instant::now());
@@ -144,6 +141,19 @@ impl Gateway {
                 }
             }
         }
+    }
+
+    /// Its first place; none if its client left before there was one.
+    async fn seat(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        query: &Query,
+    ) -> Result<Option<Placement>, Refuse> {
+        let address = session.client_addr().and_then(|addr| Some(addr.as_inet()?.ip()));
+        let client = self.seats.client(&session.req_header().headers, address);
+        let seat = self.seats.seat(query, client, gone(session)).await?;
+        Ok(seat.map(|seat| ctx.seated(seat)))
     }
 
     /// The request as pods get it.

@@ -98,8 +98,8 @@ fn a_body_that_is_held_by_envoy_is_asked_for_and_stays_there() {
     for (changed, word) in [(false, "as it is"), (true, "=2")] {
         let mut exchange = begun(BodySendMode::Buffered);
         let asked = exchange.go_on(false).expect("Envoy waits for it");
-        assert_eq!(words(&[asked.clone()]), ["head"]);
         assert_eq!(asked.mode_override, None, "bodies of answers stay away anyhow");
+        assert_eq!(words(&[asked]), ["head"]);
         assert!(exchange.on(piece(b"ab", true)).is_ok());
         assert_eq!(words(&exchange.forward(forward(b"ab", changed))), [word]);
     }

@@ -102,7 +102,7 @@ impl Picker {
 
     /// Requests that are booked somewhere.
     pub(super) fn booked(&self) -> u64 {
-        u64::from(self.app.router.bookings().totals().requests)
+        self.app.router.bookings().totals().requests
     }
 
     /// Waits until nothing is held, and stops.
