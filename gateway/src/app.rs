@@ -213,6 +213,7 @@ impl App {
                 Some(Err(error)) => io::Error::other(error),
                 _ => io::Error::other("a task of the gateway ended by itself"),
             }),
+            () = self.pool.ended() => Err(io::Error::other("the pool of pods ended by itself")),
         };
         let stopped = self.stop().await.map_err(io::Error::other);
         outcome.and_then(|outcome| stopped.map(|()| outcome))
@@ -224,16 +225,17 @@ impl App {
     /// A task that panicked.
     pub async fn stop(mut self) -> Result<(), JoinError> {
         self.stop.send_replace(true);
+        let mut first = Ok(());
         while let Some(ended) = self.tasks.join_next().await {
-            ended?;
+            first = first.and(ended);
         }
         self.admin.shutdown().await;
-        self.pool.shutdown().await?;
+        first = first.and(self.pool.shutdown().await);
         drop(self.access_log);
         if let Some(traces) = self.traces {
             traces.shutdown().await;
         }
-        Ok(())
+        first
     }
 }
 

@@ -182,7 +182,7 @@ mod tests {
         let unasked = Claims { is_asked: false, ..pod(&[], false) };
         let down = pod(&[], false);
         assert_eq!(found(&[asked.clone(), unasked], &["qwem"]), [""; 0]);
-        assert_eq!(found(&[down.clone()], &["qwem"]), [""; 0], "nobody lists anything");
+        assert_eq!(found(std::slice::from_ref(&down), &["qwem"]), [""; 0], "nobody lists anything");
         assert_eq!(
             found(&[asked, down], &["qwem", "qwen"]),
             ["a tokenizer for model qwem, which no pod lists; they list qwen; \

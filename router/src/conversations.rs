@@ -108,8 +108,8 @@ impl Conversations {
         None
     }
 
-    /// A prompt with this end was sent to a pod. Returns whether that is new.
-    pub(crate) fn record(&self, end: End, slot: Slot) -> bool {
+    /// A prompt with this end was sent to a pod. Returns where it was at home until now.
+    pub(crate) fn record(&self, end: End, slot: Slot) -> Option<Slot> {
         let mut ends = self.ends.write();
         let here = ends.get_or_insert_mut(end.milestone, Vec::new);
         let known = here.iter().position(|(known, _)| *known == end);
@@ -118,7 +118,19 @@ impl Conversations {
             here.remove(0);
         }
         here.push((end, slot));
-        before != Some((end, slot))
+        before.map(|(_, slot)| slot)
+    }
+
+    /// It was not answered there: it is at home again where it was, if that was somewhere.
+    pub(crate) fn take_back(&self, end: End, slot: Slot, home: Option<Slot>) {
+        let Some(home) = home else { return self.forget(end, slot) };
+        let mut ends = self.ends.write();
+        let known = ends
+            .peek_mut(&end.milestone)
+            .and_then(|here| here.iter_mut().find(|known| **known == (end, slot)));
+        if let Some(known) = known {
+            known.1 = home;
+        }
     }
 
     /// Nothing ends there on that pod, or not any more.

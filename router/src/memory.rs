@@ -26,8 +26,10 @@ pub(crate) struct Assumption {
     slot: Slot,
     milestones: Arc<Milestones>,
     capacity: Option<usize>,
-    /// Its end, if that is news.
+    /// Its end, and where a prompt with that end was at home before: a repetition of what is
+    /// remembered stays remembered if this attempt fails, or a second one beside the first.
     end: Option<End>,
+    home: Option<Slot>,
     continued: Option<Home>,
     is_open: bool,
 }
@@ -79,9 +81,8 @@ impl Memory {
         self.on_their_way.lock().push((slot, Arc::clone(&milestones)));
         let memory = Arc::clone(self);
         let continued = continued.filter(|home| Some(home.end) != end);
-        // A repetition of what is remembered stays remembered if this attempt fails.
-        let end = end.filter(|end| memory.conversations.record(*end, slot));
-        Assumption { memory, slot, milestones, capacity, end, continued, is_open: true }
+        let home = end.and_then(|end| memory.conversations.record(end, slot));
+        Assumption { memory, slot, milestones, capacity, end, home, continued, is_open: true }
     }
 }
 
@@ -136,7 +137,7 @@ impl Drop for Assumption {
         if self.is_open {
             self.arrive();
             if let Some(end) = self.end {
-                self.memory.conversations.forget(end, self.slot);
+                self.memory.conversations.take_back(end, self.slot, self.home);
             }
         }
     }

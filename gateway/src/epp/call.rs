@@ -159,7 +159,10 @@ impl Call {
         }
         let origin = wire::origin(&message);
         let taken = match self.exchange.on(message)? {
-            Event::Head { fields, whole } => self.begin(wire::request_head(&fields)?, whole).await,
+            Event::Head { fields, whole } => {
+                let (head, fault) = wire::request_head(&fields)?;
+                self.begin(head, fault, whole).await
+            }
             Event::Piece { bytes, whole } if self.exchange.is_forwarded() => {
                 self.said.extend(self.exchange.pass(bytes, whole));
                 Ok(())

@@ -21,7 +21,8 @@ pub(super) async fn tell(reporter: HealthReporter, router: Arc<Router>, drain: D
     let mut pods = router.pool().changed();
     loop {
         pods.mark_unchanged();
-        let is_ready = reasons(&router.pool().snapshot(), drain.phase()).next().is_none();
+        let phase = drain.phase();
+        let is_ready = reasons(&router.pool().snapshot(), phase).next().is_none();
         for service in SERVICES {
             let status = match is_ready || service == LIVENESS {
                 true => ServingStatus::Serving,
@@ -29,10 +30,9 @@ pub(super) async fn tell(reporter: HealthReporter, router: Arc<Router>, drain: D
             };
             reporter.set_service_status(service, status).await;
         }
-        let is_draining = drain.is_draining();
         tokio::select! {
             Ok(()) = pods.changed() => {}
-            () = drain.reached(Phase::Lingering), if !is_draining => {}
+            () = drain.reached(Phase::Lingering), if phase < Phase::Lingering => {}
             // A pool that has ended changes no more, and nor does a drain.
             else => return,
         }

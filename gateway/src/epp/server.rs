@@ -38,7 +38,13 @@ const ENVELOPE: usize = 64 << 10;
 const PING_EVERY: Duration = Duration::from_secs(20);
 
 /// Handshakes at once.
-const HANDSHAKES: usize = 256;
+const HANDSHAKES: usize = 4096;
+
+/// Requests at once on one connection: Envoy opens another beyond it.
+const STREAMS: u32 = 10_000;
+
+/// How long nothing is accepted after it failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What calls get to end when we stop.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -91,6 +97,7 @@ where
         .max_decoding_message_size(desk.config.limits.body.len().saturating_add(ENVELOPE))
         .max_encoding_message_size(usize::MAX);
     let server = Server::builder()
+        .max_concurrent_streams(Some(STREAMS))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(PING_EVERY))
@@ -125,7 +132,15 @@ fn handshakes(
     let handshake = move |tcp: io::Result<TcpStream>| {
         let acceptor = acceptor.clone();
         async move {
-            match timeout(limit, acceptor.accept(tcp?)).await {
+            let tcp = match tcp {
+                Ok(tcp) => tcp,
+                // Out of descriptors, most likely: to ask again at once would only burn.
+                Err(error) => {
+                    sleep(ACCEPT_PAUSE).await;
+                    return Err(error);
+                }
+            };
+            match timeout(limit, acceptor.accept(tcp)).await {
                 Ok(done) => done,
                 Err(late) => Err(late.into()),
             }

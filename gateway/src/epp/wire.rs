@@ -12,6 +12,8 @@ use envoy_types::pb::google::protobuf::{ListValue, Struct, Value};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header, request};
 use router::subset::Subset;
 
+use crate::head::Fault;
+
 /// Where the pod is named, as a field and in the metadata.
 pub(super) const DESTINATION: &str = "x-gateway-destination-endpoint";
 
@@ -35,22 +37,33 @@ pub(super) type Field = (Cow<'static, str>, Bytes);
 #[error("a head without a `{0}` that can be read")]
 pub(crate) struct BadHead(&'static str);
 
-/// A request's head. That it has come in the form of HTTP/2 is all that can be seen of how it came.
+/// A request's head, and what is wrong with its method or target, for which the head has `GET /` then:
+/// Envoy lets pass what no URL may hold, and a request that we do not refuse it may send on unread
+/// (`failure_mode_allow`). That it has come in the form of HTTP/2 is all that can be seen of how it came.
 ///
 /// # Errors
 /// No method, or no target.
-pub(super) fn request_head(map: &core::HeaderMap) -> Result<request::Parts, BadHead> {
+pub(super) fn request_head(
+    map: &core::HeaderMap,
+) -> Result<(request::Parts, Option<Fault>), BadHead> {
     let (mut head, ()) = http::Request::new(()).into_parts();
     let pseudo = |name| pseudo(map, name).ok_or(BadHead(name));
     head.version = Version::HTTP_2;
-    head.method = pseudo(":method")?.parse().map_err(|_invalid| BadHead(":method"))?;
-    head.uri = pseudo(":path")?.parse().map_err(|_invalid| BadHead(":path"))?;
+    let mut fault = None;
+    match pseudo(":method")?.parse() {
+        Ok(method) => head.method = method,
+        Err(_invalid) => fault = Some(Fault::RequestLine),
+    }
+    match pseudo(":path")?.parse() {
+        Ok(target) => head.uri = target,
+        Err(_invalid) => fault = Some(Fault::Target),
+    }
     head.headers = fields(map);
     let authority = pseudo(":authority").ok().and_then(|it| HeaderValue::from_str(it).ok());
     if let Some(authority) = authority {
         head.headers.entry(header::HOST).or_insert(authority);
     }
-    Ok(head)
+    Ok((head, fault))
 }
 
 /// An answer's status and fields.
@@ -74,9 +87,10 @@ fn fields(map: &core::HeaderMap) -> HeaderMap {
     fields
 }
 
+/// What is not text is none that anything can be made of, and so empty.
 fn pseudo<'a>(map: &'a core::HeaderMap, name: &str) -> Option<&'a str> {
     let field = map.headers.iter().find(|field| field.key == name)?;
-    std::str::from_utf8(bytes_of(field)).ok()
+    Some(std::str::from_utf8(bytes_of(field)).unwrap_or_default())
 }
 
 /// Envoy writes a value in one of two places.
@@ -113,11 +127,17 @@ pub(super) enum Origin {
     Pod(Option<SocketAddr>),
     /// Envoy itself, which did not reach the pod.
     Envoy,
+    /// One of the two: it is not told.
+    Unknown,
 }
 
-/// Who gave the answer, as far as it is told.
+/// Who gave the answer, as far as it is told (`response_attributes: [response.code_details]`).
 pub(super) fn origin(message: &ProcessingRequest) -> Origin {
-    if is_unreached(message) { Origin::Envoy } else { Origin::Pod(served(message)) }
+    match attribute(message, "response.code_details") {
+        Some("via_upstream") => Origin::Pod(served(message)),
+        Some(_) => Origin::Envoy,
+        None => served(message).map_or(Origin::Unknown, |pod| Origin::Pod(Some(pod))),
+    }
 }
 
 /// The pods that the request may go to, if it was said.
@@ -148,13 +168,6 @@ fn served(message: &ProcessingRequest) -> Option<SocketAddr> {
 /// The client's end of its connection, if it is told (`request_attributes: [source.address]`).
 pub(super) fn source(message: &ProcessingRequest) -> Option<SocketAddr> {
     attribute(message, "source.address")?.parse().ok()
-}
-
-/// Whether the answer is Envoy's own, as the pod could not be reached, if that is told
-/// (`response_attributes: [response.code_details]`).
-fn is_unreached(message: &ProcessingRequest) -> bool {
-    let details = attribute(message, "response.code_details");
-    details.is_some_and(|details| details.starts_with("upstream_reset_before_response_started"))
 }
 
 fn attribute<'a>(message: &'a ProcessingRequest, name: &str) -> Option<&'a str> {

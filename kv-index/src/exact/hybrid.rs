@@ -32,6 +32,9 @@ struct State {
     held: AHashMap<(BlockHash, u32), [u16; MEDIA]>,
 }
 
+/// Known models have two or three groups. Each costs every look-up a pass over the chain.
+const MOST_GROUPS: usize = 16;
+
 // === impl Hybrid ===
 
 impl Hybrid {
@@ -47,10 +50,12 @@ impl Hybrid {
     pub(super) fn store(&self, hasher: &ChainHasher, stored: &Stored) -> Applied {
         let mut applied = Applied::default();
         let mut state = self.state.write();
+        if !state.groups.contains_key(&stored.group) && state.groups.len() == MOST_GROUPS {
+            return Applied { malformed: stored.blocks.len(), ..applied };
+        }
         let window = stored.window.map(|window| {
             (window.saturating_sub(1)).div_ceil(stored.block_tokens.max(1)).max(1) as usize
         });
-        state.groups.insert(stored.group, window);
         let count = stored.blocks.len();
         let mut keys = Vec::new();
         if stored.tokens.is_empty() {
@@ -66,6 +71,8 @@ impl Hybrid {
         } else {
             return Applied { malformed: count, ..applied };
         }
+        // Only of what was stored: a group that is never held would hide what all others hold.
+        state.groups.insert(stored.group, window);
         for (name, key) in stored.blocks.iter().zip(keys) {
             let key = BlockHash::of(key);
             if let Some(other) = state.names.insert(*name, key).filter(|other| *other != key) {

@@ -129,7 +129,9 @@ impl Task {
     async fn run(mut self, mut orders: mpsc::Receiver<Order>, stop: CancellationToken) {
         loop {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
+                // What an answer's step has changed is in the history before anybody with that answer asks.
                 order = orders.recv() => match order {
                     Some(Order::Publish(events)) => self.publish(&events).await,
                     Some(Order::Fault(fault, done)) => {

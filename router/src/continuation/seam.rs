@@ -128,7 +128,7 @@ impl Stream {
             Api::Messages => rest
                 .extend_from_slice(b"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"),
             Api::Generate if !self.format.wants_usage => {
-                rest.extend_from_slice(b"data: [DONE]\n\n")
+                rest.extend_from_slice(b"data: [DONE]\n\n");
             }
             _ => return None,
         }

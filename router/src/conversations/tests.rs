@@ -22,8 +22,8 @@ fn a_repetition_and_a_continuation_are_at_home_and_a_branch_is_not() {
     for system in [8, 600, 2_000, 40_000].map(|blocks: usize| "abcd".repeat(blocks)) {
         let (conversations, slot) = (Conversations::default(), Slots::default().acquire());
         let first = format!("{system}first question.");
-        assert!(conversations.record(end(&first), slot));
-        assert!(!conversations.record(end(&first), slot), "it is known");
+        assert_eq!(conversations.record(end(&first), slot), None);
+        assert_eq!(conversations.record(end(&first), slot), Some(slot), "it is known");
         assert_eq!(home(&conversations, &first), Some(slot));
         let next = format!("{first} an answer and the second question.");
         assert_eq!(home(&conversations, &next), Some(slot), "{} blocks", system.len() / BLOCK);
@@ -43,6 +43,21 @@ fn the_latest_pod_is_the_home_and_another_pod_cannot_take_it_away() {
     conversations.record(end(text), b);
     conversations.forget(end(text), a);
     assert_eq!(home(&conversations, text), Some(b));
+}
+
+#[test]
+fn a_second_attempt_that_comes_to_nothing_gives_the_home_back() {
+    let (conversations, mut slots) = (Conversations::default(), Slots::default());
+    let (first, second) = (slots.acquire(), slots.acquire());
+    let text = "a prompt of some blocks";
+    assert_eq!(conversations.record(end(text), first), None);
+    let home_before = conversations.record(end(text), second);
+    conversations.take_back(end(text), second, home_before);
+    assert_eq!(home(&conversations, text), Some(first));
+    conversations.take_back(end(text), second, Some(second));
+    assert_eq!(home(&conversations, text), Some(first), "it is not the second's any more");
+    conversations.take_back(end(text), first, None);
+    assert_eq!(home(&conversations, text), None);
 }
 
 #[test]

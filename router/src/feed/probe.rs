@@ -135,6 +135,12 @@ impl ProbeError {
         })
     }
 
+    /// Whether the fault is ours, and says nothing of the pod.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Self::Token(_))
+    }
+
     /// Whether this alone proves that the pod does not serve.
     #[must_use]
     pub fn means_dead(&self) -> bool {

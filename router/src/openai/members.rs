@@ -19,6 +19,10 @@ pub(super) struct Member<'a> {
     pub(super) text: Option<Range<usize>>,
 }
 
+/// More members than any API has. Each is remembered: a body of nothing but empty keys would take
+/// thirteen times its length.
+const MOST: usize = 1000;
+
 // === impl Members ===
 
 impl<'a> Members<'a> {
@@ -48,6 +52,9 @@ impl<'a> Members<'a> {
                     true => scanner.value(&mut Text(out)),
                     false => scanner.value(&mut Deaf),
                 })?;
+                if members.len() == MOST {
+                    return Err(scanner.bad("more than 1000 members"));
+                }
                 members.push(Member { key, value, text: is_wanted.then_some(began..out.len()) });
                 if !scanner.take(b',') {
                     break;

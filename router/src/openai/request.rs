@@ -7,6 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::anthropic;
+use super::first::First;
 use super::guard;
 use super::legs;
 use super::members::Members;
@@ -279,8 +280,8 @@ fn first_text(list: &str) -> Option<&str> {
 }
 
 fn first_of_list(list: &str) -> Option<&str> {
-    let items: Vec<&RawValue> = serde_json::from_str(list).ok()?;
-    items.first().map(|first| first.get())
+    let First(first) = serde_json::from_str::<First<&RawValue>>(list).ok()?;
+    first.map(RawValue::get)
 }
 
 fn foreign<'a>(api: Api, members: &Members<'a>) -> Option<Foreign<'a>> {
@@ -305,8 +306,8 @@ fn token_ids(list: &str) -> Option<Vec<u32>> {
     if let Ok(ids) = serde_json::from_str(list) {
         return Some(ids);
     }
-    let batch: Vec<Vec<u32>> = serde_json::from_str(list).ok()?;
-    Some(batch.into_iter().next().unwrap_or_default())
+    let First(first) = serde_json::from_str::<First<Vec<u32>>>(list).ok()?;
+    Some(first.unwrap_or_default())
 }
 
 fn chat<'a>(messages: &'a str, members: &Members<'a>) -> Prompt<'a> {

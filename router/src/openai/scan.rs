@@ -242,7 +242,7 @@ impl<'a> Scanner<'a> {
         Ok(scalar)
     }
 
-    fn bad(&self, what: &'static str) -> BadJson {
+    pub(super) fn bad(&self, what: &'static str) -> BadJson {
         let what = if self.at >= self.text.len() { "EOF inside a value" } else { what };
         BadJson { what, at: self.at }
     }

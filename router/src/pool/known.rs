@@ -27,6 +27,9 @@ pub(super) struct Known {
     pub(super) endpoint: Arc<Endpoint>,
 }
 
+/// Whoever makes a pod says how long its grace is, up to what no clock can count.
+const LONGEST_GRACE: Duration = Duration::from_secs(24 * 3600);
+
 // === impl Known ===
 
 impl Known {
@@ -77,7 +80,7 @@ impl Known {
     /// Notes when it will be gone. Every telling of the same deletion seems to begin anew: the first
     /// counts, unless a later one leaves it less.
     pub(super) fn terminates(&mut self, grace: Option<Duration>, now: Instant) {
-        let Some(gone_at) = grace.map(|grace| now + grace) else { return };
+        let Some(gone_at) = grace.map(|grace| now + grace.min(LONGEST_GRACE)) else { return };
         let record = &mut Arc::make_mut(&mut self.endpoint).record;
         if record.leaves.is_none_or(|(known, _)| gone_at < known) {
             record.leaves = Some((gone_at, now));

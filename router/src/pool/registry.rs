@@ -248,6 +248,10 @@ impl Registry {
         };
         if let Err(error) = &result {
             known.failed(error.in_full().into(), now);
+            if error.is_ours() {
+                effects.changed = true;
+                return;
+            }
             if error.is_refused() {
                 effects.lost.push(slot);
             }

@@ -37,6 +37,7 @@ pub enum StartError {
 pub struct PoolGuard {
     stop: CancellationToken,
     task: JoinHandle<()>,
+    over: CancellationToken,
 }
 
 struct Task {
@@ -120,13 +121,24 @@ fn start_feeding(
         tasks,
         stop: stop.clone(),
     };
-    let guard = PoolGuard { stop, task: tokio::spawn(task.run()) };
+    let over = CancellationToken::new();
+    let alive = over.clone().drop_guard();
+    let task = tokio::spawn(async move {
+        let _alive = alive;
+        task.run().await;
+    });
+    let guard = PoolGuard { stop, task, over };
     Ok((Pool { shared, events: sender }, guard))
 }
 
 // === impl PoolGuard ===
 
 impl PoolGuard {
+    /// Resolves when the pool's task has ended, by itself or by a panic: its snapshot is the last.
+    pub async fn ended(&self) {
+        self.over.cancelled().await;
+    }
+
     /// Ends and joins every task of the pool. The last snapshot stays readable.
     ///
     /// # Errors
@@ -168,7 +180,7 @@ impl Task {
                     batch.extend(more.take(BATCH - 1).map(Event::Heard));
                 }
                 Some((source, report)) = self.reports.recv() => batch.push(Event::Reported(source, report)),
-                _ = self.events.recv_many(&mut batch, BATCH) => {}
+                1.. = self.events.recv_many(&mut batch, BATCH) => {}
             }
             self.take_in(&mut batch);
         }

@@ -95,6 +95,7 @@ pub(super) fn block_tokens(snapshot: &Snapshot, model: &str) -> u32 {
 
 /// How many of our blocks the pod's KV cache can hold.
 pub(super) fn capacity_blocks(endpoint: &Endpoint, block_tokens: u32) -> Option<usize> {
-    let tokens = endpoint.engine.num_blocks? * u64::from(endpoint.engine.block_size?);
+    let blocks = endpoint.engine.num_blocks?;
+    let tokens = blocks.saturating_mul(u64::from(endpoint.engine.block_size?));
     usize::try_from(tokens / u64::from(block_tokens.max(1))).ok()
 }

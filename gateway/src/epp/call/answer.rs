@@ -44,13 +44,16 @@ impl Call {
             {
                 self.ctx.upstream = Some(other);
                 placement.failed("served_elsewhere");
-            } else if origin == Origin::Envoy {
+            } else if origin == Origin::Envoy && status.is_server_error() {
                 let failure = Failure::Reset;
                 report(pool, slot, Some(failure));
                 self.ctx.attempt_failed(chosen, failure.reason());
                 placement.failed(failure.reason());
             } else {
-                report(pool, slot, Failure::of_status(status));
+                // What may be Envoy's own word for a pod that it did not reach is no sign of life.
+                if origin != Origin::Unknown || !is_gateways(status) {
+                    report(pool, slot, Failure::of_status(status));
+                }
                 if let Some(mut prefill) = placement.prefill.take() {
                     prefill.answered(status.as_u16(), now);
                 }
@@ -113,6 +116,11 @@ impl Call {
             placement.usage(self.ctx.seen.prompt_tokens, self.ctx.seen.cached_tokens);
         }
     }
+}
+
+/// Whether a proxy in between may have said so.
+fn is_gateways(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 429 | 502 | 503 | 504)
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {

@@ -13,6 +13,7 @@ use router::{Placement, Refusal};
 use super::super::exchange::Forward;
 use super::super::wire::{self, DESTINATION, Field};
 use super::{Call, field};
+use crate::head::Fault;
 use crate::proxy::body::Body;
 use crate::proxy::relay::{for_any_pod, note};
 use crate::proxy::route::{self, Route};
@@ -23,10 +24,18 @@ use crate::refuse::{Refuse, Shape};
 
 impl Call {
     /// The head: what can be said to it at once is.
-    pub(super) async fn begin(&mut self, head: Parts, whole: bool) -> Result<(), Refuse> {
+    pub(super) async fn begin(
+        &mut self,
+        head: Parts,
+        fault: Option<Fault>,
+        whole: bool,
+    ) -> Result<(), Refuse> {
         let head = self.head.insert(head);
         let desk = &self.desk;
         desk.books.begin(&mut self.ctx, head, (&desk.drain, desk.config.forwarded));
+        if let Some(fault) = fault {
+            return Err(fault.into());
+        }
         let names = desk.router.names();
         if let Some(uri) = models::without_name(names, (&head.method, &head.uri), &mut self.ctx) {
             head.uri = uri;

@@ -44,12 +44,15 @@ pub(super) enum ZmtpError {
     SocketType(String),
     #[error("the peer sent a command that is none")]
     Command,
-    #[error("a message is longer than {MESSAGE_LIMIT} bytes")]
+    #[error("a message is longer than {MESSAGE_LIMIT} bytes, or in more than {PARTS_LIMIT} frames")]
     TooLong,
 }
 
 /// 16 MiB: a step of three million tokens. vLLM computes some ten thousand in one.
 const MESSAGE_LIMIT: usize = 16 << 20;
+
+/// Most frames in one; vLLM's have three. Empty ones cost us 32 bytes each and the sender two.
+const PARTS_LIMIT: usize = 16;
 /// Signature, version 3.0, mechanism NULL, not a server, filler.
 const GREETING_LEN: usize = 64;
 const MORE: u8 = 1;
@@ -144,7 +147,7 @@ impl Connection {
                     continue;
                 }
                 self.parts_len += body.len();
-                if self.parts_len > MESSAGE_LIMIT {
+                if self.parts_len > MESSAGE_LIMIT || self.parts.len() == PARTS_LIMIT {
                     return Err(ZmtpError::TooLong);
                 }
                 self.parts.push(body);
