@@ -56,8 +56,8 @@ def followed(world: World) -> None:
 def several(world: World) -> None:
     path = f"/apis/{V1}/namespaces/{NAMESPACE}/inferencepools"
     with contextlib.ExitStack() as stack:
-        engines = [stack.enter_context(Engine(world.loadtest)) for _ in range(3)]
-        of_first, of_both, of_second = engines
+        engines = [stack.enter_context(Engine(world.loadtest)) for _ in range(4)]
+        of_first, of_both, of_second, later = engines
         ports = sorted({engine.port for engine in engines})
         for name, key in (("first", "tier/one"), ("second", "tier/two")):
             world.cluster.request("POST", path, {
@@ -72,11 +72,14 @@ def several(world: World) -> None:
         world.gateway = stack.enter_context(InCluster(
             world.hearth, world.cluster, ("--kubernetes-inference-pools", "first,second")))
         world.gateway.wait_ready()
-        addresses = {address(engine) for engine in engines}
+        addresses = {address(engine) for engine in engines if engine is not later}
         wait_until(lambda: world.gateway.routable() == addresses, 10, "each pod once")
 
-        world.cluster.request("PATCH", f"{path}/first", {"spec": {
-            "selector": {"matchLabels": {"tier/one": "no"}}}}, kind="application/merge-patch+json")
+        # To one pod more, since a list that turns empty is not believed.
+        world.pods.create("later", later.host, later.port, labels={"tier/one": "later"})
+        world.cluster.request("PATCH", f"{path}/first", {"spec": {"selector": {"matchLabels": {
+            "tier/one": "later"}}}}, kind="application/merge-patch+json")
+        world.routable(address(later), True)
         world.routable(address(of_first), False)
         expect(address(of_both) in world.gateway.routable(), "the second pool selects it still")
         world.pods.remove_all()
