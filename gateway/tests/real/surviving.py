@@ -18,8 +18,11 @@ class Surviving(World):
 
     def metric(self, name: str) -> float:
         """The sum of a metric of Hearth's, by the beginning of its line."""
-        lines = get(f"{self.hearth.admin_url}/metrics")[1].splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+        page = get(f"{self.hearth.admin_url}/metrics")[1].splitlines()
+        lines = [line for line in page if line.startswith(name)]
+        if not lines:
+            raise KeyError(name)
+        return sum(float(line.split()[-1]) for line in lines)
 
     def restart(self, number: int) -> None:
         """A new process where a dead one was; returns when Hearth sends to it again."""

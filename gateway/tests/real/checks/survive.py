@@ -124,5 +124,5 @@ def killed(world: Surviving) -> None:
     for number, pod in enumerate(world.pods):
         if not pod.group.alive():
             world.restart(number)
-    wait_until(lambda: world.metric("inference_pool_ready_pods") == 2, 60, "both pods ready")
+    wait_until(lambda: world.metric('hearth_endpoints{state="ready"') == 2, 60, "both pods ready")
     under_load(world, lambda pod: pod.group.kill())
