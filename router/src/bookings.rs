@@ -240,8 +240,8 @@ impl Booking {
             return;
         }
         let is_prefilling = std::mem::take(&mut self.prefilling);
-        let prefill = if is_prefilling { u64::from(self.cold_tokens) } else { 0 };
-        let awaited = if is_prefilling { self.awaited() } else { 0 };
+        let (prefill, awaited) =
+            if is_prefilling { (u64::from(self.cold_tokens), self.awaited()) } else { (0, 0) };
         let undone = if self.began { 0.0 } else { f64::from(self.worked_tokens) };
         self.bookings.desk.lock().change(self.slot, |load| {
             load.prefill_tokens = load.prefill_tokens.saturating_sub(prefill);

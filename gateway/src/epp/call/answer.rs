@@ -50,8 +50,13 @@ impl Call {
                 self.ctx.attempt_failed(chosen, failure.reason());
                 placement.failed(failure.reason());
             } else {
-                // What may be Envoy's own word for a pod that it did not reach is no sign of life.
-                if origin != Origin::Unknown || !is_gateways(status) {
+                // What is, or may be, Envoy's own word is no sign of the pod's life.
+                let is_pods = match origin {
+                    Origin::Pod(_) => true,
+                    Origin::Unknown => !is_gateways(status),
+                    Origin::Envoy => false,
+                };
+                if is_pods {
                     report(pool, slot, Failure::of_status(status));
                 }
                 if let Some(mut prefill) = placement.prefill.take() {
