@@ -10,7 +10,7 @@ use super::overhead::Overhead;
 /// work to the wrong one: a pod whose first answer was slow (compilation, a cold file cache) would get
 /// no second chance, because who gets no work shows no other rate. So a pod is taken to be like the
 /// others as far as it has not shown otherwise of late: its own answers count against
-/// [`PRIOR_TOKENS`] at the fleet's rate, and fade while others answer.
+/// [`PRIOR_ANSWERS`] at the fleet's rate, and fade while others answer.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
     pods: Vec<Seen>,
@@ -31,15 +31,18 @@ struct Seen {
 /// Fewer tokens of its own say more about the overhead than about the rate.
 const LEARN_FROM_TOKENS: u32 = 128;
 
-/// What is left of a pod's older answers when it gives a new one.
-const OWN_FADE: f64 = 0.9;
+/// What is left of a pod's older answers when it gives a new one: the last twenty count.
+const OWN_FADE: f64 = 0.95;
 
 /// How much of a pod's answers is gone when each pod has given one: half after 35 rounds without
 /// one of its own.
 const ROUND_FADE: f64 = 0.02;
 
-/// Tokens at the fleet's rate that a pod's own answers are weighed against: one long prompt.
-const PRIOR_TOKENS: f64 = 4096.0;
+/// Answers of the fleet's usual length and rate that a pod's own are weighed against. What one answer
+/// shows is off by a factor of 2.5 as often as not (what else ran beside it). Of four equal servers on a
+/// GPU one looked 2.3 times as fast as another with one long prompt here and the last ten answers above,
+/// and drew every new conversation; a pod that is three times slower is still taken for twice as slow.
+const PRIOR_ANSWERS: f64 = 6.0;
 
 /// How many times the fleet's rate one answer may say at most, or at least its inverse: what takes
 /// longer was not computing.
@@ -56,7 +59,8 @@ impl Rates {
         let fleet = self.mean()?;
         let own = self.pods.get(slot.index()).copied().unwrap_or_default();
         let own_ms = own.computing_ms(self.overhead_ms());
-        let ms_per_token = (own_ms + fleet * PRIOR_TOKENS) / (own.tokens + PRIOR_TOKENS);
+        let prior = PRIOR_ANSWERS * self.fleet.tokens / self.fleet.answers.max(1.0);
+        let ms_per_token = (own_ms + fleet * prior) / (own.tokens + prior);
         Some(ms_per_token.clamp(RATE_RANGE_MS.0, RATE_RANGE_MS.1))
     }
 
@@ -151,6 +155,21 @@ mod tests {
             rates.learn(other, 100.0, (0.0, 1_000));
         }
         assert!(is_near(rates.ms_per_token(slow), 0.1), "{:?}", rates.ms_per_token(slow));
+    }
+
+    #[test]
+    fn a_few_lucky_answers_make_no_fast_pod_however_long_their_prompts() {
+        let mut slots = Slots::default();
+        let (lucky, other) = (slots.acquire(), slots.acquire());
+        let mut rates = Rates::default();
+        for _ in 0..20 {
+            rates.learn(other, 600.0, (0.0, 6_000));
+        }
+        for _ in 0..3 {
+            rates.learn(lucky, 240.0, (0.0, 6_000));
+        }
+        let rate = rates.ms_per_token(lucky).expect("it was shown");
+        assert!(rate > 0.07, "2.5 times as fast thrice: {rate}");
     }
 
     #[test]
