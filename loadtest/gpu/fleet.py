@@ -150,9 +150,16 @@ class Fleet:
                 "kv_load_failure_policy": "recompute"})]
         return command
 
+    def _gpu(self, shape: Shape) -> dict[str, str]:
+        """Each fleet in turns over the GPUs. All stay visible: blocks go from one to another."""
+        gpus = self.options.gpus
+        if gpus == 1:
+            return {}
+        return {"CUDA_VISIBLE_DEVICES": ",".join(str((shape.port + i) % gpus) for i in range(gpus))}
+
     def _env(self, shape: Shape) -> dict[str, str]:
         path = os.pathsep.join(filter(None, [str(HERE.parent / "arms/middleware"), os.environ.get("PYTHONPATH")]))
-        return ENVIRONMENT | {"PYTHONPATH": path, "KV_EVENT_SOURCES": json.dumps({"0": shape.events()}),
+        return ENVIRONMENT | self._gpu(shape) | {"PYTHONPATH": path, "KV_EVENT_SOURCES": json.dumps({"0": shape.events()}),
                               "VLLM_NIXL_SIDE_CHANNEL_PORT": str(shape.port + 3000)}
 
     def _simulated(self, shape: Shape) -> list[str]:

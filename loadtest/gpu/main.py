@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Hearth before real vLLM on one GPU, beside its peers. README.md says what each experiment asks."""
+"""Hearth before real vLLM on one GPU or more, beside its peers. README.md says what each experiment asks."""
 
 import argparse
 import asyncio
@@ -42,6 +42,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--epp", type=Path, help="llm-d's Endpoint Picker, to stand behind --envoy")
     parser.add_argument("--vllm", type=shlex.split, default=fleet.vllm_command(), help="vLLM's command")
     parser.add_argument("--serve-args", type=shlex.split, default=[], help="more arguments for vLLM's serve")
+    parser.add_argument("--gpus", type=int, default=1, help="spread each fleet over so many")
     parser.add_argument("--simulated", action="store_true", help="simulated pods, no GPU")
     parser.add_argument("--limit", type=float, default=3600, help="seconds; what would not fit is left out")
     parser.add_argument("--rounds", type=names, default=list(warmth.ROUNDS),

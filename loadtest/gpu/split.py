@@ -12,7 +12,7 @@ from workload import arrivals, text
 
 ROLES = {"p0": "prefill", "d0": "decode"}
 LENGTHS, ANSWER = (1000, 2000, 4000, 8000), 96
-# Requests a second, and for how long.
+# Requests a second for each GPU, and for how long.
 RATES, SECONDS = (1.0, 3.0, 5.0), 14.0
 
 OWN = proxies.hearth("own")
@@ -49,7 +49,7 @@ async def split(lab: Lab) -> None:
             async with loading(proxy.url) as warm_up:  # NIXL's handshake, and the first rates
                 await _arrive(warm_up, 2, 3, 99)
             for rate in RATES:
-                await _load(lab, arm, proxy, rate)
+                await _load(lab, arm, proxy, rate * lab.options.gpus)
             proxy.save(folder)
     lab.dump("split", PAIR)
 

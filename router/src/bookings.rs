@@ -192,6 +192,16 @@ impl Booking {
         self.slot
     }
 
+    /// How long the pod has to compute for others, in milliseconds.
+    #[must_use]
+    pub fn queued_ms(&self) -> f64 {
+        let load = self.bookings.load(self.slot);
+        let own = if self.prefilling { u64::from(self.cold_tokens) } else { 0 };
+        #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
+        let others = load.prefill_tokens.saturating_sub(own) as f64;
+        others * load.prefill_ms_per_token
+    }
+
     /// The pod has begun a good answer: what was placed on it counts as its work from now on, in
     /// flight or not. Without this it was no work of the pod's, and is taken back.
     pub fn began(&mut self) {

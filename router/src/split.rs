@@ -6,12 +6,16 @@
 //! ```text
 //! alone = cost(d) + uncached(d) * r(d) * stall * running(d)     our prefill slows who decodes there
 //! pair  = max(queued(d), queued(p) + uncached(p) * r(p) + transfer(uncached(d)))
+//!       + uncached(p) * r(p) * waiting(p)                       and who will stand behind it there
 //!       + what else cost(d) and cost(p) hold                    decode, eviction, balance, session
 //! ```
 //!
 //! so a prefix counts wherever it is: on `p` it need not be computed, on `d` it need not be moved. On
 //! a pod that only decodes at least one answer is taken to run: it is there to decode, and whoever
-//! comes next is held up. `transfer` is learned (see [`transfer`]), of pods at one place and of pods at
+//! comes next is held up. `waiting` is how many a prefill pod has: by Little's law as many come while a
+//! prompt stands in line as stand in it, and each of them waits for this one too. Without it a prompt
+//! stood in line for 950 ms that would have taken 100 ms at home (two GPUs, 10 requests a second: an own
+//! queue was a cost, what it did to others was none). `transfer` is learned (see [`transfer`]), of pods at one place and of pods at
 //! two apart: between equals, the nearer pair wins.
 
 pub mod transfer;
@@ -78,6 +82,8 @@ pub struct SplitTerms {
     pub prefill_ms: f64,
     /// What is moved.
     pub transfer_ms: f64,
+    /// What it costs those who will stand in line behind it on the prefill pod.
+    pub behind_ms: f64,
     /// All that the pair costs.
     pub pair_ms: f64,
     /// What a prefill on the pod that answers costs those who decode there.
@@ -187,12 +193,14 @@ pub fn weigh<'a>(
         for (prefill_row, from) in prefill.iter().enumerate() {
             let transfer_ms = rates.between(place(pod), place(from)).ms(pod.uncached_tokens);
             let arrives_ms = from.ttft_ms() + transfer_ms;
-            let pair_ms = arrives_ms.max(queued_ms(pod)) + decode_other + other(from);
+            let behind_ms = uncached_ms(from) * f64::from(from.load.requests);
+            let pair_ms = arrives_ms.max(queued_ms(pod)) + behind_ms + decode_other + other(from);
             if best.is_none_or(|best| pair_ms < best.terms.pair_ms) {
                 let terms = SplitTerms {
                     queued_ms: queued_ms(from),
                     prefill_ms: uncached_ms(from) + from.load.overhead_ms,
                     transfer_ms,
+                    behind_ms,
                     pair_ms,
                     stall_ms,
                     alone_ms,

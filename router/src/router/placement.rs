@@ -59,8 +59,8 @@ pub(super) struct Moved {
     tokens: u32,
     /// From a pod at another place.
     is_far: bool,
-    /// When they were asked for.
-    sent_at: Option<Instant>,
+    /// When they were asked for, and how long the pod that answers had to compute for others then.
+    sent_at: Option<(Instant, f64)>,
     transfers: Arc<Mutex<Transfers>>,
 }
 
@@ -137,8 +137,9 @@ impl Placement {
     /// The prefill was done, in so many milliseconds, and the decode leg is sent.
     pub fn handed_over(&mut self, prefill_ms: f64, now: Instant) {
         self.note(|came| came.prefill_ms = Some(prefill_ms));
+        let queued_ms = self.booking.queued_ms();
         if let Some(moved) = &mut self.moved {
-            moved.sent_at = Some(now);
+            moved.sent_at = Some((now, queued_ms));
         }
     }
 
@@ -154,10 +155,13 @@ impl Placement {
         self.note(|came| came.ttft_ms = Some(waited.as_secs_f64() * 1e3));
         self.booking.first_token(now);
         let sent = self.moved.as_ref().and_then(|moved| Some((moved, moved.sent_at?)));
-        if let Some((moved, sent_at)) = sent {
+        if let Some((moved, (sent_at, queued_ms))) = sent {
             let ms = now.saturating_duration_since(sent_at).as_secs_f64() * 1e3;
             self.note(|came| came.transfer_ms = Some(ms));
-            moved.transfers.lock().observe(now, moved.is_far, moved.tokens, ms);
+            // What stood in line before it there is no part of a transfer: taken for one, a busy
+            // decode pod looks far away, gets all prompts to compute itself, and is busier for it.
+            let moving_ms = (ms - queued_ms).max(0.0);
+            moved.transfers.lock().observe(now, moved.is_far, moved.tokens, moving_ms);
         }
     }
 

@@ -62,6 +62,20 @@ fn a_queue_on_the_prefill_pods_brings_the_prompt_home() {
     assert!(matches!(verdict(&decode, Role::Decode, &prefill), Verdict::NoGain(_)));
 }
 
+/// 900 ms of queue are less than the 1,500 that four answers lose to this prefill, but those who come
+/// meanwhile would wait for it too.
+#[test]
+fn a_line_at_the_prefill_pod_counts_for_those_who_will_stand_in_it_too() {
+    let (mut decode, mut prefill) = ([pod(4_000, 0)], [pod(4_000, 0)]);
+    decode[0].load.requests = 4;
+    prefill[0].load.prefill_tokens = 9_000;
+    prefill[0].load.requests = 1;
+    assert_eq!(pair(verdict(&decode, Role::Decode, &prefill)), (0, 0));
+    prefill[0].load.requests = 3;
+    let Verdict::NoGain(pair) = verdict(&decode, Role::Decode, &prefill) else { panic!("whole") };
+    assert!((pair.terms.behind_ms - 1_200.0).abs() < 1e-9, "{:?}", pair.terms);
+}
+
 #[test]
 fn a_prefix_counts_on_either_pod() {
     let (cold, warm) = (pod(4_000, 0), pod(4_000, 3_200));
