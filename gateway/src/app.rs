@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt as _, future};
 use prometheus::Registry;
-use router::Router;
 use router::pool::{self, PoolGuard};
 use router::tokenize::TokenizerSource;
+use router::{Router, TokenizerReport};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinSet};
 
@@ -263,14 +263,15 @@ fn metrics(config: &Config, registry: &Registry) -> Result<Metrics, prometheus::
     if config.metrics.epp_names { metrics.with_epp_names(registry) } else { Ok(metrics) }
 }
 
-/// Loads what a start would load, short of listening and of asking for pods.
+/// Loads what a start would load, short of listening, of asking for pods and of downloading.
+/// Returns which tokenizers there are.
 ///
 /// # Errors
 /// See [`StartError`].
-pub fn check(config: &Config) -> Result<(), StartError> {
-    tokenizers(config)?;
+pub fn check(config: &Config) -> Result<Vec<TokenizerReport>, StartError> {
+    let tokenizers = tokenizers(config)?;
     reloader(config, &Metrics::new(&Registry::new())?)?;
-    Ok(())
+    Ok(tokenizers.report())
 }
 
 /// Runs `task` until told to stop.

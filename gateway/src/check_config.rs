@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use router::TokenizerReport;
 use router::story::story;
 
 use crate::app;
@@ -24,7 +25,16 @@ pub fn check_config(
         Err(error) => return writeln!(err, "{error}").map(|()| 2),
     };
     match app::check(&loaded.config) {
-        Ok(()) => writeln!(out, "{}: ok", file.display()).map(|()| 0),
+        Ok(tokenizers) => {
+            let absent = tokenizers.iter().filter(|it| it.state != "ready");
+            for TokenizerReport { model, source, .. } in absent {
+                writeln!(
+                    out,
+                    "tokenizers: {model}: {source} is not on this machine; serve downloads it"
+                )?;
+            }
+            writeln!(out, "{}: ok", file.display()).map(|()| 0)
+        }
         Err(error) => writeln!(err, "{}: {}", file.display(), story(&error)).map(|()| 2),
     }
 }

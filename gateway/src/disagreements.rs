@@ -6,15 +6,24 @@ use std::fmt;
 use std::future;
 use std::sync::Arc;
 
-use router::Router;
 use router::feed::kv_events::Trust;
 use router::pool::{Endpoint, ModelCard};
+use router::{Router, TokenizerReport};
 
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Disagreement {
     /// Pods tell what they hold of this model's prompts, and nobody here can make its tokens.
     NoTokenizer(String),
+    /// The tokenizer that is configured for this model is not here.
+    AbsentTokenizer {
+        /// The model.
+        model: String,
+        /// Where it should come from, as configured.
+        source: String,
+        /// Why it did not; none: it is on its way.
+        trouble: Option<String>,
+    },
     /// A tokenizer is configured for this model, and no pod lists it.
     UnusedTokenizer {
         /// As configured.
@@ -35,9 +44,17 @@ pub struct Claims {
     pub is_asked: bool,
 }
 
-/// What the pods and the settings disagree about. `tokenizers`: the models that have one.
-pub fn disagreements(pods: &[Claims], tokenizers: &BTreeSet<&str>) -> Vec<Disagreement> {
-    let mut found = BTreeSet::new();
+/// What the pods and the settings disagree about.
+pub fn disagreements(pods: &[Claims], reports: &[TokenizerReport]) -> Vec<Disagreement> {
+    let tokenizers: BTreeSet<&str> = reports.iter().map(|it| &*it.model).collect();
+    let absent = reports.iter().filter(|it| it.state != "ready");
+    let mut found: BTreeSet<_> = absent
+        .map(|it| Disagreement::AbsentTokenizer {
+            model: it.model.to_string(),
+            source: it.source.clone(),
+            trouble: it.trouble.clone(),
+        })
+        .collect();
     for pod in pods.iter().filter(|pod| pod.tells) {
         let bare = pod.models.iter().filter(|(model, parent)| {
             let names = [Some(model), parent.as_ref()].into_iter().flatten();
@@ -67,14 +84,14 @@ pub fn disagreements(pods: &[Claims], tokenizers: &BTreeSet<&str>) -> Vec<Disagr
 /// Logs what shows, each once, for as long as there are pods to listen to.
 pub async fn log(router: Arc<Router>) {
     let mut changed = router.pool().changed();
-    let tokenizers = router.tokenizers().report();
-    let named = tokenizers.iter().map(|it| &*it.model).collect();
     let mut logged = BTreeSet::new();
     loop {
         let snapshot = Arc::clone(&router.pool().snapshot());
         let pods: Vec<_> = snapshot.endpoints.iter().map(|pod| Claims::from(&**pod)).collect();
-        for found in disagreements(&pods, &named) {
-            if !logged.contains(&found) {
+        for found in disagreements(&pods, &router.tokenizers().report()) {
+            // Who fetches tokenizers says of each try what came of it.
+            let is_said = matches!(found, Disagreement::AbsentTokenizer { .. });
+            if !is_said && !logged.contains(&found) {
                 tracing::warn!(fix = found.fix(), "{}", found.what());
                 logged.insert(found);
             }
@@ -93,6 +110,7 @@ impl Disagreement {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::NoTokenizer(_) => "no_tokenizer",
+            Self::AbsentTokenizer { .. } => "absent_tokenizer",
             Self::UnusedTokenizer { .. } => "unused_tokenizer",
         }
     }
@@ -103,6 +121,13 @@ impl Disagreement {
         match self {
             Self::NoTokenizer(model) => {
                 format!("no tokenizer for model {model}: KV events unused, trust stays approximate")
+            }
+            Self::AbsentTokenizer { model, source, trouble } => {
+                let why = trouble.as_deref().unwrap_or("it is being downloaded");
+                format!(
+                    "the tokenizer of model {model}, {source}, is not here: {why}; until then its \
+                     prompts are matched by their bytes and trust stays approximate"
+                )
             }
             Self::UnusedTokenizer { model, listed } => {
                 format!(
@@ -120,6 +145,10 @@ impl Disagreement {
             Self::NoTokenizer(model) => {
                 format!("set `tokenizers: {{{model}: DIR}}`, or `hf:OWNER/NAME` instead of DIR")
             }
+            Self::AbsentTokenizer { model, .. } => format!(
+                "is the name right, does the repository want a token (HF_TOKEN), and can it be \
+                 reached (HF_ENDPOINT)? Or set `tokenizers: {{{model}: DIR}}`"
+            ),
             Self::UnusedTokenizer { .. } => {
                 "set `tokenizers` for the name that pods list (--served-model-name)".to_owned()
             }
@@ -158,9 +187,28 @@ mod tests {
         Claims { models: models.iter().map(owned).collect(), tells, is_asked: true }
     }
 
+    fn report(model: &str, state: &'static str, trouble: Option<&str>) -> TokenizerReport {
+        let trouble = trouble.map(ToOwned::to_owned);
+        TokenizerReport { model: model.into(), source: "hf:a/b".into(), state, trouble }
+    }
+
     fn found(pods: &[Claims], tokenizers: &[&str]) -> Vec<String> {
-        let found = disagreements(pods, &tokenizers.iter().copied().collect());
-        found.iter().map(ToString::to_string).collect()
+        let ready: Vec<_> = tokenizers.iter().map(|model| report(model, "ready", None)).collect();
+        disagreements(pods, &ready).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_tokenizer_that_is_configured_and_not_here_is_told() {
+        let pods = [pod(&[("qwen", None)], true)];
+        for (state, trouble, why) in
+            [("failed", Some("404 Not Found"), "404 Not Found"), ("waiting", None, "downloaded")]
+        {
+            let found = disagreements(&pods, &[report("qwen", state, trouble)]);
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert_eq!(found[0].code(), "absent_tokenizer");
+            let said = found[0].to_string();
+            assert!(said.contains("qwen, hf:a/b, is not here") && said.contains(why), "{said}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use reqwest::header::HeaderValue;
 use router::pool::{self, Role};
+use router::tokenize::Hub;
 use serde::Serialize;
 
 use crate::config::Config;
@@ -71,6 +72,8 @@ pub enum DoctorError {
 
 /// Longest wait for the first list of pods.
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for tokenizers that are not on this machine.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pods that are looked at side by side.
 const AT_ONCE: usize = 16;
 
@@ -110,6 +113,9 @@ pub async fn diagnose(config: &Config) -> Result<Diagnosis, DoctorError> {
     }
     let client = examine::client(token(config).await?)?;
     let tokenizers = crate::app::tokenizers(config)?;
+    let hub = Hub::from_env();
+    // What takes longer is told as on its way.
+    drop(tokio::time::timeout(FETCH_TIMEOUT, tokenizers.fetch_once(&hub)).await);
     let how = examine::How { idle: config.deadlines.upstream_idle.get(), tokenizers: &tokenizers };
     let examined = stream::iter(&snapshot.endpoints)
         .map(|endpoint| {
@@ -121,8 +127,7 @@ pub async fn diagnose(config: &Config) -> Result<Diagnosis, DoctorError> {
         .await;
     let facts = examined.iter().filter_map(|(_, seen)| seen.as_ref().ok());
     let claims: Vec<_> = facts.map(examine::Facts::claims).collect();
-    let named = config.tokenizers.keys().map(String::as_str).collect();
-    fleet.extend(disagreements(&claims, &named).iter().map(Finding::disagreement));
+    fleet.extend(disagreements(&claims, &tokenizers.report()).iter().map(Finding::disagreement));
     let mut pods = Vec::new();
     for (pod, seen) in &examined {
         let others = examined.iter().filter_map(|(_, other)| other.as_ref().ok());

@@ -116,22 +116,42 @@ impl Tokenizers {
         future::join_all(missing).await;
     }
 
+    /// Tries once to download each that is missing. The [`report`](Self::report) says what came of it.
+    pub async fn fetch_once(&self, hub: &Hub) {
+        let missing = self.by_model.iter().filter_map(|(model, entry)| {
+            Some(self.try_entry(model, entry, entry.missing.as_ref()?, hub))
+        });
+        future::join_all(missing).await;
+    }
+
     async fn fetch_one(&self, model: &str, entry: &Entry, repo: &HubRepo, hub: &Hub) {
         let mut backoff = BACKOFF;
-        loop {
-            let wait = match self.try_fetch(repo, hub).await {
-                Ok(tokenizer) => return entry.set(model, tokenizer),
-                Err(error) => {
-                    let wait = backoff.next();
-                    let retry_s = wait.as_secs();
-                    let source = &entry.source;
-                    let error = story(&error);
-                    tracing::warn!(model, %source, error, retry_s, "no tokenizer: its prompts are matched by their bytes");
-                    *entry.trouble.lock() = Some(error);
-                    wait
-                }
-            };
+        while let Err(error) = self.try_entry(model, entry, repo, hub).await {
+            let wait = backoff.next();
+            let (retry_s, source) = (wait.as_secs(), &entry.source);
+            tracing::warn!(model, %source, error, retry_s, "no tokenizer: its prompts are matched by their bytes");
             tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// One try; what went wrong, as the report says it too.
+    async fn try_entry(
+        &self,
+        model: &str,
+        entry: &Entry,
+        repo: &HubRepo,
+        hub: &Hub,
+    ) -> Result<(), String> {
+        match self.try_fetch(repo, hub).await {
+            Ok(tokenizer) => {
+                entry.set(model, tokenizer);
+                Ok(())
+            }
+            Err(error) => {
+                let error = story(&error);
+                *entry.trouble.lock() = Some(error.clone());
+                Err(error)
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Whether requests can be served, and what is not as it should be.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use router::feed::kv_events::Trust;
 use router::pool::{Endpoint, Health, Snapshot};
@@ -63,8 +63,7 @@ fn degraded(reading: &Reading, now: Instant) -> Vec<String> {
     degraded.extend(kv_trouble(snapshot));
     let pods: Vec<_> =
         snapshot.endpoints.iter().map(|endpoint| Claims::from(&**endpoint)).collect();
-    let tokenizers: BTreeSet<_> = reading.tokenizers.iter().map(|it| &*it.model).collect();
-    degraded.extend(disagreements(&pods, &tokenizers).iter().map(ToString::to_string));
+    degraded.extend(disagreements(&pods, &reading.tokenizers).iter().map(ToString::to_string));
     let age = snapshot.synced_at.map(|at| now.saturating_duration_since(at).as_secs());
     if let Some(seconds) = age.filter(|seconds| *seconds >= OLD_SECONDS) {
         degraded.push(format!("the set of pods is {seconds} s old"));
@@ -162,10 +161,19 @@ mod tests {
         reading.tokenizers[0].model = "tini".into();
         let readiness = Readiness::of(&reading, Phase::Serving, later);
         assert!(readiness.ready);
+        let absent = |model: &str| {
+            format!(
+                "the tokenizer of model {model}, hf:owner/tiny, is not here: tokenizer.json: no route to \
+                 host; until then its prompts are matched by their bytes and trust stays approximate; is \
+                 the name right, does the repository want a token (HF_TOKEN), and can it be reached \
+                 (HF_ENDPOINT)? Or set `tokenizers: {{{model}: DIR}}`"
+            )
+        };
         assert_eq!(
             readiness.degraded,
             [
                 "10.0.0.3:8000 is not proven yet: cannot connect: refused",
+                &absent("tini"),
                 "a tokenizer for model tini, which no pod lists; they list tiny; \
                  set `tokenizers` for the name that pods list (--served-model-name)",
                 "the set of pods is 130 s old",

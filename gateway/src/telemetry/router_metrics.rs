@@ -46,8 +46,20 @@ pub(super) fn register(of: &Registrar<'_>, reading: &Reading, now: Instant) -> R
     )?;
     memo.with_label_values(&["memo"]).inc_by(reading.memo.found_tokens);
     memo.with_label_values(&["tokenizer"]).inc_by(reading.memo.made_tokens);
+    tokenizers(of, reading)?;
     failures(of, reading)?;
     pods(of, &reading.snapshot)
+}
+
+/// A model whose tokenizer does not come is routed by its prompts' bytes, and no pod is down for it.
+fn tokenizers(of: &Registrar<'_>, reading: &Reading) -> Result<(), Error> {
+    let help = "Configured tokenizers: ready, waiting (on their way) or failed (tried again).";
+    let family = of.float_gauges("hearth_tokenizers", help, &["state"])?;
+    for state in ["ready", "waiting", "failed"] {
+        let count = reading.tokenizers.iter().filter(|it| it.state == state).count();
+        family.with_label_values(&[state]).set(as_f64(count));
+    }
+    Ok(())
 }
 
 /// What went wrong in hearing from pods.
