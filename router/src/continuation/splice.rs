@@ -13,22 +13,30 @@ use crate::openai::Api;
 /// Keys whose string value is a piece of an answer. `"text"` is a completion's; `"delta"` that of a
 /// response; `"partial_json"` and `"thinking"` are Anthropic's.
 const TEXTS: [&[u8]; 8] = [
-    b"\"content\":\"",
-    b"\"text\":\"",
-    b"\"reasoning_content\":\"",
-    b"\"reasoning\":\"",
-    b"\"arguments\":\"",
-    b"\"delta\":\"",
-    b"\"partial_json\":\"",
-    b"\"thinking\":\"",
+    b"\"content\"",
+    b"\"text\"",
+    b"\"reasoning_content\"",
+    b"\"reasoning\"",
+    b"\"arguments\"",
+    b"\"delta\"",
+    b"\"partial_json\"",
+    b"\"thinking\"",
 ];
 
-/// Whether an event carries text of the answer: its shape in the four streaming APIs.
+/// Whether an event carries text of the answer: its shape in the four streaming APIs. Here spaces are
+/// put up with, since a stream is held back until it shows some: a pod that is not vLLM, or something
+/// between it and us, may write them.
 #[must_use]
 pub fn shows_text(data: &[u8]) -> bool {
-    TEXTS.iter().any(|key| {
-        memmem::find_iter(data, key).any(|at| data.get(at + key.len()).is_some_and(|b| *b != b'"'))
-    })
+    TEXTS
+        .iter()
+        .any(|key| memmem::find_iter(data, key).any(|at| is_before_text(&data[at + key.len()..])))
+}
+
+/// Whether a colon and a string with something in it follow.
+fn is_before_text(rest: &[u8]) -> bool {
+    let value = rest.trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
+    matches!(value, Some([b'"', first, ..]) if *first != b'"')
 }
 
 /// The same of an answer of this API: one of token ids may have no text.
@@ -128,4 +136,23 @@ pub fn asking_for_ids(body: &[u8]) -> Vec<u8> {
     let is_empty = body[..end].trim_ascii_end().ends_with(b"{");
     let comma: &[u8] = if is_empty { b"" } else { b"," };
     [&body[..end], comma, b"\"return_token_ids\":true", &body[end..]].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_seen_however_the_json_is_spaced_and_empty_strings_are_none() {
+        for (event, shows) in [
+            (r#"{"choices":[{"delta":{"content":"x"}}]}"#, true),
+            (r#"{"choices": [{"delta": {"content": "x"}}]}"#, true),
+            ("{\"choices\" : [ { \"text\" :\n\"x\" } ] }", true),
+            (r#"{"choices": [{"delta": {"role": "assistant", "content": ""}}]}"#, false),
+            (r#"{"choices":[{"delta":{"content":null}}]}"#, false),
+            (r#"{"type": "content", "x": "\"content\": \"y\""}"#, false),
+        ] {
+            assert_eq!(shows_text(event.as_bytes()), shows, "{event}");
+        }
+    }
 }
