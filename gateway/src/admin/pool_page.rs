@@ -251,7 +251,7 @@ impl From<&EngineHints> for EngineRow {
 
 impl From<KvReport> for KvRow {
     fn from(report: KvReport) -> Self {
-        let Predictions { equal, over, overtaken, under, over_tokens } = report.predictions;
+        let Predictions { equal, over, overtaken, under, over_tokens, .. } = report.predictions;
         Self {
             trust: report.trust.word(),
             doubt: report.trust.doubt(),

@@ -4,7 +4,7 @@ use super::pool_page::{PodRow, PoolPage};
 
 const HEADS: [&str; 11] = [
     "POD", "ADDRESS", "ROLE", "HEALTH", "SINCE", "BOOKED", "PREFILL", "RUNNING", "WAITING", "KV",
-    "TRUST",
+    "EVENTS",
 ];
 
 /// Columns of words, which are set to the left; the others are numbers.

@@ -1,6 +1,7 @@
 //! Whether requests can be served, and what is not as it should be.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use router::feed::kv_events::Trust;
 use router::pool::{Endpoint, Health, Snapshot};
@@ -61,6 +62,7 @@ fn degraded(reading: &Reading, now: Instant) -> Vec<String> {
         more => degraded.push(format!("and {more} more pods")),
     }
     degraded.extend(kv_trouble(snapshot));
+    degraded.extend(other_tokens(snapshot));
     let pods: Vec<_> =
         snapshot.endpoints.iter().map(|endpoint| Claims::from(&**endpoint)).collect();
     degraded.extend(disagreements(&pods, &reading.tokenizers).iter().map(ToString::to_string));
@@ -92,6 +94,19 @@ fn kv_trouble(snapshot: &Snapshot) -> Vec<String> {
         format!("KV events of {count} of {} pods: {word}{why}", snapshot.endpoints.len())
     };
     pods.into_iter().map(say).collect()
+}
+
+/// Pods that have what is asked for, tell so, and are never recognized.
+fn other_tokens(snapshot: &Snapshot) -> Option<String> {
+    let is_other = |it: &&Arc<Endpoint>| it.kv_events.report().predictions.are_of_other_tokens();
+    let first = snapshot.endpoints.iter().find(is_other)?;
+    let count = snapshot.endpoints.iter().filter(is_other).count();
+    Some(format!(
+        "{} and {} more find prompts cached that we never know of: is the tokenizer theirs? `hearth doctor` \
+         holds our tokens against the pods'",
+        first.pod.addr,
+        count - 1
+    ))
 }
 
 /// What is wrong with a pod, and why.

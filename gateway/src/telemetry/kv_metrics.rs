@@ -151,8 +151,14 @@ mod tests {
     fn a_pod_that_tells_has_every_series() {
         let registry = Registry::new();
         let families = Families::register(&Registrar(&registry)).expect("well formed");
-        let predictions =
-            Predictions { equal: 5, over: 1, overtaken: 3, under: 2, over_tokens: 48 };
+        let predictions = Predictions {
+            equal: 5,
+            over: 1,
+            overtaken: 3,
+            under: 2,
+            over_tokens: 48,
+            unknown_in_a_row: 0,
+        };
         let ranks = 1;
         let blocks = kv_index::Applied { evicted: 9, ..Default::default() };
         let counts = [(KvCount::Gaps, 7)].into_iter().collect();

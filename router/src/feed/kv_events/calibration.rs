@@ -16,6 +16,8 @@ pub(super) struct Calibration {
     over_tokens: AtomicU64,
     over_in_a_row: AtomicU32,
     equal_in_a_row: AtomicU32,
+    /// Answers in a row of which something was cached and nothing was known.
+    unknown_in_a_row: AtomicU32,
 }
 
 /// A prediction, and what came of it, in prompt tokens.
@@ -58,10 +60,17 @@ pub struct Predictions {
     pub under: u64,
     /// Tokens that [`Outcome::Over`] promised too many.
     pub over_tokens: u64,
+    /// Answers in a row of which something was cached and nothing was known, from a pod that was
+    /// believed: see [`Predictions::are_of_other_tokens`].
+    pub unknown_in_a_row: u32,
 }
 
 /// So many wrong predictions in a row are an index that is wrong.
 const FAILING: u32 = 3;
+
+/// So many answers in a row of which nothing was known, although the pod had their prompts and tells all
+/// that it has: we make other tokens of a text than it does. One or two are prompts that came together.
+const OTHER_TOKENS: u32 = 16;
 
 /// So many right predictions in a row, and a pod that was in doubt is believed again.
 const RECONCILED: u32 = 20;
@@ -83,6 +92,11 @@ impl Calibration {
         if outcome == Outcome::Over {
             let too_many = u64::from(answer.predicted - answer.cached);
             self.over_tokens.fetch_add(too_many, Ordering::Relaxed);
+        }
+        if answer.trust == Trust::Exact && answer.predicted > 0 {
+            self.unknown_in_a_row.store(0, Ordering::Relaxed);
+        } else if answer.trust == Trust::Exact && answer.cached > 0 {
+            self.unknown_in_a_row.fetch_add(1, Ordering::Relaxed);
         }
         let is_test = answer.trust.is_testable() && now.is_testable();
         if is_test { self.judge(now, outcome) } else { None }
@@ -121,6 +135,7 @@ impl Calibration {
             overtaken: read(&self.overtaken),
             under: read(&self.under),
             over_tokens: read(&self.over_tokens),
+            unknown_in_a_row: self.unknown_in_a_row.load(Ordering::Relaxed),
         }
     }
 }
@@ -159,6 +174,13 @@ impl Outcome {
 // === impl Predictions ===
 
 impl Predictions {
+    /// Whether what the pod tells is never about the tokens that we make: a tokenizer, or a chat
+    /// template, of another model. Its hits are there and nobody is routed to them.
+    #[must_use]
+    pub fn are_of_other_tokens(&self) -> bool {
+        self.unknown_in_a_row >= OTHER_TOKENS
+    }
+
     /// Each outcome's word and count.
     #[must_use]
     pub fn counts(&self) -> [(&'static str, u64); 4] {
@@ -180,6 +202,19 @@ mod tests {
 
     fn exact(predicted: u32, least: u32, cached: u32) -> Compared {
         Compared { trust: Trust::Exact, predicted, least, cached }
+    }
+
+    #[test]
+    fn hits_that_were_never_known_of_are_of_other_tokens() {
+        let calibration = Calibration::default();
+        let count = |predicted, cached| {
+            calibration.count(Trust::Exact, &exact(predicted, predicted, cached));
+            calibration.report().are_of_other_tokens()
+        };
+        assert!(!(0..15).any(|_| count(0, 64)), "a few prompts come together");
+        assert!(!(0..99).any(|_| count(0, 0)), "new prompts show nothing");
+        assert!(count(0, 64));
+        assert!(!count(64, 64), "what was known was of these tokens");
     }
 
     #[test]
