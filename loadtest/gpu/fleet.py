@@ -138,7 +138,7 @@ class Fleet:
                    "--block-size", str(BLOCK_TOKENS), "--enable-prefix-caching",
                    "--max-num-seqs", "32", "--max-num-batched-tokens", "8192",
                    "--gpu-memory-utilization", str(shape.gpu_share),
-                   "--kv-cache-memory-bytes", str(shape.kv_bytes), "--enable-prompt-tokens-details",
+                   "--kv-cache-memory-bytes", str(shape.kv_bytes * self._roomier(shape)), "--enable-prompt-tokens-details",
                    "--compilation-config", json.dumps({
                        "mode": 0, "cudagraph_mode": "FULL",
                        "cudagraph_capture_sizes": [1, 2, 4, 8, 16, 32]}),
@@ -149,6 +149,10 @@ class Fleet:
                 "kv_connector": "NixlConnector", "kv_role": "kv_both",
                 "kv_load_failure_policy": "recompute"})]
         return command
+
+    def _roomier(self, shape: Shape) -> int:
+        """How many times the cache: the pair has the room of as many GPUs as there are."""
+        return self.options.gpus if shape.nixl else 1
 
     def _gpu(self, shape: Shape) -> dict[str, str]:
         """Each fleet in turns over the GPUs. All stay visible: blocks go from one to another."""
@@ -167,7 +171,7 @@ class Fleet:
                    "--model", MODEL, "--enable-scale-out",
                    "--kv-events-port", str(shape.port + 1000),
                    "--kv-events-replay-port", str(shape.port + 2000),
-                   "--num-blocks", str(shape.kv_tokens // BLOCK_TOKENS), "--max-model-len", "20480",
+                   "--num-blocks", str(shape.kv_tokens * self._roomier(shape) // BLOCK_TOKENS), "--max-model-len", "20480",
                    "--prefill-tokens-per-s", str(shape.prefill_tokens_per_s),
                    "--decode-ms", str(shape.decode_ms), "--max-num-seqs", "32",
                    "--max-num-batched-tokens", "8192"]

@@ -48,7 +48,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rounds", type=names, default=list(warmth.ROUNDS),
                         help=f"of warmth, NAME,NAME: {', '.join(warmth.ROUNDS)}")
     parser.add_argument("--arms", type=names, default=[],
-                        help="of warmth, documents, trace and cost, only the proxies so named: NAME,NAME")
+                        help="of warmth, documents, trace, cost and split, only the proxies so named: NAME,NAME")
     parser.add_argument("--trace", type=Path, default=os.environ.get("TRACE"), metavar="FILE",
                         help="Mooncake's conversation trace, else TRACE; without, that experiment is left out")
     parser.add_argument("--fleets", type=names, default=list(fleet.FLEETS),

@@ -17,6 +17,8 @@ RATES, SECONDS = (1.0, 3.0, 5.0), 14.0
 
 OWN = proxies.hearth("own")
 ALWAYS = proxies.hearth("always", split={"stall": 1000, "min_uncached_tokens": 64})
+# What is learned of transfers says how short a prompt is not worth one; this asks whether it says too much.
+SHORTER = proxies.hearth("own-512", split={"min_uncached_tokens": 512})
 # Hearth refuses to start with prefill pods and no connector; a prompt this long does not exist.
 NEVER = proxies.hearth("never", split={"min_uncached_tokens": 1_000_000})
 AGGREGATED = proxies.hearth("aggregated", split={"connector": "off"})
@@ -40,7 +42,7 @@ def _roles(arm: proxies.Arm) -> dict[str, str]:
 
 async def split(lab: Lab) -> None:
     lab.fleet.start(PAIR)
-    for arm in (OWN, ALWAYS, NEVER, AGGREGATED):
+    for arm in lab.arms((OWN, SHORTER, ALWAYS, NEVER, AGGREGATED)):
         lab.needs(len(RATES) * (SECONDS + 4), f"split {arm.name}")
         lab.fleet.reset(PAIR)
         folder = lab.folder(f"split-{arm.name}")
