@@ -110,6 +110,7 @@ fn tabulate(
         }
         let slot = endpoint.slot;
         let belief = view.beliefs.of(endpoint);
+        let belief = if view.query.reads_cache { belief } else { belief.unread() };
         let matched_tokens = prompt.matched_tokens(belief.likely_blocks);
         let load = load(slot);
         if leg == Leg::Answer && view.is_full(endpoint, load) {

@@ -1,6 +1,7 @@
 //! What a request says: the API it calls and the few fields that routing reads.
 
 mod anthropic;
+mod cache;
 mod first;
 mod format;
 mod guard;

@@ -30,6 +30,8 @@ pub struct Query {
     pub guarded: Vec<Range<usize>>,
     /// Why one pod has to compute it alone, in a word; none: prefill and decode may be split.
     pub indivisible: Option<&'static str>,
+    /// Whether the engine looks into its prefix cache for it: else nothing that a pod holds is of use.
+    pub reads_cache: bool,
     /// What its stream shows, if it asks for one.
     pub stream: Option<StreamFormat>,
     /// The pod that was sent the prompt which this one repeats or continues.
@@ -75,6 +77,7 @@ impl Query {
             subset: None,
             guarded: Vec::new(),
             indivisible: Some("unread"),
+            reads_cache: true,
             stream: None,
             home: None,
             prompt,

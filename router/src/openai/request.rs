@@ -7,6 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::anthropic;
+use super::cache;
 use super::first::First;
 use super::guard;
 use super::legs;
@@ -54,6 +55,8 @@ pub struct Fields<'a> {
     /// Why one pod has to compute it alone, in a word; none: prefill and decode may be split.
     pub indivisible: Option<&'static str>,
     /// What its stream shows, if it asks for one.
+    /// Whether the engine looks into its prefix cache for it.
+    pub reads_cache: bool,
     pub stream: Option<StreamFormat>,
 }
 
@@ -154,11 +157,12 @@ pub fn read<'a>(api: Api, body: &'a [u8], text: &'a mut String) -> Result<Fields
     let text = text.strip_suffix('\0').unwrap_or(text);
     let indivisible = legs::indivisible(api, &members);
     let stream = StreamFormat::read(api, &members);
-    Ok(Fields { model, cache_salt, prompt, text, guarded, indivisible, stream })
+    Ok(Fields { model, cache_salt, prompt, text, guarded, indivisible, reads_cache, stream })
 }
 
 /// Members by which a pod may make another prompt than we would, depending on its flags, its model
 /// or what it remembers: with them the prompt is matched by its bytes.
+    let reads_cache = cache::reads_cache(api, &members);
 const UNCERTAIN: &[&str] = &[
     "chat_template",
     "truncate_prompt_tokens",
