@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::counts::KvCount;
-use super::frame::Frame;
+use super::frame::{Envelope, Frame};
 use super::replay::HELD_BYTES;
 use super::status::KvStatus;
 use super::stream::{Lane, News};
@@ -119,13 +119,20 @@ async fn listen(
         tokio::time::timeout(HANDSHAKE, open).await.map_err(|_elapsed| ZmtpError::Closed)??;
     loop {
         let message = connection.recv().await?;
-        let Some(frame) = Frame::published(&message) else { continue };
-        if lane.as_ref().is_none_or(|(_, way)| way.news.is_closed()) {
-            let topic = String::from_utf8_lossy(&message[0]);
+        let Some(envelope) = Envelope::of(&message) else { continue };
+        let (topic, peer) = (String::from_utf8_lossy(envelope.topic), connection.peer().ip());
+        let is_open = lane.as_ref().is_some_and(|(_, way)| !way.news.is_closed());
+        if !is_open && !lanes.knows(&topic, peer) {
+            *lane = None;
+            tracing::debug!(%topic, %peer, "KV events of no pod");
+            continue;
+        }
+        let frame = envelope.open();
+        if !is_open {
             let rank = frame.batch.as_ref().ok().and_then(|batch| batch.rank).unwrap_or(0);
-            *lane = lanes.find(&topic, connection.peer().ip(), rank);
+            *lane = lanes.find(&topic, peer, rank);
             let Some((_, way)) = lane else {
-                tracing::debug!(%topic, peer = %connection.peer(), rank, "KV events of no pod");
+                tracing::debug!(%topic, %peer, rank, "KV events of a rank that no pod has");
                 continue;
             };
             drop(way.news.send(News::Opened(number)).await);
@@ -144,6 +151,15 @@ async fn listen(
 impl Lanes {
     /// Adds a pod, with room for so many batches.
     pub(super) fn register(
+    /// Whether any pod may be who speaks: the payload alone says of which of its ranks.
+    fn knows(&self, topic: &str, peer: IpAddr) -> bool {
+        let named = name(topic);
+        let is_it = |it: &Entry| {
+            it.pod.addr.ip() == peer || named.is_some_and(|name| is_named(&it.pod, name))
+        };
+        self.0.lock().iter().any(is_it)
+    }
+
         self: &Arc<Self>,
         slot: Slot,
         pod: &Pod,
@@ -157,7 +173,7 @@ impl Lanes {
     }
 
     fn find(&self, topic: &str, peer: IpAddr, rank: u32) -> Option<Found> {
-        let named = topic.strip_prefix("kv@").and_then(|rest| rest.split('@').next());
+        let named = name(topic);
         let entries = self.0.lock();
         let is_it = |it: &&Entry| named.is_some_and(|name| is_named(&it.pod, name));
         let of_rank = || entries.iter().filter(|it| u32::from(it.pod.rank.unwrap_or(0)) == rank);
@@ -170,6 +186,11 @@ impl Lanes {
         Some((Arc::clone(&entry.status), entry.way.clone()))
     }
 }
+/// The pod that a topic names.
+fn name(topic: &str) -> Option<&str> {
+    topic.strip_prefix("kv@").and_then(|rest| rest.split('@').next())
+}
+
 
 // === impl Way ===
 
