@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use kv_index::Slot;
 use parking_lot::Mutex;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -52,8 +51,6 @@ pub(super) struct Registered {
 
 /// Connections at once; a fleet of a thousand pods with some to spare.
 const CONNECTIONS: usize = 4096;
-/// Peers that are gone without a word give their place back: 30 s + 3 × 10 s after their last one.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
 /// How long a peer may take to shake hands.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
@@ -66,10 +63,6 @@ pub(in crate::feed) async fn run(listener: TcpListener, lanes: Arc<Lanes>) {
             accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
                 Ok((stream, peer)) => {
                     number += 1;
-                    // A pod that was cut off says nothing for ever, as one does that is idle.
-                    if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&keepalive()) {
-                        tracing::debug!(%peer, %error, "no keep-alive for a publisher");
-                    }
                     connections.spawn(serve(stream, peer, number, Arc::clone(&lanes)));
                 }
                 Err(error) => {
@@ -85,11 +78,6 @@ pub(in crate::feed) async fn run(listener: TcpListener, lanes: Arc<Lanes>) {
             }
         }
     }
-}
-
-fn keepalive() -> TcpKeepalive {
-    let (time, interval, retries) = KEEPALIVE;
-    TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(retries)
 }
 
 async fn serve(stream: TcpStream, peer: SocketAddr, number: u64, lanes: Arc<Lanes>) {
@@ -151,15 +139,6 @@ async fn listen(
 impl Lanes {
     /// Adds a pod, with room for so many batches.
     pub(super) fn register(
-    /// Whether any pod may be who speaks: the payload alone says of which of its ranks.
-    fn knows(&self, topic: &str, peer: IpAddr) -> bool {
-        let named = name(topic);
-        let is_it = |it: &Entry| {
-            it.pod.addr.ip() == peer || named.is_some_and(|name| is_named(&it.pod, name))
-        };
-        self.0.lock().iter().any(is_it)
-    }
-
         self: &Arc<Self>,
         slot: Slot,
         pod: &Pod,
@@ -170,6 +149,15 @@ impl Lanes {
         let way = Way { news: sender, room: Arc::new(Semaphore::new(HELD_BYTES)) };
         self.0.lock().push(Entry { slot, pod: pod.clone(), status: Arc::clone(status), way });
         (Registered { lanes: Arc::clone(self), slot }, Lane::new(news))
+    }
+
+    /// Whether any pod may be who speaks: the payload alone says of which of its ranks.
+    fn knows(&self, topic: &str, peer: IpAddr) -> bool {
+        let named = name(topic);
+        let is_it = |it: &Entry| {
+            it.pod.addr.ip() == peer || named.is_some_and(|name| is_named(&it.pod, name))
+        };
+        self.0.lock().iter().any(is_it)
     }
 
     fn find(&self, topic: &str, peer: IpAddr, rank: u32) -> Option<Found> {
@@ -186,11 +174,6 @@ impl Lanes {
         Some((Arc::clone(&entry.status), entry.way.clone()))
     }
 }
-/// The pod that a topic names.
-fn name(topic: &str) -> Option<&str> {
-    topic.strip_prefix("kv@").and_then(|rest| rest.split('@').next())
-}
-
 
 // === impl Way ===
 
@@ -201,6 +184,11 @@ impl Way {
         let permit = Arc::clone(&self.room).try_acquire_many_owned(bytes);
         permit.is_ok_and(|permit| self.news.try_send(News::Frame(frame, permit)).is_ok())
     }
+}
+
+/// The pod that a topic names.
+fn name(topic: &str) -> Option<&str> {
+    topic.strip_prefix("kv@").and_then(|rest| rest.split('@').next())
 }
 
 fn is_named(pod: &Pod, name: &str) -> bool {
