@@ -15,6 +15,7 @@ use super::members::Members;
 use super::responses;
 use super::scan::{self, BadJson, Scanner};
 use super::text::{self, Text};
+use super::tree;
 use super::{Api, StreamFormat};
 
 /// Why a body cannot be routed: it is refused, since bytes that we cannot read are bytes that we
@@ -112,9 +113,14 @@ pub struct Foreign<'a> {
 // === impl Foreign ===
 
 impl Foreign<'_> {
-    /// The chat messages and tools that the pod makes of it; none where that is not certain.
+    /// The chat messages and tools that the pod makes of it; none where that is not certain, or where
+    /// they are too many.
     #[must_use]
     pub fn messages(&self) -> Option<(Value, Option<Value>)> {
+        let parts = [self.before, Some(self.messages), self.tools, self.template_kwargs];
+        if !tree::may_be_built(parts.into_iter().flatten()) {
+            return None;
+        }
         let value = |json: &str| serde_json::from_str::<Value>(json).ok();
         let before = match self.before {
             Some(json) => Some(value(json)?),
