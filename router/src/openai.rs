@@ -13,13 +13,14 @@ mod scan;
 mod text;
 mod tree;
 
+pub use cache::CacheUse;
 pub use format::StreamFormat;
 pub use guard::{GUARDED_FIELDS, without};
 pub use legs::{Member, prefill_leg, with};
 pub use request::{BadBody, Fields, Foreign, Prompt, read};
 pub use scan::BadJson;
-
 pub(crate) use tree::may_be_built;
+
 /// The generation APIs: POSTs whose body decides where they go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Api {

@@ -208,3 +208,18 @@ fn nor_of_what_it_was_sent() {
     let placement = world.router.place_at(&world.query(), turn).unwrap();
     assert_eq!(placement.decision.matched_tokens, 0);
 }
+
+#[test]
+fn what_was_found_of_the_last_of_several_prompts_says_nothing_of_the_first() {
+    let world = World::new(Trust::Approximate);
+    let now = Instant::now();
+    world.place().answered(200, now);
+    let turn = Turn { now: now + Duration::from_secs(60), dice: 0, rule: None };
+    let first: Vec<u32> = (0..PROMPT).collect();
+    let query = world.query_with(&format!(r#","prompt":[{first:?},[7]]"#));
+    for _ in 0..2 {
+        let mut placement = world.router.place_at(&query, turn).unwrap();
+        assert_eq!(placement.decision.matched_tokens, 4 * BLOCK);
+        placement.usage(Some(PROMPT + 1), Some(0));
+    }
+}

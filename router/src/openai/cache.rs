@@ -1,7 +1,38 @@
-//! Whether an engine looks into its prefix cache for a request.
+//! Whether an engine looks into its prefix cache for a request, and tells what it found.
 
 use super::Api;
 use super::members::Members;
+use super::request::first_of_list;
+
+/// What a pod's cache is to a request, and what the answer tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheUse {
+    /// It is read, and `cached_tokens` in the answer's `usage` is what was found.
+    Told,
+    /// It is read for several prompts; vLLM 0.32 tells what it found of the last one.
+    Untold,
+    /// It is not read: every token is computed.
+    Unread,
+}
+
+// === impl CacheUse ===
+
+impl CacheUse {
+    pub(super) fn read(api: Api, members: &Members<'_>) -> Self {
+        if !reads_cache(api, members) {
+            return Self::Unread;
+        }
+        let prompts = members.last("prompt").filter(|_| api == Api::Completions);
+        if prompts.is_some_and(are_several) { Self::Untold } else { Self::Told }
+    }
+}
+
+/// Whether a list of prompts has more than one; the ids of one are a list of numbers.
+fn are_several(prompts: &str) -> bool {
+    let first = first_of_list(prompts).filter(|first| first.starts_with(['"', '[']));
+    let inner = prompts.strip_prefix('[').and_then(|list| list.strip_suffix(']'));
+    first.is_some_and(|first| inner.is_none_or(|inner| inner.trim_ascii() != first))
+}
 
 /// Whether it does; where that depends on the model, it does not: nothing is promised then, and
 /// nothing is learned from what was not found.
@@ -9,7 +40,7 @@ use super::members::Members;
 /// Who wants to be told something of every token of the prompt has every token computed: vLLM 0.32
 /// sets `skip_reading_prefix_cache` where `prompt_logprobs` is more than `null`, which `echo` makes
 /// of the log probabilities of the answer, and for pooling by token.
-pub(super) fn reads_cache(api: Api, members: &Members<'_>) -> bool {
+fn reads_cache(api: Api, members: &Members<'_>) -> bool {
     let has = |members: &Members<'_>, key| members.last(key).is_some_and(|value| value != "null");
     let is_on =
         |members: &Members<'_>, key| has(members, key) && members.last(key) != Some("false");
@@ -61,6 +92,23 @@ mod tests {
             (Api::Pooling, r#"{"input":"a"}"#, false),
         ] {
             assert_eq!(reads_cache(api, &Members::read(body).unwrap()), reads, "{api:?}: {body}");
+        }
+    }
+
+    #[test]
+    fn of_several_prompts_it_is_told_of_the_last_alone() {
+        for (prompt, told) in [
+            (r#""a, [b]""#, CacheUse::Told),
+            (r#"[ "a" ]"#, CacheUse::Told),
+            (r#"["a","b"]"#, CacheUse::Untold),
+            ("[1,2]", CacheUse::Told),
+            ("[[1,2]]", CacheUse::Told),
+            ("[[1,2], [3]]", CacheUse::Untold),
+            ("[]", CacheUse::Told),
+        ] {
+            let body = format!(r#"{{"prompt":{prompt}}}"#);
+            let read = CacheUse::read(Api::Completions, &Members::read(&body).unwrap());
+            assert_eq!(read, told, "{prompt}");
         }
     }
 }

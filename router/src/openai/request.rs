@@ -7,7 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::anthropic;
-use super::cache;
+use super::cache::CacheUse;
 use super::first::First;
 use super::guard;
 use super::legs;
@@ -55,9 +55,9 @@ pub struct Fields<'a> {
     pub guarded: Vec<Range<usize>>,
     /// Why one pod has to compute it alone, in a word; none: prefill and decode may be split.
     pub indivisible: Option<&'static str>,
+    /// What a pod's cache is to it.
+    pub cache_use: CacheUse,
     /// What its stream shows, if it asks for one.
-    /// Whether the engine looks into its prefix cache for it.
-    pub reads_cache: bool,
     pub stream: Option<StreamFormat>,
 }
 
@@ -162,13 +162,13 @@ pub fn read<'a>(api: Api, body: &'a [u8], text: &'a mut String) -> Result<Fields
     // The last zero would end a text that another request goes on with.
     let text = text.strip_suffix('\0').unwrap_or(text);
     let indivisible = legs::indivisible(api, &members);
+    let cache_use = CacheUse::read(api, &members);
     let stream = StreamFormat::read(api, &members);
-    Ok(Fields { model, cache_salt, prompt, text, guarded, indivisible, reads_cache, stream })
+    Ok(Fields { model, cache_salt, prompt, text, guarded, indivisible, cache_use, stream })
 }
 
 /// Members by which a pod may make another prompt than we would, depending on its flags, its model
 /// or what it remembers: with them the prompt is matched by its bytes.
-    let reads_cache = cache::reads_cache(api, &members);
 const UNCERTAIN: &[&str] = &[
     "chat_template",
     "truncate_prompt_tokens",
@@ -289,7 +289,7 @@ fn first_text(list: &str) -> Option<&str> {
     first_of_list(list).filter(|first| first.starts_with('"'))
 }
 
-fn first_of_list(list: &str) -> Option<&str> {
+pub(super) fn first_of_list(list: &str) -> Option<&str> {
     let First(first) = serde_json::from_str::<First<&RawValue>>(list).ok()?;
     first.map(RawValue::get)
 }

@@ -82,7 +82,7 @@ impl Router {
         let (prompt, home) = self.blocks(&snapshot, &model, &fields);
         let api = Some(api);
         let (request_id, model, indivisible) = (String::new(), Some(model), fields.indivisible);
-        let Fields { guarded, reads_cache, stream, .. } = fields;
+        let Fields { guarded, cache_use, stream, .. } = fields;
         Ok(Query {
             request_id,
             api,
@@ -92,7 +92,7 @@ impl Router {
             subset: None,
             guarded,
             indivisible,
-            reads_cache,
+            cache_use,
             stream,
             home,
             prompt,
