@@ -29,12 +29,12 @@ impl CacheUse {
 
 /// Whether a list of prompts has more than one; the ids of one are a list of numbers.
 fn are_several(prompts: &str) -> bool {
-    let first = first_of_list(prompts).filter(|first| first.starts_with(['"', '[']));
     let inner = prompts.strip_prefix('[').and_then(|list| list.strip_suffix(']'));
-    first.is_some_and(|first| inner.is_none_or(|inner| inner.trim_ascii() != first))
+    let Some(inner) = inner.map(str::trim_ascii) else { return false };
+    inner.starts_with(['"', '[']) && first_of_list(prompts).is_some_and(|first| first != inner)
 }
 
-/// Whether it does; where that depends on the model, it does not: nothing is promised then, and
+/// Whether it is read; where that depends on the model, it is not: nothing is promised then, and
 /// nothing is learned from what was not found.
 ///
 /// Who wants to be told something of every token of the prompt has every token computed: vLLM 0.32
