@@ -144,10 +144,10 @@ impl ApproximateIndex {
         sent.map_or(0, Recency::blocks)
     }
 
-    /// About how many bytes that takes.
+    /// How many bytes that takes, room for more included.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.sum(Recency::entries) * BYTES_PER_ENTRY
+        self.sum(Recency::bytes)
     }
 
     fn sum(&self, of: impl Fn(&Recency) -> usize) -> usize {

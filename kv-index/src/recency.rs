@@ -12,6 +12,9 @@ use crate::{BlockHash, Milestones};
 /// for each chain, not for each milestone.
 pub const BYTES_PER_ENTRY: usize = 68;
 
+/// Places by which it grows beyond what it may have.
+const SPARE: usize = 16;
+
 /// The chains that a pod was sent, at their milestones, most recently used first.
 ///
 /// vLLM frees a request's blocks tail first, so the tail of a chain is evicted before its head, and
@@ -67,10 +70,14 @@ impl Recency {
         Self { nodes, places, ends, capacity, blocks: 0, uses: 0 }
     }
 
-    /// Changes the capacity, forgetting the oldest blocks if it shrinks.
+    /// Changes the capacity, forgetting the oldest blocks if it shrinks, and giving back what it takes
+    /// more than twice as much as it may.
     pub fn resize(&mut self, capacity: Capacity) {
         self.capacity = capacity;
         self.shrink();
+        if self.nodes.capacity() / 2 > capacity.entries.saturating_add(SPARE) {
+            self.compact();
+        }
     }
 
     /// Marks the whole chain as used at `now_ms`, its head as the most recent. A chain longer than
@@ -117,10 +124,7 @@ impl Recency {
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.nodes.clear();
-        self.places.clear();
-        self.ends.clear();
-        self.blocks = 0;
+        *self = Self { uses: self.uses, ..Self::new(self.capacity) };
     }
 
     /// Forgets every block last used at or before `ms`: the pod has shown that one of that age is
@@ -152,6 +156,33 @@ impl Recency {
         self.nodes.len()
     }
 
+    /// Bytes taken, room for more included; of the ends' order about as many as a tree that is two
+    /// thirds full takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let nodes = self.nodes.capacity() * size_of::<Option<Node>>();
+        nodes + self.places.allocation_size() + self.ends.len() * size_of::<(u64, usize)>() * 3 / 2
+    }
+
+    /// Moves what is left together, and gives back the rest.
+    fn compact(&mut self) {
+        let nodes = std::mem::take(&mut self.nodes);
+        let mut places = vec![0; nodes.iter().last().map_or(0, |(at, _)| at + 1)];
+        for (to, (at, _)) in nodes.iter().enumerate() {
+            places[at] = to;
+        }
+        let moved = |at: u32| u32::try_from(places[at as usize]).ok();
+        self.nodes.reserve_exact(nodes.len());
+        self.places = HashTable::with_capacity(nodes.len());
+        for (_, node) in nodes {
+            let block = node.block;
+            let at = self.nodes.insert(Node { before: node.before.and_then(moved), ..node });
+            let nodes = &self.nodes;
+            self.places.insert_unique(block.get(), at, |at| nodes[*at].block.get());
+        }
+        self.ends = self.ends.iter().map(|(used, end)| (*used, places[*end])).collect();
+    }
+
     fn place(&self, block: BlockHash) -> Option<usize> {
         self.places.find(block.get(), |at| self.nodes[*at].block == block).copied()
     }
@@ -170,6 +201,11 @@ impl Recency {
             used_ms: 0,
         };
         self.blocks += stride;
+        if self.nodes.len() == self.nodes.capacity() {
+            // Doubled, but to no more than it may have: only a chain that others make way for is beyond.
+            let room = self.capacity.entries.saturating_sub(self.nodes.len());
+            self.nodes.reserve_exact(self.nodes.len().clamp(1, room.max(SPARE)));
+        }
         let at = self.nodes.insert(node);
         let nodes = &self.nodes;
         self.places.insert_unique(block.get(), at, |at| nodes[*at].block.get());

@@ -45,10 +45,14 @@ impl Naive {
             self.clock += 1;
             let stamp = (self.clock, now_ms, Milestones::stride(number));
             self.stamps.insert(chain.hashes()[number - 1], stamp);
-            while self.blocks() > capacity.blocks || self.stamps.len() > capacity.entries {
-                let oldest = *self.stamps.iter().min_by_key(|(_, stamp)| stamp.0).expect("full").0;
-                self.stamps.remove(&oldest);
-            }
+            self.keep_within(capacity);
+        }
+    }
+
+    fn keep_within(&mut self, capacity: Capacity) {
+        while self.blocks() > capacity.blocks || self.stamps.len() > capacity.entries {
+            let oldest = *self.stamps.iter().min_by_key(|(_, stamp)| stamp.0).expect("full").0;
+            self.stamps.remove(&oldest);
         }
     }
 
@@ -71,12 +75,18 @@ proptest! {
             .prop_map(|(blocks, entries)| Capacity { blocks, entries }),
         prompts in prop::collection::vec(
             (prop::collection::vec((0_u32..3, prop_oneof![1_usize..6, 200_usize..400]), 0..4),
-             0_u64..5, prop::bool::weighted(0.1)), 1..30),
+             0_u64..5, prop::bool::weighted(0.1), prop::option::weighted(0.1, 1_usize..12)), 1..30),
     ) {
+        let mut capacity = capacity;
         let (mut clever, mut naive) = (Recency::new(capacity), Naive::default());
         let mut now_ms = 10;
-        for (runs, step_ms, forget) in prompts {
+        for (runs, step_ms, forget, entries) in prompts {
             now_ms += step_ms;
+            if let Some(entries) = entries {
+                capacity.entries = entries;
+                clever.resize(capacity);
+                naive.keep_within(capacity);
+            }
             let chain = chain(&tokens(&runs));
             if forget {
                 clever.forget_until(now_ms - 3);
@@ -138,6 +148,23 @@ fn the_byte_budget_holds_and_eviction_age_appears_when_a_pod_is_full() {
     assert_eq!(overlap.eviction_age_ms(slot), Some(7));
     index.record(slot, &chain(&[7, 7]), Some(3), 100);
     assert_eq!(index.blocks(), 3, "a pod's own capacity binds when it is smaller");
+}
+
+#[test]
+fn a_share_that_shrinks_gives_its_memory_back() {
+    let most = |entries| Capacity { blocks: usize::MAX, entries };
+    let mut recency = Recency::new(most(4_000));
+    let last = |n: u32| chain(&[n, n, n + 1, n + 1]);
+    (0..4_000).for_each(|n| recency.touch(&last(n), 1));
+    let before = recency.bytes();
+    assert!(before <= 4_000 * BYTES_PER_ENTRY * 3 / 2, "{before}");
+    recency.resize(most(400));
+    assert!(recency.bytes() <= before / 8, "{} of {before}", recency.bytes());
+    assert_eq!((recency.entries(), recency.depth(&last(3_999), 0).0), (400, 2));
+    (0..400).for_each(|n| recency.touch(&last(n), 2));
+    assert_eq!((recency.entries(), recency.depth(&last(399), 0).0), (400, 2));
+    recency.clear();
+    assert_eq!(recency.bytes(), 0);
 }
 
 #[test]

@@ -46,6 +46,15 @@ pub struct Belief {
 /// has told, or does not hold it.
 const UNTOLD_MS: u64 = 2_000;
 
+// === impl Belief ===
+
+impl Belief {
+    /// What it is worth to a request for which the engine does not look into its cache: nothing.
+    pub(crate) fn unread(self) -> Self {
+        Self { trust: self.trust, ..Self::default() }
+    }
+}
+
 // === impl Beliefs ===
 
 impl Beliefs<'_> {

@@ -91,21 +91,19 @@ impl Conversations {
         items: &[T],
         block: usize,
     ) -> Option<Home> {
-        let ends = self.ends.read();
-        let numbered = milestones.hashes().iter().enumerate().rev().take(LOOK_BACK);
-        for (index, milestone) in numbered {
-            let Some(here) = ends.peek(milestone) else { continue };
+        let mut numbered = milestones.hashes().iter().enumerate().rev().take(LOOK_BACK);
+        loop {
+            // A client's text is hashed when nobody waits for it any more.
+            let (index, mut here) = {
+                let ends = self.ends.read();
+                numbered.find_map(|(index, at)| Some((index, ends.peek(at)?.clone())))?
+            };
             let blocks = Milestones::position(index + 1);
             let behind = items.get(blocks * block..)?;
-            let is_met = |(end, _): &&(End, Slot)| {
-                behind.get(..end.rest_len).is_some_and(|rest| digest(rest) == end.rest)
-            };
-            let longest = here.iter().filter(is_met).max_by_key(|(end, _)| end.rest_len);
-            if let Some(&(end, slot)) = longest {
+            if let Some((end, slot)) = longest(&mut here, behind) {
                 return Some(Home { slot, blocks, end });
             }
         }
-        None
     }
 
     /// A prompt with this end was sent to a pod. Returns where it was at home until now.
@@ -142,6 +140,22 @@ impl Conversations {
             ends.pop(&end.milestone);
         }
     }
+}
+
+/// The longest end that is met behind its milestone. From the shortest to the longest they are hashed
+/// in one go: what lies behind is read once, however many ends there are.
+fn longest<T: Hash>(ends: &mut [(End, Slot)], behind: &[T]) -> Option<(End, Slot)> {
+    ends.sort_by_key(|(end, _)| end.rest_len);
+    let (mut hasher, mut hashed, mut longest) = (Xxh3Default::new(), 0, None);
+    for (end, slot) in ends {
+        let Some(more) = behind.get(hashed..end.rest_len) else { break };
+        T::hash_slice(more, &mut hasher);
+        hashed = end.rest_len;
+        if hasher.finish() == end.rest {
+            longest = Some((*end, *slot));
+        }
+    }
+    longest
 }
 
 fn digest<T: Hash>(items: &[T]) -> u64 {

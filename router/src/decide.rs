@@ -5,7 +5,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::belief::Beliefs;
 use crate::bookings::Load;
-use crate::openai::Api;
+use crate::openai::{Api, CacheUse};
 use crate::policy::{self, Ask, Candidate, Rule};
 use crate::pool::{Endpoint, Role, Snapshot};
 use crate::query::Query;
@@ -110,6 +110,8 @@ fn tabulate(
         }
         let slot = endpoint.slot;
         let belief = view.beliefs.of(endpoint);
+        let is_of_use = view.query.cache_use != CacheUse::Unread;
+        let belief = if is_of_use { belief } else { belief.unread() };
         let matched_tokens = prompt.matched_tokens(belief.likely_blocks);
         let load = load(slot);
         if leg == Leg::Answer && view.is_full(endpoint, load) {

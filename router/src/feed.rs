@@ -3,6 +3,7 @@
 mod engine_metrics;
 pub mod kv_events;
 mod probe;
+mod restart;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -16,6 +17,7 @@ pub use engine_metrics::EngineMetricsSettings;
 pub use probe::{ProbeError, ProbeSettings};
 
 use self::kv_events::{KvEventsSettings, KvSink, KvStatus, Lanes, Mode, PodEvents};
+use self::restart::restarted;
 use crate::pod::{EngineHints, ModelCard, Pod, Traffic};
 
 /// What was heard of a pod.
@@ -164,14 +166,16 @@ impl Feeds {
         let (news, counts) = (self.news.clone(), Arc::clone(&self.counts));
         let asked = Arc::<Asked>::default();
         let voice = Voice { pod: pod.clone(), slot, asked: Arc::clone(&asked), news, counts };
-        let mut started = vec![tasks.spawn(probe::run(
-            voice.clone(),
-            self.probe_client.clone(),
-            Arc::clone(&self.probe),
-        ))];
+        let mut started = Vec::with_capacity(3);
+        let probe = (voice.clone(), self.probe_client.clone(), Arc::clone(&self.probe));
+        let probe = move || {
+            let (voice, client, settings) = probe.clone();
+            probe::run(voice, client, settings)
+        };
+        started.push(tasks.spawn(restarted((pod.clone(), "probe"), probe, || {})));
         let (hints, heard) = watch::channel(EngineHints::default());
         if let Some(kv) = &self.kv_events {
-            started.push(tasks.spawn(kv_events::run(PodEvents {
+            let events = PodEvents {
                 voice: voice.clone(),
                 client: self.metrics_client.clone(),
                 settings: Arc::clone(&kv.settings),
@@ -179,15 +183,22 @@ impl Feeds {
                 status: Arc::clone(status),
                 hints: heard,
                 lanes: Arc::clone(&kv.lanes),
-            })));
+            };
+            let lost = events.clone();
+            let run = move || kv_events::run(events.clone());
+            started
+                .push(tasks.spawn(restarted((pod.clone(), "KV events"), run, move || lost.lost())));
         }
         if self.engine_metrics.enabled {
-            started.push(tasks.spawn(engine_metrics::run(
-                (voice, Arc::clone(traffic)),
-                (Arc::clone(status), hints),
-                self.metrics_client.clone(),
-                Arc::clone(&self.engine_metrics),
-            )));
+            let (traffic, status) = (Arc::clone(traffic), Arc::clone(status));
+            let (client, settings) =
+                (self.metrics_client.clone(), Arc::clone(&self.engine_metrics));
+            let run = move || {
+                let (voice, traffic) = (voice.clone(), Arc::clone(&traffic));
+                let told = (Arc::clone(&status), hints.clone());
+                engine_metrics::run((voice, traffic), told, client.clone(), Arc::clone(&settings))
+            };
+            started.push(tasks.spawn(restarted((pod.clone(), "engine metrics"), run, || {})));
         }
         PodFeeds { tasks: started, asked }
     }

@@ -3,9 +3,10 @@
 //! A prompt counts as held only when the pod has begun a good answer to it. Until then it is an
 //! assumption, by which equal prompts that come together go together; it ends with the attempt.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use kv_index::{LastUse, Milestones, Overlap, Slot};
+use kv_index::{BlockHash, LastUse, Milestones, Overlap, Slot};
 use parking_lot::Mutex;
 
 use crate::conversations::{Conversations, End, Home};
@@ -16,7 +17,8 @@ use crate::knowledge::Knowledge;
 pub(crate) struct Memory {
     pub(crate) knowledge: Arc<Knowledge>,
     pub(crate) conversations: Conversations,
-    on_their_way: Mutex<Vec<(Slot, Arc<Milestones>)>>,
+    /// By their first milestone: with others a prompt has nothing in common.
+    on_their_way: Mutex<HashMap<BlockHash, Vec<(Slot, Arc<Milestones>)>>>,
 }
 
 /// A prompt on its way to a pod. Dropped before it was confirmed, nothing is remembered of it.
@@ -66,7 +68,9 @@ impl Memory {
         overlap: &mut Overlap,
     ) {
         self.knowledge.approximate.overlap(chain, slots, now_ms, overlap);
-        for (slot, sent) in self.on_their_way.lock().iter() {
+        let Some(first) = chain.hashes().first() else { return };
+        let on_their_way = self.on_their_way.lock();
+        for (slot, sent) in on_their_way.get(first).into_iter().flatten() {
             let blocks = Milestones::position(common(chain, sent));
             if blocks > overlap.blocks(*slot) as usize {
                 let eviction_age_ms = overlap.eviction_age_ms(*slot);
@@ -78,7 +82,10 @@ impl Memory {
     /// A prompt goes on its way.
     pub(crate) fn assume(self: &Arc<Self>, sent: Sent) -> Assumption {
         let Sent { slot, milestones, capacity, end, continued } = sent;
-        self.on_their_way.lock().push((slot, Arc::clone(&milestones)));
+        if let Some(first) = milestones.hashes().first() {
+            let mut on_their_way = self.on_their_way.lock();
+            on_their_way.entry(*first).or_default().push((slot, Arc::clone(&milestones)));
+        }
         let memory = Arc::clone(self);
         let continued = continued.filter(|home| Some(home.end) != end);
         let home = end.and_then(|end| memory.conversations.record(end, slot));
@@ -122,12 +129,17 @@ impl Assumption {
     }
 
     fn arrive(&self) {
+        let Some(first) = self.milestones.hashes().first() else { return };
         let mut on_their_way = self.memory.on_their_way.lock();
+        let Some(here) = on_their_way.get_mut(first) else { return };
         let is_this = |(slot, sent): &(Slot, Arc<Milestones>)| {
             *slot == self.slot && Arc::ptr_eq(sent, &self.milestones)
         };
-        if let Some(at) = on_their_way.iter().position(is_this) {
-            on_their_way.swap_remove(at);
+        if let Some(at) = here.iter().position(is_this) {
+            here.swap_remove(at);
+        }
+        if here.is_empty() {
+            on_their_way.remove(first);
         }
     }
 }
@@ -140,5 +152,42 @@ impl Drop for Assumption {
                 self.memory.conversations.take_back(end, self.slot, self.home);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kv_index::{ChainHasher, Slots};
+
+    use super::*;
+
+    fn prompt(text: &str) -> Arc<Milestones> {
+        let hasher = ChainHasher::with_seed(1);
+        Arc::new(hasher.milestones(hasher.root(&["m"]), text.as_bytes(), 4))
+    }
+
+    fn sent(slot: Slot, text: &str) -> Sent {
+        Sent { slot, milestones: prompt(text), capacity: None, end: None, continued: None }
+    }
+
+    #[test]
+    fn what_is_on_its_way_is_found_by_its_beginning_and_forgotten_with_its_attempt() {
+        let (memory, mut slots) = (Arc::new(Memory::new(Arc::default())), Slots::default());
+        let (a, b) = (slots.acquire(), slots.acquire());
+        let assumed = [sent(a, "aaaabbbb"), sent(b, "aaaabbbb"), sent(b, "ccccdddd"), sent(b, "a")]
+            .map(|sent| memory.assume(sent));
+        let blocks = |text: &str| {
+            let mut overlap = Overlap::default();
+            memory.overlap(&prompt(text), [a, b].into_iter(), 0, &mut overlap);
+            [a, b].map(|slot| overlap.blocks(slot))
+        };
+        assert_eq!(blocks("aaaabbbbeeee"), [2, 2]);
+        assert_eq!(blocks("aaaaffff"), [1, 1]);
+        assert_eq!(blocks("ccccdddd"), [0, 2]);
+        assert_eq!(blocks("bbbb"), [0, 0]);
+        assert_eq!(memory.on_their_way.lock().len(), 2, "what is shorter than a block is nowhere");
+        drop(assumed);
+        assert_eq!(blocks("aaaabbbb"), [0, 0]);
+        assert!(memory.on_their_way.lock().is_empty());
     }
 }

@@ -1,6 +1,7 @@
 //! What a request says: the API it calls and the few fields that routing reads.
 
 mod anthropic;
+mod cache;
 mod first;
 mod format;
 mod guard;
@@ -10,12 +11,15 @@ mod request;
 mod responses;
 mod scan;
 mod text;
+mod tree;
 
+pub use cache::CacheUse;
 pub use format::StreamFormat;
 pub use guard::{GUARDED_FIELDS, without};
 pub use legs::{Member, prefill_leg, with};
 pub use request::{BadBody, Fields, Foreign, Prompt, read};
 pub use scan::BadJson;
+pub(crate) use tree::may_be_built;
 
 /// The generation APIs: POSTs whose body decides where they go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

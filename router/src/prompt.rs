@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::openai::{Fields, Prompt};
+use crate::openai::{Fields, Prompt, may_be_built};
 use crate::tokenize::{ChatRequest, TokenizeError, Tokenizer};
 
 /// The prompt's ids as the engine will see them; none when the API's prompt is not one that the
@@ -48,6 +48,10 @@ pub(crate) fn tokens(
             add_generation_prompt,
             continue_final_message,
         } if tokenizer.has_template() => {
+            let parts = [Some(*messages), *tools, *documents, *template_kwargs, *reasoning_effort];
+            if !may_be_built(parts.into_iter().flatten()) {
+                return Err(TokenizeError::Messages("too many values"));
+            }
             let unreadable = |_error| TokenizeError::Messages("not readable");
             let value = |json: &str| serde_json::from_str::<Value>(json).map_err(unreadable);
             let messages = value(messages)?;
@@ -83,9 +87,27 @@ fn with_effort(kwargs: Option<Value>, effort: Option<Value>) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use serde_json::json;
 
     use super::*;
+    use crate::openai::{self, Api};
+
+    #[test]
+    fn a_chat_of_more_values_than_may_be_built_is_not_tokenized() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../loadtest/assets/tokenizer");
+        let tokenizer = Tokenizer::from_dir(dir).expect("it is committed");
+        let tokenized = |more: &str| {
+            let message = format!(r#"{{"role":"user","content":"hi"{more}}}"#);
+            let (body, mut text) = (format!(r#"{{"messages":[{message}]}}"#), String::new());
+            let fields = openai::read(Api::Chat, body.as_bytes(), &mut text).expect("JSON");
+            tokens(&tokenizer, &fields, Timestamp::UNIX_EPOCH)
+        };
+        assert!(tokenized("").expect("it is a chat").is_some());
+        let many = format!(r#","x":[{}0]"#, "0,".repeat(1 << 16));
+        assert!(matches!(tokenized(&many), Err(TokenizeError::Messages("too many values"))));
+    }
 
     #[test]
     fn an_effort_is_two_variables_of_the_template() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kv_index::{BlockHash, ChainHasher, Milestones};
 
 use crate::conversations::{Conversations, End, Home};
-use crate::openai::{Api, StreamFormat};
+use crate::openai::{Api, CacheUse, StreamFormat};
 use crate::session::SessionKey;
 use crate::subset::Subset;
 
@@ -30,6 +30,8 @@ pub struct Query {
     pub guarded: Vec<Range<usize>>,
     /// Why one pod has to compute it alone, in a word; none: prefill and decode may be split.
     pub indivisible: Option<&'static str>,
+    /// What a pod's cache is to it.
+    pub cache_use: CacheUse,
     /// What its stream shows, if it asks for one.
     pub stream: Option<StreamFormat>,
     /// The pod that was sent the prompt which this one repeats or continues.
@@ -75,6 +77,7 @@ impl Query {
             subset: None,
             guarded: Vec::new(),
             indivisible: Some("unread"),
+            cache_use: CacheUse::Told,
             stream: None,
             home: None,
             prompt,

@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use self::order::Order;
+use crate::query::Query;
+use crate::subset::Subset;
 use crate::units::HumanDuration;
 
 /// How many requests a pod gets at once, and what happens to more.
@@ -36,7 +38,8 @@ pub struct QueueSettings {
     pub slack: f64,
 }
 
-/// The room in which requests wait, in a line of its own for each model.
+/// The room in which requests wait, in a line of its own for each model, and for each choice of pods
+/// that is left to them: who waits for other pods holds nobody up.
 #[derive(Debug, Default)]
 pub struct Room {
     lines: Mutex<Lines>,
@@ -46,15 +49,23 @@ pub struct Room {
 
 #[derive(Debug, Default)]
 struct Lines {
-    by_model: HashMap<Arc<str>, Order<Arc<Notify>>>,
+    by_pods: HashMap<Pods, Order<Arc<Notify>>>,
     numbers: u64,
+}
+
+/// The pods that those of one line wait for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Pods {
+    /// They serve this model; empty: any will do.
+    model: Arc<str>,
+    subset: Option<Subset>,
 }
 
 /// A request's place in its line; left when dropped, for whatever reason.
 #[derive(Debug)]
 pub struct Ticket {
     room: Arc<Room>,
-    model: Arc<str>,
+    pods: Pods,
     place: order::Place,
     turn: Arc<Notify>,
     served: bool,
@@ -90,6 +101,14 @@ impl QueueSettings {
     }
 }
 
+// === impl Pods ===
+
+impl Pods {
+    fn of(query: &Query) -> Self {
+        Self { model: query.model.clone().unwrap_or_default(), subset: query.subset.clone() }
+    }
+}
+
 // === impl Room ===
 
 impl Room {
@@ -105,22 +124,22 @@ impl Room {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Whether others wait for this model: who comes now waits behind them, even if a place is free.
+    /// Whether others wait for the same pods: who comes now waits behind them, even if a place is free.
     #[must_use]
-    pub fn has_line(&self, model: &str) -> bool {
-        self.waiting() > 0 && self.lines.lock().by_model.contains_key(model)
+    pub fn has_line(&self, query: &Query) -> bool {
+        self.waiting() > 0 && self.lines.lock().by_pods.contains_key(&Pods::of(query))
     }
 
-    /// Takes a place in a model's line for this client; none if the room is full.
-    pub fn join(self: &Arc<Self>, model: &Arc<str>, client: u64) -> Option<Ticket> {
+    /// Takes a place in the request's line for this client; none if the room is full.
+    pub fn join(self: &Arc<Self>, query: &Query, client: u64) -> Option<Ticket> {
         let has_room = |waiting| (waiting < self.places).then_some(waiting + 1);
         self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, has_room).ok()?;
-        let (turn, model) = (Arc::new(Notify::new()), Arc::clone(model));
+        let (turn, pods) = (Arc::new(Notify::new()), Pods::of(query));
         let mut lines = self.lines.lock();
         lines.numbers += 1;
         let place = (client, lines.numbers);
-        lines.by_model.entry(Arc::clone(&model)).or_default().join(place, Arc::clone(&turn));
-        Some(Ticket { room: Arc::clone(self), model, place, turn, served: false })
+        lines.by_pods.entry(pods.clone()).or_default().join(place, Arc::clone(&turn));
+        Some(Ticket { room: Arc::clone(self), pods, place, turn, served: false })
     }
 }
 
@@ -136,7 +155,7 @@ impl Ticket {
 
     fn is_next(&self) -> bool {
         let lines = self.room.lines.lock();
-        let next = lines.by_model.get(&self.model).and_then(Order::next);
+        let next = lines.by_pods.get(&self.pods).and_then(Order::next);
         next.is_some_and(|(place, _)| place == self.place)
     }
 
@@ -149,12 +168,12 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut lines = self.room.lines.lock();
-        if let Some(line) = lines.by_model.get_mut(&self.model) {
+        if let Some(line) = lines.by_pods.get_mut(&self.pods) {
             line.leave(self.place, self.served);
             if let Some((_, turn)) = line.next() {
                 turn.notify_one();
             } else {
-                lines.by_model.remove(&self.model);
+                lines.by_pods.remove(&self.pods);
             }
         }
         drop(lines);

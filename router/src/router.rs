@@ -242,6 +242,7 @@ impl Router {
             knowledge: Arc::clone(self.knowledge()),
             chain: Arc::clone(&query.prompt.chain),
             block_tokens: query.prompt.block_tokens,
+            cache_use: query.cache_use,
             last_use: view.beliefs.approximate.last_use(chosen.slot),
             placed_ms: view.beliefs.now_ms,
             placed_at: wanted.turn.now,

@@ -3,11 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 /// The pods that a request may go to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Subset(Vec<Named>);
 
 /// A pod by its name: one port of an address, or all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Named {
     Port(SocketAddr),
     Host(IpAddr),

@@ -28,6 +28,8 @@ use tokio::net::TcpStream;
 #[derive(Debug, Default)]
 struct Recorder {
     held: Mutex<BTreeSet<u64>>,
+    /// A block that it panics at.
+    panics_at: Mutex<Option<u64>>,
     by_slot: Mutex<BTreeMap<Slot, usize>>,
 }
 
@@ -42,6 +44,10 @@ struct World {
 impl KvSink for Recorder {
     fn apply(&self, slot: Slot, event: &Event) -> Applied {
         *self.by_slot.lock().entry(slot).or_default() += 1;
+        if let Event::Stored(stored) = event {
+            let names = stored.blocks.iter().map(|hash| Some(hash.0));
+            assert!(!names.into_iter().any(|name| name == *self.panics_at.lock()), "on purpose");
+        }
         let mut held = self.held.lock();
         match event {
             Event::Stored(stored) => held.extend(stored.blocks.iter().map(|hash| hash.0)),
@@ -207,6 +213,19 @@ async fn a_failed_self_check_rebuilds_from_the_history() {
     world.until(&[1, 2], Trust::Exact).await;
     world.sink.held.lock().insert(99);
     world.pool.snapshot().endpoints[0].kv_events.judge(SelfCheck::Failing);
+    world.until(&[1, 2], Trust::Exact).await;
+}
+
+#[tokio::test]
+async fn a_feed_that_panics_is_believed_in_nothing_and_begins_anew() {
+    let mut publisher = FakePublisher::start().await;
+    let world = World::start(&publisher).await;
+    publisher.publish(&stored([1])).await;
+    world.until(&[1], Trust::Exact).await;
+    *world.sink.panics_at.lock() = Some(2);
+    publisher.publish(&stored([2])).await;
+    world.until(&[], Trust::Approximate).await;
+    *world.sink.panics_at.lock() = None;
     world.until(&[1, 2], Trust::Exact).await;
 }
 

@@ -1,6 +1,7 @@
 //! What an answer's `cached_tokens` shows of what its pod's events had promised.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use kv_index::{EngineHash, Event, Overlap, Removed, Slots, Stored};
@@ -9,7 +10,7 @@ use router::openai::Api;
 use router::policy;
 use router::pool::{Endpoint, EngineHints, Health, ModelCard, Pod, Pool, Record, Snapshot};
 use router::query::Query;
-use router::{Knowledge, Placement, Router, Tokenizers, Trust};
+use router::{Knowledge, Placement, Router, Tokenizers, Trust, Turn};
 
 /// Tokens of a block.
 const BLOCK: u32 = 4;
@@ -48,8 +49,12 @@ impl World {
     }
 
     fn query(&self) -> Query {
+        self.query_with("")
+    }
+
+    fn query_with(&self, more: &str) -> Query {
         let ids: Vec<u32> = (0..PROMPT).collect();
-        let body = format!(r#"{{"model":"m","prompt":{ids:?}}}"#);
+        let body = format!(r#"{{"model":"m","prompt":{ids:?}{more}}}"#);
         let headers = HeaderMap::new();
         let query = self.router.read(Api::Completions, &headers, body.as_bytes());
         query.expect("it is a completion")
@@ -165,4 +170,56 @@ fn a_history_that_is_not_told_to_its_end_promises_nothing() {
     assert_eq!(placement.decision.trust.word(), "catching-up");
     answer(placement, 0);
     assert_eq!(world.predictions(), Predictions { equal: 1, ..Predictions::default() });
+}
+
+/// An answer, of which the pod has found nothing in its cache, to a request for which vLLM does not
+/// look there.
+fn answer_uncached(world: &World, now: Instant) {
+    let query = world.query_with(r#","prompt_logprobs":0"#);
+    let mut placement = world.router.place_at(&query, Turn { now, dice: 0, rule: None }).unwrap();
+    assert_eq!(placement.decision.matched_tokens, 0, "nothing is promised");
+    placement.usage(Some(PROMPT), Some(0));
+    world.endpoint.kv_events.story_is_told();
+}
+
+#[test]
+fn what_an_engine_does_not_look_for_says_nothing_of_what_it_told() {
+    let world = World::new(Trust::Exact);
+    for _ in 0..3 {
+        answer_uncached(&world, Instant::now());
+    }
+    assert_eq!(world.predictions(), Predictions::default());
+    assert_eq!(world.known_blocks(), 5);
+}
+
+#[test]
+fn nor_of_what_it_was_sent() {
+    let world = World::new(Trust::Approximate);
+    let now = Instant::now();
+    world.place().answered(200, now);
+    let later = now + Duration::from_secs(60);
+    answer_uncached(&world, later);
+    let turn = Turn { now: later, dice: 0, rule: None };
+    let mut placement = world.router.place_at(&world.query(), turn).unwrap();
+    assert_eq!(placement.decision.matched_tokens, 4 * BLOCK, "it is remembered still");
+    // Where it does look, finding nothing means that all of that age is gone.
+    placement.usage(Some(PROMPT), Some(0));
+    drop(placement);
+    let placement = world.router.place_at(&world.query(), turn).unwrap();
+    assert_eq!(placement.decision.matched_tokens, 0);
+}
+
+#[test]
+fn what_was_found_of_the_last_of_several_prompts_says_nothing_of_the_first() {
+    let world = World::new(Trust::Approximate);
+    let now = Instant::now();
+    world.place().answered(200, now);
+    let turn = Turn { now: now + Duration::from_secs(60), dice: 0, rule: None };
+    let first: Vec<u32> = (0..PROMPT).collect();
+    let query = world.query_with(&format!(r#","prompt":[{first:?},[7]]"#));
+    for _ in 0..2 {
+        let mut placement = world.router.place_at(&query, turn).unwrap();
+        assert_eq!(placement.decision.matched_tokens, 4 * BLOCK);
+        placement.usage(Some(PROMPT + 1), Some(0));
+    }
 }

@@ -79,9 +79,8 @@ impl Seats {
         client: u64,
         gone: impl Future<Output = ()>,
     ) -> Result<Option<Seat>, Refuse> {
-        let model = query.model.clone().unwrap_or_default();
         let mut deciding = Duration::ZERO;
-        if !self.room.has_line(&model) {
+        if !self.room.has_line(query) {
             match self.place_within(query, &mut deciding) {
                 Err(Refusal::Full) => {}
                 placed => {
@@ -89,7 +88,7 @@ impl Seats {
                 }
             }
         }
-        let Some(ticket) = self.room.join(&model, client) else {
+        let Some(ticket) = self.room.join(query, client) else {
             self.metrics.queue.refused("full");
             return Err(Refusal::Full.into());
         };

@@ -155,7 +155,7 @@ impl Hybrid {
 
 impl State {
     fn depth(&self, chain: &[BlockHash], is_held: impl Fn(&[u16; MEDIA]) -> bool) -> usize {
-        let mut runs = vec![0_usize; self.groups.len()];
+        let mut runs = [0_usize; MOST_GROUPS];
         let mut depth = 0;
         for (at, key) in chain.iter().enumerate() {
             for ((group, window), run) in self.groups.iter().zip(&mut runs) {

@@ -23,7 +23,7 @@ pub(super) const FIELDS: [&str; 14] = [
 
 /// What was read so far.
 #[derive(Debug)]
-pub(super) struct StoredFields {
+pub(super) struct StoredFields<'a> {
     stored: Stored,
     blocks: Option<Vec<EngineHash>>,
     tokens: Option<Vec<u32>>,
@@ -31,11 +31,13 @@ pub(super) struct StoredFields {
     lora_id: Option<u64>,
     medium: Option<Medium>,
     has_session: bool,
+    /// Where the extra keys begin: they are read once it is known how many blocks they are for.
+    extra_keys: Option<Reader<'a>>,
 }
 
 // === impl StoredFields ===
 
-impl Default for StoredFields {
+impl Default for StoredFields<'_> {
     fn default() -> Self {
         Self {
             stored: Stored::default(),
@@ -45,13 +47,14 @@ impl Default for StoredFields {
             lora_id: None,
             medium: Some(Medium::Gpu),
             has_session: false,
+            extra_keys: None,
         }
     }
 }
 
-impl StoredFields {
+impl<'a> StoredFields<'a> {
     /// Takes the value of a field; false, and nothing read, if there is none of that name.
-    pub(super) fn read(&mut self, field: &str, reader: &mut Reader<'_>) -> Result<bool, WireError> {
+    pub(super) fn read(&mut self, field: &str, reader: &mut Reader<'a>) -> Result<bool, WireError> {
         match field {
             "block_hashes" => self.blocks = Some(reader.hashes()?),
             "parent_block_hash" => {
@@ -68,7 +71,8 @@ impl StoredFields {
                 self.stored.adapter = name.map(str::to_owned);
             }
             "extra_keys" => {
-                self.stored.extra_keys = reader.optional(extra_keys)?.unwrap_or_default();
+                self.extra_keys = Some(*reader);
+                reader.skip()?;
             }
             "group_idx" => self.stored.group = group_idx(reader)?,
             "kv_cache_spec_sliding_window" => {
@@ -92,6 +96,10 @@ impl StoredFields {
         stored.tokens = self.tokens.ok_or(missing("token_ids"))?;
         stored.block_tokens = self.block_tokens.ok_or(missing("block_size"))?;
         check_lengths(&stored)?;
+        if let Some(mut reader) = self.extra_keys {
+            let keys = reader.optional(|reader| extra_keys(reader, stored.blocks.len()))?;
+            stored.extra_keys = keys.unwrap_or_default();
+        }
         // An adapter that is known by its number alone shares nothing with the base model: a name
         // that no request can have.
         if stored.adapter.is_none() {
@@ -108,15 +116,11 @@ impl StoredFields {
 }
 
 fn check_lengths(stored: &Stored) -> Result<(), WireError> {
-    let (blocks, tokens, extra_keys) =
-        (stored.blocks.len(), stored.tokens.len(), stored.extra_keys.len());
+    let (blocks, tokens) = (stored.blocks.len(), stored.tokens.len());
     let wanted = (stored.block_tokens as usize).checked_mul(blocks);
     // Offloading stores know blocks by hash alone.
     if tokens > 0 && wanted != Some(tokens) {
         return Err(WireError::Tokens { blocks, block_tokens: stored.block_tokens, tokens });
-    }
-    if extra_keys > 0 && extra_keys != blocks {
-        return Err(WireError::ExtraKeys { blocks, extra_keys });
     }
     Ok(())
 }
@@ -136,19 +140,38 @@ fn forget_adapter(stored: &mut Stored) {
     }
 }
 
-/// One list, or nil, per block.
-fn extra_keys(reader: &mut Reader<'_>) -> Result<Vec<Vec<ExtraKey>>, WireError> {
-    let blocks = reader.array("extra_keys")?;
+/// Keys of one block that are believed: vLLM has an adapter, a salt, and one for each image or sound
+/// that touches the block.
+const MOST_KEYS: usize = 64;
+
+/// One list, or nil, per block. A nil is one byte there and 24 here: they are only counted until there
+/// is a key.
+fn extra_keys(reader: &mut Reader<'_>, blocks: usize) -> Result<Vec<Vec<ExtraKey>>, WireError> {
+    let lists = reader.array("extra_keys")?;
+    if lists > 0 && lists != blocks {
+        return Err(WireError::ExtraKeys { blocks, extra_keys: lists });
+    }
     let mut all = Vec::new();
-    for _ in 0..blocks {
-        let keys = reader.optional(|reader| {
-            let mut keys = Vec::new();
-            for _ in 0..reader.array("extra_keys of a block")? {
-                keys.push(reader.extra_key()?);
-            }
-            Ok(keys)
-        })?;
-        all.push(keys.unwrap_or_default());
+    for block in 0..lists {
+        let keys = reader.optional(keys_of_block)?.unwrap_or_default();
+        if !keys.is_empty() {
+            all.resize_with(block, Vec::new);
+            all.push(keys);
+        }
+    }
+    if !all.is_empty() {
+        all.resize_with(lists, Vec::new);
     }
     Ok(all)
+}
+
+fn keys_of_block(reader: &mut Reader<'_>) -> Result<Vec<ExtraKey>, WireError> {
+    let keys = reader.array("extra_keys of a block")?;
+    if keys > MOST_KEYS {
+        return Err(WireError::Type {
+            field: "extra_keys of a block",
+            expected: "64 keys at most",
+        });
+    }
+    (0..keys).map(|_| reader.extra_key()).collect()
 }

@@ -242,3 +242,51 @@ fn a_value_nested_deeper_than_any_stack_is_skipped_without_one() {
     });
     assert_eq!(decode(&payload).map(|batch| batch.skipped.fields), Ok(1));
 }
+
+/// A store of two blocks as a map, in which the extra keys come before what they are the keys of.
+fn stored_map(extra_keys: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    batch(|bytes| {
+        w::write_map_len(bytes, 5).expect("memory");
+        text(bytes, "type");
+        text(bytes, "BlockStored");
+        text(bytes, "extra_keys");
+        extra_keys(bytes);
+        text(bytes, "block_hashes");
+        array(bytes, &[7, 8]);
+        text(bytes, "token_ids");
+        array(bytes, &[1, 2, 3, 4]);
+        text(bytes, "block_size");
+        w::write_uint(bytes, 2).expect("memory");
+    })
+}
+
+#[test]
+fn extra_keys_are_a_list_for_each_block_wherever_they_stand() {
+    let lists = |lists: usize| {
+        stored_map(|bytes| {
+            w::write_array_len(bytes, u32::try_from(lists).expect("few")).expect("memory");
+            (1..lists).for_each(|_| nil(bytes));
+            array(bytes, &[5]);
+        })
+    };
+    let keys = [vec![], vec![ExtraKey::Opaque(vec![5])]];
+    assert_eq!(stored(&lists(2)).extra_keys, keys);
+    for extra_keys in [1, 3] {
+        let expected = WireError::ExtraKeys { blocks: 2, extra_keys };
+        assert_eq!(decode(&lists(extra_keys)), Err(expected));
+    }
+    assert!(stored(&stored_map(nil)).extra_keys.is_empty());
+}
+
+#[test]
+fn a_block_with_more_keys_than_any_has_is_an_error() {
+    let keys = |keys: usize| {
+        stored_map(|bytes| {
+            w::write_array_len(bytes, 2).expect("memory");
+            array(bytes, &vec![5; keys]);
+            nil(bytes);
+        })
+    };
+    assert_eq!(stored(&keys(64)).extra_keys[0].len(), 64);
+    assert!(decode(&keys(65)).is_err());
+}

@@ -56,12 +56,16 @@ fn a_lookup_allocates_nothing_once_warm() {
     for (slot, chain) in slots.iter().zip(0..) {
         index.apply(*slot, &store(chain % 7, 200));
     }
+    // One with several KV-cache groups.
+    let Event::Stored(stored) = store(3, 200) else { unreachable!("it is a store") };
+    index.apply(slots[10], &Event::Stored(Stored { group: 1, window: Some(64), ..stored }));
     let tokens: Vec<u32> = (0..200).map(|at| if at < 20 { at } else { 3 << 12 | at }).collect();
     let mut chain = Vec::new();
     hasher.chain_tokens(index.root(None, None, 1), &tokens, 1, &mut chain);
     let mut overlap = Overlap::default();
     index.overlap(&chain, &mut overlap);
-    assert_eq!((overlap.blocks(slots[3]), overlap.blocks(slots[4])), (200, 20));
+    let blocks = [3, 4, 10].map(|at| overlap.blocks(slots[at]));
+    assert_eq!(blocks, [200, 20, 200]);
     let quiet = (0..100_000).any(|_| {
         let region = Region::new(MEMORY);
         index.overlap(&chain, &mut overlap);

@@ -8,7 +8,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::features::{Carry, carry};
-use crate::openai::Api;
+use crate::openai::{Api, may_be_built};
 
 /// What is to be done after a cut.
 #[derive(Debug, PartialEq)]
@@ -113,6 +113,10 @@ impl ResumeParams {
         let members: Members<'_> =
             serde_json::from_slice(body).map_err(|_unread| Cannot::Feature)?;
         let mut params = Self::default();
+        let built = ["messages", "response_format", "stop"].map(|name| text(&members, name));
+        if !may_be_built(built.into_iter()) {
+            return Err(Cannot::Feature);
+        }
         for (name, value) in &members {
             let value = value.get();
             if value == "null" {

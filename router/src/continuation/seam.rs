@@ -19,8 +19,12 @@ pub struct Model<'a> {
 /// The beginning of the part that a later pod makes.
 #[derive(Debug)]
 pub(super) struct Seam {
+    /// Ids of the prompt.
+    pub(super) prompt: usize,
     /// Ids of the answer that came before it.
     pub(super) kept: usize,
+    /// Ids of the answer since.
+    pub(super) made: usize,
     /// Text of these ids that has not gone out.
     lag: String,
     stops: Option<Stops>,
@@ -106,7 +110,7 @@ impl Stream {
         self.record.settled = self.record.settled.min(kept);
         let stops = (!params.stops.is_empty())
             .then(|| Stops::after(&self.record.text, &params.stops, params.includes_stop));
-        self.seam = Some(Seam { kept, lag, stops });
+        self.seam = Some(Seam { prompt: self.record.prompt.len(), kept, made: 0, lag, stops });
         self.turn();
         let tokens = [&self.record.prompt[..], &self.record.ids[..]].concat();
         let body = params.body(&tokens, kept, model.max_len);
@@ -120,8 +124,8 @@ impl Stream {
         match self.format.api {
             Api::Chat | Api::Completions => {
                 if self.format.wants_usage && !self.progress.usage_told {
-                    let head = self.record.head.as_ref().filter(|_| self.lost.is_none())?;
-                    head.own_usage(self.record.prompt.len(), self.record.ids.len(), &mut rest);
+                    let (prompt, answer) = self.counts()?;
+                    self.record.head.as_ref()?.own_usage(prompt, answer, &mut rest);
                 }
                 rest.extend_from_slice(b"data: [DONE]\n\n");
             }
@@ -133,6 +137,17 @@ impl Stream {
             _ => return None,
         }
         Some(rest)
+    }
+
+    /// Ids of the prompt and of the answer; none if not all of them were seen.
+    fn counts(&self) -> Option<(usize, usize)> {
+        match (&self.seam, self.lost) {
+            (Some(seam), None | Some(Cannot::TooLong)) => {
+                Some((seam.prompt, seam.kept + seam.made))
+            }
+            (None, None) => Some((self.record.prompt.len(), self.record.ids.len())),
+            _ => None,
+        }
     }
 
     /// Ends the stream for the pod.

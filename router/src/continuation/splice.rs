@@ -116,16 +116,19 @@ pub(super) fn meaning(spelled: &[u8], out: &mut String) -> bool {
     serde_json::from_slice::<String>(&quoted).map(|text| out.push_str(&text)).is_ok()
 }
 
-/// Appends an event with `null` where these lists stand: what the pod says of ids when it is not
-/// asked.
-pub(super) fn without_lists(event: &[u8], lists: &[Range<usize>], out: &mut Vec<u8>) {
+/// Appends an event with `null` where these lists stand, in whatever order: what the pod says of ids
+/// when it is not asked.
+pub(super) fn without_lists(event: &[u8], mut lists: Vec<Range<usize>>, out: &mut Vec<u8>) {
+    lists.sort_unstable_by_key(|list| list.start);
     let mut from = 0;
     for list in lists {
-        out.extend_from_slice(&event[from..list.start]);
+        // One inside another is gone with it.
+        let Some(before) = event.get(from..list.start) else { continue };
+        out.extend_from_slice(before);
         out.extend_from_slice(b"null");
         from = list.end;
     }
-    out.extend_from_slice(&event[from..]);
+    out.extend_from_slice(event.get(from..).unwrap_or_default());
 }
 
 /// The request's body with `return_token_ids`, whatever it said of it: of two members with one name

@@ -248,11 +248,11 @@ impl Stream {
             return;
         }
         if new > 0 && !shows && !ends && self.lost.is_none() {
-            splice::without_lists(event, &lists, &mut self.held);
+            splice::without_lists(event, lists, &mut self.held);
             self.hold_no_more_than_allowed(out);
         } else {
             out.append(&mut self.held);
-            splice::without_lists(event, &lists, out);
+            splice::without_lists(event, lists, out);
             self.settle(new);
         }
     }
@@ -276,8 +276,7 @@ impl Stream {
         let new = self.record.ids.len() - before;
         known &= text.is_none_or(|text| splice::meaning(text, &mut self.record.text));
         let shows = text.is_some_and(|text| !text.is_empty());
-        let longest = self.record.text.len().max(self.record.ids.len() * size_of::<u32>());
-        if self.lost.is_some() || longest > MAX_TEXT_BYTES {
+        if self.lost.is_some() || self.record.is_too_long() {
             self.lose(Cannot::TooLong);
         } else if new > 0 && text.is_none() {
             self.lose(Cannot::Parsed);
@@ -291,11 +290,14 @@ impl Stream {
     }
 
     fn later_pods(&mut self, data: &[u8], out: &mut Vec<u8>) {
+        if self.record.is_too_long() {
+            self.lose(Cannot::TooLong);
+        }
         let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(data) else {
             return self.lose(Cannot::NoIds);
         };
         let (Some(head), Some(seam)) = (&self.record.head, &mut self.seam) else { return };
-        let base = Usage { prompt: self.record.prompt.len(), completion: seam.kept };
+        let base = Usage { prompt: seam.prompt, completion: seam.kept };
         let Some(choice) = chunk.choices.first() else {
             if chunk.usage.is_some() {
                 self.progress.usage_told = true;
@@ -304,9 +306,12 @@ impl Stream {
             return;
         };
         let ids = choice.token_ids.as_deref().unwrap_or_default();
-        self.record.ids.extend_from_slice(ids);
+        seam.made += ids.len();
         let (text, stopped) = seam.text(choice);
-        self.record.text.push_str(&text);
+        if self.lost.is_none() {
+            self.record.ids.extend_from_slice(ids);
+            self.record.text.push_str(&text);
+        }
         let ends = choice.finish_reason.is_some() || stopped.is_some();
         let new = ids.len();
         let ids = self.format.wants_ids.then_some(ids);
@@ -339,6 +344,14 @@ impl Stream {
             self.record.settled = self.record.ids.len();
             self.record.is_single = false;
         }
+    }
+}
+
+// === impl Record ===
+
+impl Record {
+    fn is_too_long(&self) -> bool {
+        self.text.len().max(self.ids.len() * size_of::<u32>()) > MAX_TEXT_BYTES
     }
 }
 

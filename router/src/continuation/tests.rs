@@ -88,6 +88,45 @@ fn what_the_pod_was_asked_for_by_us_the_client_does_not_see() {
 }
 
 #[test]
+fn lists_of_ids_are_hidden_in_whatever_order_they_come() {
+    let request = Request::new(Api::Chat, &chat(""), false);
+    let mut stream = Stream::new(request.format);
+    let event = r#"data: {"id":"x","object":"o","created":1,"model":"m","choices":[{"index":0,"delta":{"content":"A"},"token_ids":[65]}],"prompt_token_ids":[1,2]}"#;
+    let mut out = Vec::new();
+    stream.feed(format!("{event}\n\n").as_bytes(), &mut out);
+    let hidden = event.replace("[65]", "null").replace("[1,2]", "null");
+    assert_eq!(String::from_utf8_lossy(&out), format!("{hidden}\n\n"));
+}
+
+#[test]
+fn what_a_later_pod_makes_is_remembered_up_to_the_same_bound() {
+    let usage = r#","stream_options":{"include_usage":true},"max_tokens":999"#;
+    let request = Request::new(Api::Completions, &chat(usage), false);
+    let mut stream = Stream::new(request.format);
+    let said = Pod::first(&request, "abcd").stream();
+    let after = memchr::memmem::find(&said, b"\"b\"").expect("it is there") + 120;
+    stream.feed(&said[..after], &mut Vec::new());
+    let body = request.body.as_bytes();
+    assert!(matches!(stream.resume(body, Model::default()), Next::Pod(_)));
+    let (kept, text) = (stream.seam.as_ref().expect("it went on").kept, "x".repeat(1 << 20));
+    let mut last = Vec::new();
+    for _ in 0..9 {
+        last.clear();
+        let event = format!(r#"data: {{"choices":[{{"text":"{text}","token_ids":[65]}}]}}"#);
+        stream.feed(format!("{event}\n\n").as_bytes(), &mut last);
+        assert!(stream.record.text.len() < 6 << 20, "{}", stream.record.text.len());
+    }
+    assert!(last.len() > text.len(), "it goes on to the client");
+    last.clear();
+    let end = r#"data: {"choices":[{"text":"y","token_ids":[66],"finish_reason":"stop"}]}"#;
+    stream.feed(format!("{end}\n\n").as_bytes(), &mut last);
+    assert!(stream.lost().is_some(), "nobody could go on from here");
+    let Next::Over(rest) = stream.resume(body, Model::default()) else { panic!("it is whole") };
+    let rest = String::from_utf8_lossy(&rest).into_owned();
+    assert!(rest.contains(&format!(r#""completion_tokens":{}"#, kept + 10)), "{rest}");
+}
+
+#[test]
 fn a_stop_string_is_found_across_the_cut() {
     for (include, text) in [(false, "one two "), (true, "one two STOP!")] {
         let more = format!(r#","stop":["STOP!"],"include_stop_str_in_output":{include}"#);

@@ -60,6 +60,32 @@ fn a_second_attempt_that_comes_to_nothing_gives_the_home_back() {
     assert_eq!(home(&conversations, text), None);
 }
 
+/// An item that counts how often it is hashed.
+struct Counted<'a>(u8, &'a std::cell::Cell<usize>);
+
+impl Hash for Counted<'_> {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.1.set(self.1.get() + 1);
+        hasher.write_u8(self.0);
+    }
+}
+
+#[test]
+fn of_many_ends_behind_one_milestone_the_longest_is_found_by_reading_the_prompt_once() {
+    let (conversations, slot) = (Conversations::default(), Slots::default().acquire());
+    let (system, behind) = ("abcd".repeat(40_000), "x".repeat(100));
+    for length in [7, 90, 40, 100, 13] {
+        conversations.record(end(&format!("{system}{}", &behind[..length])), slot);
+        conversations.record(end(&format!("{system}{}!", &behind[..length])), slot);
+    }
+    let (hashed, text) = (std::cell::Cell::new(0), format!("{system}{behind} and more"));
+    let items: Vec<_> = text.bytes().map(|byte| Counted(byte, &hashed)).collect();
+    let home = conversations.home(&milestones(&text), &items, BLOCK).expect("it is at home");
+    assert_eq!(home.end, end(&format!("{system}{behind}")));
+    let most = system.len() - home.blocks * BLOCK + 101;
+    assert!(hashed.get() <= most, "{} of {most}", hashed.get());
+}
+
 #[test]
 fn ends_behind_one_milestone_are_bounded() {
     let (conversations, slot) = (Conversations::default(), Slots::default().acquire());

@@ -95,9 +95,8 @@ impl StaticEndpoint {
         if let Ok(ip) = self.host.parse() {
             return Ok(vec![SocketAddr::new(ip, self.port)]);
         }
-        let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
-        let addrs = found.map_err(|error| format!("cannot resolve `{}`: {error}", self.host))?;
-        let addrs = one_family(addrs);
+        let found = tokio::net::lookup_host((self.host.as_str(), self.port));
+        let addrs = one_family(answered(&self.host, found).await?);
         if addrs.is_empty() { Err(format!("`{}` has no address", self.host)) } else { Ok(addrs) }
     }
 
@@ -215,6 +214,21 @@ impl JsonSchema for StaticEndpoint {
             ],
         })
     }
+}
+
+/// How long a name server may take: all pods of the list wait for the slowest of their names, and a
+/// resolver that hears nothing goes on asking for half a minute.
+const LOOKUP: Duration = Duration::from_secs(5);
+
+/// What a lookup found, if it does in time.
+async fn answered<T>(
+    host: &str,
+    lookup: impl Future<Output = std::io::Result<T>>,
+) -> Result<T, String> {
+    let found = tokio::time::timeout(LOOKUP, lookup).await;
+    let found =
+        found.map_err(|_elapsed| format!("cannot resolve `{host}`: no answer in {LOOKUP:?}"));
+    found?.map_err(|error| format!("cannot resolve `{host}`: {error}"))
 }
 
 /// What each entry resolved to last.

@@ -104,7 +104,7 @@ pub enum Mode {
 }
 
 /// What the feed of one pod works with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct PodEvents {
     pub(super) voice: Voice,
     pub(super) client: reqwest::Client,
@@ -178,6 +178,17 @@ pub(super) async fn run(pod: PodEvents) {
     let (slot, of, room) = (pod.voice.slot, &pod.voice.pod, pod.settings.queue);
     let (_registered, lane) = pod.lanes.register(slot, of, &pod.status, room);
     task::run(pod, target, lane).await;
+}
+
+// === impl PodEvents ===
+
+impl PodEvents {
+    /// Its task is gone, in the middle of who knows what: of the pod no more is known than of one that
+    /// tells nothing.
+    pub(super) fn lost(&self) {
+        self.status.set_trust(Trust::Approximate);
+        self.sink.clear(self.voice.slot);
+    }
 }
 
 // === impl Voice ===

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::Api;
 use super::members::Members;
 use super::request::flag;
+use super::tree::may_be_built;
 
 /// What the client asked for, as far as its stream shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,7 @@ impl StreamFormat {
             .unwrap_or(1),
             wants_usage: members
                 .last("stream_options")
+                .filter(|options| may_be_built([*options].into_iter()))
                 .and_then(|options| serde_json::from_str::<Value>(options).ok())
                 .is_some_and(|options| options["include_usage"] == true),
             wants_ids: flag(members, "return_token_ids", false),

@@ -7,6 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::anthropic;
+use super::cache::CacheUse;
 use super::first::First;
 use super::guard;
 use super::legs;
@@ -14,6 +15,7 @@ use super::members::Members;
 use super::responses;
 use super::scan::{self, BadJson, Scanner};
 use super::text::{self, Text};
+use super::tree;
 use super::{Api, StreamFormat};
 
 /// Why a body cannot be routed: it is refused, since bytes that we cannot read are bytes that we
@@ -53,6 +55,8 @@ pub struct Fields<'a> {
     pub guarded: Vec<Range<usize>>,
     /// Why one pod has to compute it alone, in a word; none: prefill and decode may be split.
     pub indivisible: Option<&'static str>,
+    /// What a pod's cache is to it.
+    pub cache_use: CacheUse,
     /// What its stream shows, if it asks for one.
     pub stream: Option<StreamFormat>,
 }
@@ -109,9 +113,14 @@ pub struct Foreign<'a> {
 // === impl Foreign ===
 
 impl Foreign<'_> {
-    /// The chat messages and tools that the pod makes of it; none where that is not certain.
+    /// The chat messages and tools that the pod makes of it; none where that is not certain, or where
+    /// they are too many.
     #[must_use]
     pub fn messages(&self) -> Option<(Value, Option<Value>)> {
+        let parts = [self.before, Some(self.messages), self.tools, self.template_kwargs];
+        if !tree::may_be_built(parts.into_iter().flatten()) {
+            return None;
+        }
         let value = |json: &str| serde_json::from_str::<Value>(json).ok();
         let before = match self.before {
             Some(json) => Some(value(json)?),
@@ -153,8 +162,9 @@ pub fn read<'a>(api: Api, body: &'a [u8], text: &'a mut String) -> Result<Fields
     // The last zero would end a text that another request goes on with.
     let text = text.strip_suffix('\0').unwrap_or(text);
     let indivisible = legs::indivisible(api, &members);
+    let cache_use = CacheUse::read(api, &members);
     let stream = StreamFormat::read(api, &members);
-    Ok(Fields { model, cache_salt, prompt, text, guarded, indivisible, stream })
+    Ok(Fields { model, cache_salt, prompt, text, guarded, indivisible, cache_use, stream })
 }
 
 /// Members by which a pod may make another prompt than we would, depending on its flags, its model
@@ -279,7 +289,7 @@ fn first_text(list: &str) -> Option<&str> {
     first_of_list(list).filter(|first| first.starts_with('"'))
 }
 
-fn first_of_list(list: &str) -> Option<&str> {
+pub(super) fn first_of_list(list: &str) -> Option<&str> {
     let First(first) = serde_json::from_str::<First<&RawValue>>(list).ok()?;
     first.map(RawValue::get)
 }

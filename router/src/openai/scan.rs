@@ -31,6 +31,8 @@ pub(super) trait Sink {
     fn end_string(&mut self);
     /// A number or one of `true`, `false`, `null`.
     fn scalar(&mut self, spelled: &str);
+    /// A list or an object begins.
+    fn open(&mut self) {}
 }
 
 /// Hears nothing: for skipping.
@@ -126,6 +128,7 @@ impl<'a> Scanner<'a> {
             match self.peek() {
                 Some(byte @ (b'{' | b'[')) => {
                     self.at += 1;
+                    sink.open();
                     open.push(byte + 2);
                     if open.len() > S::MAX_DEPTH {
                         return Err(self.bad("nested too deeply"));

@@ -1,6 +1,6 @@
 //! Which pods are data-parallel: one address, several engines with caches of their own.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::discovery::Sighting;
@@ -17,9 +17,12 @@ impl Ranks {
         self.0.insert(Arc::clone(uid), ranks);
     }
 
-    /// The pod is gone: another may have its address.
-    pub(super) fn forget(&mut self, uid: &Arc<str>) {
-        self.0.remove(uid);
+    /// These are all the pods that there are: of others nothing is known any more.
+    pub(super) fn keep<'a>(&mut self, uids: impl Iterator<Item = &'a Arc<str>>) {
+        if !self.0.is_empty() {
+            let uids: HashSet<_> = uids.collect();
+            self.0.retain(|uid, _ranks| uids.contains(uid));
+        }
     }
 
     /// What a source names now, each rank as a pod.

@@ -195,6 +195,7 @@ impl Registry {
         for sighting in wanted.into_values() {
             self.add(BTreeMap::from([(source, true)]), &sighting, now, effects);
         }
+        self.keep_ranks();
     }
 
     fn add(
@@ -350,7 +351,15 @@ impl Registry {
             tracing::warn!(?source, "the pods that discovery no longer names are given up");
             self.believe(source, effects);
             effects.changed = true;
+            self.keep_ranks();
         }
+    }
+
+    /// Whoever comes back under a name that is gone is asked anew. A pod that only changed, its role
+    /// say, is gone and back within one event, and has its ranks still.
+    fn keep_ranks(&mut self) {
+        let pods = self.pods.values().map(|known| &known.endpoint.pod.uid);
+        self.ranks.keep(pods);
     }
 
     /// What the source said last is so.
@@ -364,7 +373,6 @@ impl Registry {
                 return true;
             }
             let pod = &known.endpoint.pod;
-            self.ranks.forget(&pod.uid);
             tracing::info!(pod = %pod.name, addr = %pod.addr, "pod gone");
             effects.removed.push(known.endpoint.slot);
             false

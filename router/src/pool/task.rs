@@ -49,7 +49,10 @@ struct Task {
     news: mpsc::Receiver<News>,
     feeds: Feeds,
     running: HashMap<Slot, PodFeeds>,
+    /// Of pods: they begin anew by themselves.
     tasks: JoinSet<()>,
+    /// Discovery, and the port that pods dial: none of them ends before the pool.
+    sources: JoinSet<()>,
     stop: CancellationToken,
 }
 
@@ -94,20 +97,20 @@ fn start_feeding(
 ) -> Result<(Pool, PoolGuard), StartError> {
     let (sender, events) = mpsc::channel(QUEUE);
     let shared = Arc::new(Shared::new(Snapshot::default()));
-    let mut tasks = JoinSet::new();
+    let mut sources = JoinSet::new();
     let (heard, news) = mpsc::channel(QUEUE);
     let (said, reports) = mpsc::channel(QUEUE);
     let of_feeds = (&settings.probe, &settings.engine_metrics);
     let mut feeds = Feeds::new(of_feeds, heard, Arc::clone(&shared.feeds))?;
     if let Some((settings, sink)) = kv_events {
         let bind = settings.bind;
-        feeds = feeds.with_kv_events(settings, sink, &mut tasks).map_err(|source| {
+        feeds = feeds.with_kv_events(settings, sink, &mut sources).map_err(|source| {
             let address = bind.expect("only a listener can fail");
             StartError::KvListen { address, source }
         })?;
     }
     let registry = Registry::new(settings, &discovery.sources());
-    discovery::spawn(discovery, &said, &mut tasks);
+    discovery::spawn(discovery, &said, &mut sources);
     let stop = CancellationToken::new();
     let task = Task {
         shared: Arc::clone(&shared),
@@ -118,17 +121,11 @@ fn start_feeding(
         news,
         feeds,
         running: HashMap::new(),
-        tasks,
-        stop: stop.clone(),
+        tasks: JoinSet::new(),
+        sources,
+        stop,
     };
-    let over = CancellationToken::new();
-    let alive = over.clone().drop_guard();
-    let task = tokio::spawn(async move {
-        let _alive = alive;
-        task.run().await;
-    });
-    let guard = PoolGuard { stop, task, over };
-    Ok((Pool { shared, events: sender }, guard))
+    Ok((Pool { shared, events: sender }, task.spawn()))
 }
 
 // === impl PoolGuard ===
@@ -160,6 +157,16 @@ impl Drop for PoolGuard {
 // === impl Task ===
 
 impl Task {
+    fn spawn(self) -> PoolGuard {
+        let (stop, over) = (self.stop.clone(), CancellationToken::new());
+        let alive = over.clone().drop_guard();
+        let task = tokio::spawn(async move {
+            let _alive = alive;
+            self.run().await;
+        });
+        PoolGuard { stop, task, over }
+    }
+
     async fn run(mut self) {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
@@ -172,6 +179,10 @@ impl Task {
             };
             tokio::select! {
                 () = self.stop.cancelled() => break,
+                Some(ended) = self.sources.join_next() => if let Err(error) = ended {
+                    tracing::error!(%error, "who names the pods is gone: the pool ends");
+                    break;
+                },
                 Some(ended) = self.tasks.join_next() => log_end(ended),
                 () = due => batch.push(Event::Tick),
                 Some(news) = self.news.recv() => {
@@ -185,6 +196,7 @@ impl Task {
             self.take_in(&mut batch);
         }
         self.running.clear();
+        self.sources.shutdown().await;
         self.tasks.shutdown().await;
     }
 
@@ -238,6 +250,45 @@ fn log_end(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
-        tracing::error!(%error, "a task of the pool panicked: its pod or source is no longer watched");
+        tracing::error!(%error, "a task of the pool panicked: its pod is no longer watched");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_source_of_pods_that_panics_ends_the_pool_and_one_that_ends_does_not() {
+        let (_said, reports) = mpsc::channel(1);
+        let (_sender, events) = mpsc::channel(1);
+        let (heard, news) = mpsc::channel(1);
+        let (settings, shared) =
+            (PoolSettings::default(), Arc::new(Shared::new(Snapshot::default())));
+        let of_feeds = (&settings.probe, &settings.engine_metrics);
+        let feeds = Feeds::new(of_feeds, heard, Arc::clone(&shared.feeds)).expect("a client");
+        let (go, gone) = tokio::sync::oneshot::channel::<()>();
+        let mut sources = JoinSet::new();
+        sources.spawn(async {});
+        sources.spawn(async move { gone.await.expect("what discovery panics with") });
+        let task = Task {
+            shared,
+            hooks: Hooks::default(),
+            registry: Registry::new(settings, &[Source::Fixed]),
+            events,
+            reports,
+            news,
+            feeds,
+            running: HashMap::new(),
+            tasks: JoinSet::new(),
+            sources,
+            stop: CancellationToken::new(),
+        };
+        let guard = task.spawn();
+        tokio::task::yield_now().await;
+        assert!(!guard.task.is_finished());
+        drop(go);
+        guard.ended().await;
+        guard.shutdown().await.expect("the pool's own task did not panic");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-/// The requests that wait for pods of one model.
+/// The requests that wait for the same pods.
 #[derive(Debug)]
 pub(super) struct Order<T> {
     waiting: HashMap<u64, VecDeque<(u64, T)>>,

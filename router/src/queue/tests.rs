@@ -2,8 +2,12 @@ use super::*;
 
 use futures_util::FutureExt;
 
-fn model(name: &str) -> Arc<str> {
-    name.into()
+fn model(name: &str) -> Query {
+    Query { model: Some(name.into()), ..Query::any() }
+}
+
+fn at(pods: &str) -> Query {
+    Query { subset: Some(Subset::of(pods)), ..model("m") }
 }
 
 fn is_next(ticket: &Ticket) -> bool {
@@ -22,7 +26,7 @@ fn a_full_room_takes_nobody_and_who_leaves_makes_room() {
     b.served();
     drop(c);
     assert_eq!(room.waiting(), 0);
-    assert!(room.lines.lock().by_model.is_empty(), "no line is kept for nobody");
+    assert!(room.lines.lock().by_pods.is_empty(), "no line is kept for nobody");
     assert!(Arc::new(Room::new(0)).join(&model("m"), 1).is_none());
 }
 
@@ -30,9 +34,24 @@ fn a_full_room_takes_nobody_and_who_leaves_makes_room() {
 fn models_do_not_wait_for_each_other() {
     let room = Arc::new(Room::new(9));
     let a = room.join(&model("m"), 1).expect("room");
-    assert!(room.has_line("m") && !room.has_line("n"));
+    assert!(room.has_line(&model("m")) && !room.has_line(&model("n")));
     let b = room.join(&model("n"), 1).expect("room");
     assert!(is_next(&a) && is_next(&b));
+}
+
+#[test]
+fn who_may_go_to_some_pods_only_holds_up_nobody_else() {
+    let room = Arc::new(Room::new(9));
+    let some = room.join(&at("10.0.0.7:8000"), 1).expect("room");
+    assert!(!room.has_line(&model("m")) && !room.has_line(&at("10.0.0.8")));
+    assert!(room.has_line(&at("10.0.0.7:8000")));
+    let (any, behind) = (room.join(&model("m"), 2), room.join(&at("10.0.0.7:8000"), 2));
+    let (any, behind) = (any.expect("room"), behind.expect("room"));
+    assert_eq!([&some, &any, &behind].map(is_next), [true, true, false]);
+    drop((some, any));
+    assert!(is_next(&behind));
+    drop(behind);
+    assert!(room.lines.lock().by_pods.is_empty());
 }
 
 #[tokio::test]

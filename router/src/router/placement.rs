@@ -10,6 +10,7 @@ use crate::bookings::Booking;
 use crate::feed::kv_events::{Compared, Outcome, Suspect, Trust};
 use crate::knowledge::{Knowledge, Watch};
 use crate::memory::Assumption;
+use crate::openai::CacheUse;
 use crate::pod::Visit;
 use crate::policy::PolicyName;
 use crate::pool::Endpoint;
@@ -42,6 +43,7 @@ pub struct Placement {
     pub(super) knowledge: Arc<Knowledge>,
     pub(super) chain: Arc<Vec<BlockHash>>,
     pub(super) block_tokens: u32,
+    pub(super) cache_use: CacheUse,
     /// Batches that the pod had told when it was chosen.
     pub(super) told_batches: u64,
     /// What it was known to hold of the prompt since, if it was known to hold some.
@@ -180,7 +182,8 @@ impl Placement {
             self.booking.measured(u32::try_from(cold).unwrap_or(u32::MAX));
         }
         // A pod that gets blocks from another counts them as it likes: vLLM 0.26 all, 0.32 none.
-        let Some(cached_tokens) = cached_tokens.filter(|_| self.moved.is_none()) else { return };
+        let is_evidence = self.cache_use == CacheUse::Told && self.moved.is_none();
+        let Some(cached_tokens) = cached_tokens.filter(|_| is_evidence) else { return };
         if self.decision.trust == Trust::Approximate {
             self.correct_what_was_sent(cached_tokens);
         } else if prompt_tokens == Some(self.decision.prompt_tokens) {

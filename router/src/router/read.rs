@@ -82,7 +82,7 @@ impl Router {
         let (prompt, home) = self.blocks(&snapshot, &model, &fields);
         let api = Some(api);
         let (request_id, model, indivisible) = (String::new(), Some(model), fields.indivisible);
-        let (guarded, stream) = (fields.guarded, fields.stream);
+        let Fields { guarded, cache_use, stream, .. } = fields;
         Ok(Query {
             request_id,
             api,
@@ -92,6 +92,7 @@ impl Router {
             subset: None,
             guarded,
             indivisible,
+            cache_use,
             stream,
             home,
             prompt,

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::TokenizeError;
+use crate::openai::may_be_built;
 
 /// The fields of a chat request that its prompt depends on, borrowed from the parsed body.
 ///
@@ -94,6 +95,9 @@ pub(super) fn normalise(
     format: ContentFormat,
 ) -> Result<Vec<Value>, TokenizeError> {
     let messages = messages.as_array().ok_or(TokenizeError::Messages("not a list"))?;
+    if !may_be_built(messages.iter().flat_map(arguments)) {
+        return Err(TokenizeError::Messages("arguments of too many values"));
+    }
     messages.iter().map(|message| normalise_message(message, format)).collect()
 }
 
@@ -143,9 +147,18 @@ fn part_text(part: &Value) -> Result<&str, TokenizeError> {
     part.get(field).and_then(Value::as_str).ok_or(TokenizeError::Messages("a part without text"))
 }
 
+/// What a message's calls of tools are given, as JSON.
+fn arguments(message: &Value) -> impl Iterator<Item = &str> + Clone {
+    let calls = message.get("tool_calls").and_then(Value::as_array);
+    calls.into_iter().flatten().filter_map(|call| call.pointer(ARGUMENTS)?.as_str())
+}
+
+/// Where a call of a tool has its arguments.
+const ARGUMENTS: &str = "/function/arguments";
+
 /// `"{\"city\": \"Köln\"}"` becomes the object; what is no JSON object stays as it is.
 fn parse_arguments(call: &mut Value) {
-    let Some(arguments) = call.pointer_mut("/function/arguments") else { return };
+    let Some(arguments) = call.pointer_mut(ARGUMENTS) else { return };
     let Some(text) = arguments.as_str() else { return };
     if text.is_empty() {
         *arguments = Value::Object(Map::new());

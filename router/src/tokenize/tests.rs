@@ -27,6 +27,17 @@ fn text_parts_are_joined_by_a_newline_and_null_is_empty() {
 }
 
 #[test]
+fn calls_of_tools_with_more_values_than_may_be_built_are_not_built() {
+    let arguments = |values: usize| format!("[{}0]", "0,".repeat(values));
+    let body = |values| {
+        let call = json!({"function": {"name": "f", "arguments": arguments(values)}});
+        json!({"messages": [{"role": "assistant", "tool_calls": [call, call]}]})
+    };
+    assert!(render(PLAIN, &body(32_000)).is_ok());
+    assert!(matches!(render(PLAIN, &body(33_000)), Err(TokenizeError::Messages(_))));
+}
+
+#[test]
 fn a_template_that_loops_over_parts_gets_parts() {
     let source = "{% for message in messages %}{% for part in message.content %}[{{ part.text }}]\
         {% endfor %}{% endfor %}";

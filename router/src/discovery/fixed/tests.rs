@@ -40,6 +40,16 @@ fn what_is_no_address_is_refused_with_its_reason() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_name_server_that_says_nothing_is_not_waited_for_any_longer() {
+    let error = answered("vllm", std::future::pending::<std::io::Result<()>>()).await;
+    assert_eq!(error, Err("cannot resolve `vllm`: no answer in 5s".to_owned()));
+    let refused = std::io::Error::other("no such host");
+    let error = answered::<()>("vllm", std::future::ready(Err(refused))).await;
+    assert_eq!(error, Err("cannot resolve `vllm`: no such host".to_owned()));
+    assert_eq!(answered("vllm", std::future::ready(Ok(7))).await, Ok(7));
+}
+
 #[test]
 fn an_address_named_twice_is_one_pod_and_a_name_with_two_families_counts_once() {
     let [v4, v6]: [SocketAddr; 2] =

@@ -10,13 +10,12 @@ use std::time::Duration;
 
 use kv_index::Slot;
 use parking_lot::Mutex;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::counts::KvCount;
-use super::frame::Frame;
+use super::frame::{Envelope, Frame};
 use super::replay::HELD_BYTES;
 use super::status::KvStatus;
 use super::stream::{Lane, News};
@@ -52,8 +51,6 @@ pub(super) struct Registered {
 
 /// Connections at once; a fleet of a thousand pods with some to spare.
 const CONNECTIONS: usize = 4096;
-/// Peers that are gone without a word give their place back: 30 s + 3 × 10 s after their last one.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
 /// How long a peer may take to shake hands.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
@@ -66,10 +63,6 @@ pub(in crate::feed) async fn run(listener: TcpListener, lanes: Arc<Lanes>) {
             accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
                 Ok((stream, peer)) => {
                     number += 1;
-                    // A pod that was cut off says nothing for ever, as one does that is idle.
-                    if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&keepalive()) {
-                        tracing::debug!(%peer, %error, "no keep-alive for a publisher");
-                    }
                     connections.spawn(serve(stream, peer, number, Arc::clone(&lanes)));
                 }
                 Err(error) => {
@@ -85,11 +78,6 @@ pub(in crate::feed) async fn run(listener: TcpListener, lanes: Arc<Lanes>) {
             }
         }
     }
-}
-
-fn keepalive() -> TcpKeepalive {
-    let (time, interval, retries) = KEEPALIVE;
-    TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(retries)
 }
 
 async fn serve(stream: TcpStream, peer: SocketAddr, number: u64, lanes: Arc<Lanes>) {
@@ -119,13 +107,20 @@ async fn listen(
         tokio::time::timeout(HANDSHAKE, open).await.map_err(|_elapsed| ZmtpError::Closed)??;
     loop {
         let message = connection.recv().await?;
-        let Some(frame) = Frame::published(&message) else { continue };
-        if lane.as_ref().is_none_or(|(_, way)| way.news.is_closed()) {
-            let topic = String::from_utf8_lossy(&message[0]);
+        let Some(envelope) = Envelope::of(&message) else { continue };
+        let (topic, peer) = (String::from_utf8_lossy(envelope.topic), connection.peer().ip());
+        let is_open = lane.as_ref().is_some_and(|(_, way)| !way.news.is_closed());
+        if !is_open && !lanes.knows(&topic, peer) {
+            *lane = None;
+            tracing::debug!(%topic, %peer, "KV events of no pod");
+            continue;
+        }
+        let frame = envelope.open();
+        if !is_open {
             let rank = frame.batch.as_ref().ok().and_then(|batch| batch.rank).unwrap_or(0);
-            *lane = lanes.find(&topic, connection.peer().ip(), rank);
+            *lane = lanes.find(&topic, peer, rank);
             let Some((_, way)) = lane else {
-                tracing::debug!(%topic, peer = %connection.peer(), rank, "KV events of no pod");
+                tracing::debug!(%topic, %peer, rank, "KV events of a rank that no pod has");
                 continue;
             };
             drop(way.news.send(News::Opened(number)).await);
@@ -156,8 +151,17 @@ impl Lanes {
         (Registered { lanes: Arc::clone(self), slot }, Lane::new(news))
     }
 
+    /// Whether any pod may be who speaks: the payload alone says of which of its ranks.
+    fn knows(&self, topic: &str, peer: IpAddr) -> bool {
+        let named = name(topic);
+        let is_it = |it: &Entry| {
+            it.pod.addr.ip() == peer || named.is_some_and(|name| is_named(&it.pod, name))
+        };
+        self.0.lock().iter().any(is_it)
+    }
+
     fn find(&self, topic: &str, peer: IpAddr, rank: u32) -> Option<Found> {
-        let named = topic.strip_prefix("kv@").and_then(|rest| rest.split('@').next());
+        let named = name(topic);
         let entries = self.0.lock();
         let is_it = |it: &&Entry| named.is_some_and(|name| is_named(&it.pod, name));
         let of_rank = || entries.iter().filter(|it| u32::from(it.pod.rank.unwrap_or(0)) == rank);
@@ -180,6 +184,11 @@ impl Way {
         let permit = Arc::clone(&self.room).try_acquire_many_owned(bytes);
         permit.is_ok_and(|permit| self.news.try_send(News::Frame(frame, permit)).is_ok())
     }
+}
+
+/// The pod that a topic names.
+fn name(topic: &str) -> Option<&str> {
+    topic.strip_prefix("kv@").and_then(|rest| rest.split('@').next())
 }
 
 fn is_named(pod: &Pod, name: &str) -> bool {

@@ -7,6 +7,14 @@ use kv_index::wire::{self, Batch, WireError};
 use super::sequence::Mark;
 use super::trust::Arrival;
 
+/// A message of the stream whose payload nobody has looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Envelope<'a> {
+    pub(super) topic: &'a Bytes,
+    seq: u64,
+    payload: &'a Bytes,
+}
+
 /// One batch, decoded or not.
 #[derive(Debug)]
 pub(super) struct Frame {
@@ -27,6 +35,21 @@ pub(super) enum Told {
 /// The sequence number that ends a replay: -1.
 const END: u64 = u64::MAX;
 
+// === impl Envelope ===
+
+impl<'a> Envelope<'a> {
+    /// Topic, number (eight bytes, big-endian), payload. None if the message has another form.
+    pub(super) fn of(message: &'a [Bytes]) -> Option<Self> {
+        let [topic, seq, payload] = message else { return None };
+        Some(Self { topic, seq: number(seq)?, payload })
+    }
+
+    /// What is in it. That takes many times the memory of a payload that means ill.
+    pub(super) fn open(self) -> Frame {
+        Frame::new(self.seq, self.payload)
+    }
+}
+
 // === impl Frame ===
 
 impl Frame {
@@ -34,11 +57,9 @@ impl Frame {
         Self { seq, batch: wire::decode(payload), len: payload.len() }
     }
 
-    /// A message of the stream: topic, number (eight bytes, big-endian), payload. None if it has
-    /// another form.
+    /// A message of the stream; none if it has another form.
     pub(super) fn published(message: &[Bytes]) -> Option<Self> {
-        let [_topic, seq, payload] = message else { return None };
-        Some(Self::new(number(seq)?, payload))
+        Envelope::of(message).map(Envelope::open)
     }
 
     /// What the trust in it depends on.

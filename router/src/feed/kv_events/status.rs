@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kv_index::Applied;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::calibration::{Calibration, Compared, Outcome, Predictions};
@@ -28,7 +28,9 @@ pub struct KvStatus {
     heard_ms: AtomicU64,
     calibration: Calibration,
     suspects: Suspects,
-    self_checks: watch::Sender<Option<SelfCheck>>,
+    /// The gravest that the feed has not taken yet.
+    self_check: Mutex<Option<SelfCheck>>,
+    judged: Notify,
     created: Instant,
 }
 
@@ -51,15 +53,15 @@ pub struct KvReport {
     pub predictions: Predictions,
 }
 
-/// What comparing predictions with answers has shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What comparing predictions with answers has shown; the graver, the later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SelfCheck {
+    /// What we believe agrees with what the pod does.
+    Reconciled,
     /// The pod held less than we believed: ask whether something was missed.
     Overpredicted,
     /// It did so again and again: forget what it told, and ask for all of it.
     Failing,
-    /// What we believe agrees with what the pod does.
-    Reconciled,
 }
 
 // === impl KvStatus ===
@@ -75,7 +77,8 @@ impl Default for KvStatus {
             heard_ms: AtomicU64::new(0),
             calibration: Calibration::default(),
             suspects: Suspects::default(),
-            self_checks: watch::Sender::new(None),
+            self_check: Mutex::default(),
+            judged: Notify::new(),
             created: Instant::now(),
         }
     }
@@ -131,9 +134,12 @@ impl KvStatus {
         }
     }
 
-    /// Tells the feed what comparing predictions with answers has shown.
+    /// Tells the feed what comparing predictions with answers has shown. Until it has taken that, what
+    /// is less grave changes nothing.
     pub fn judge(&self, self_check: SelfCheck) {
-        self.self_checks.send_replace(Some(self_check));
+        let mut gravest = self.self_check.lock();
+        *gravest = (*gravest).max(Some(self_check));
+        self.judged.notify_one();
     }
 
     /// All that is known.
@@ -152,8 +158,19 @@ impl KvStatus {
         }
     }
 
-    pub(super) fn self_checks(&self) -> watch::Receiver<Option<SelfCheck>> {
-        self.self_checks.subscribe()
+    /// What was judged of a stream says nothing of the next one.
+    pub(super) fn forget_judgement(&self) {
+        *self.self_check.lock() = None;
+    }
+
+    /// The gravest that was judged and not taken yet, once there is one. Safe to cancel.
+    pub(super) async fn judged(&self) -> SelfCheck {
+        loop {
+            if let Some(self_check) = self.self_check.lock().take() {
+                return self_check;
+            }
+            self.judged.notified().await;
+        }
     }
 
     /// Data-parallel ranks that tell at its address, this one among them; 0: it tells nothing.
@@ -213,6 +230,8 @@ fn decode(code: u8) -> Trust {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[test]
@@ -220,5 +239,17 @@ mod tests {
         for trust in CODES {
             assert_eq!(decode(encode(trust)), trust);
         }
+    }
+
+    #[tokio::test]
+    async fn the_gravest_is_kept_until_it_is_taken() {
+        let status = KvStatus::default();
+        status.judge(SelfCheck::Reconciled);
+        status.judge(SelfCheck::Failing);
+        status.judge(SelfCheck::Overpredicted);
+        assert_eq!(status.judged().await, SelfCheck::Failing);
+        assert!(status.judged().now_or_never().is_none(), "it is taken");
+        status.judge(SelfCheck::Overpredicted);
+        assert_eq!(status.judged().await, SelfCheck::Overpredicted);
     }
 }

@@ -1,5 +1,6 @@
 //! One pod: hears its publisher, asks for what it missed, applies what is due.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kv_index::Applied;
@@ -36,7 +37,7 @@ enum Heard {
     Told(Result<Told, ReplayError>),
     Idle,
     Hints,
-    SelfCheck,
+    Judged(SelfCheck),
 }
 
 /// Waits before a stream is opened again.
@@ -100,7 +101,8 @@ impl Task {
     /// Listens until the stream ends; says why it did.
     async fn listen(&mut self, mut stream: Stream<'_>) -> StreamError {
         let mut hints = self.pod.hints.clone();
-        let mut self_checks = self.pod.status.self_checks();
+        let status = Arc::clone(&self.pod.status);
+        status.forget_judgement();
         self.touch();
         let orders = self.machine.step(Input::Connected);
         self.obey(orders, None);
@@ -110,7 +112,7 @@ impl Task {
                 told = next_told(self.replay.as_mut()) => Heard::Told(told),
                 () = tokio::time::sleep_until(self.idle_at) => Heard::Idle,
                 Ok(()) = hints.changed() => Heard::Hints,
-                Ok(()) = self_checks.changed() => Heard::SelfCheck,
+                self_check = status.judged() => Heard::Judged(self_check),
             };
             match heard {
                 Heard::Live(Ok(Some(frame))) => {
@@ -129,10 +131,7 @@ impl Task {
                     let hints = *hints.borrow_and_update();
                     self.hints(&hints);
                 }
-                Heard::SelfCheck => {
-                    let self_check = *self_checks.borrow_and_update();
-                    self.judged(self_check);
-                }
+                Heard::Judged(self_check) => self.judged(self_check),
             }
         }
     }
@@ -198,12 +197,11 @@ impl Task {
         }
     }
 
-    fn judged(&mut self, self_check: Option<SelfCheck>) {
+    fn judged(&mut self, self_check: SelfCheck) {
         let input = match self_check {
-            Some(SelfCheck::Overpredicted) => Input::Overpredicted,
-            Some(SelfCheck::Failing) => Input::SelfCheckFailed,
-            Some(SelfCheck::Reconciled) => Input::Reconciled,
-            None => return,
+            SelfCheck::Overpredicted => Input::Overpredicted,
+            SelfCheck::Failing => Input::SelfCheckFailed,
+            SelfCheck::Reconciled => Input::Reconciled,
         };
         let orders = self.machine.step(input);
         self.obey(orders, None);

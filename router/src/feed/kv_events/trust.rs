@@ -29,6 +29,7 @@
 //! | catching up | self-check failed, or an answer found less | – | |
 //! | uncertain | reconciled | exact | |
 //! | uncertain, replay had failed | retry | catching up | replay from 0 |
+//! | exact, replay had failed | retry | – | it may be asked for again |
 //!
 //! Catching up is *retelling* where it is from nothing: what a history told so far was so long ago, and
 //! is no prediction of what is there now.

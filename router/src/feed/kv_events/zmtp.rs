@@ -5,8 +5,10 @@
 //! a peer declares, and do not say which peer a message came from.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -53,6 +55,8 @@ const MESSAGE_LIMIT: usize = 16 << 20;
 
 /// Most frames in one; vLLM's have three. Empty ones cost us 32 bytes each and the sender two.
 const PARTS_LIMIT: usize = 16;
+/// Peers that are gone without a word are given up 30 s + 3 × 10 s after their last one.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
 /// Signature, version 3.0, mechanism NULL, not a server, filler.
 const GREETING_LEN: usize = 64;
 const MORE: u8 = 1;
@@ -66,6 +70,11 @@ struct Head {
     /// Bytes before the body.
     head: usize,
     body: usize,
+}
+
+fn keepalive() -> TcpKeepalive {
+    let (time, interval, retries) = KEEPALIVE;
+    TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(retries)
 }
 
 // === impl Role ===
@@ -92,6 +101,8 @@ impl Connection {
     /// Shakes hands over a stream, whoever opened it.
     pub(super) async fn open(stream: TcpStream, role: Role) -> Result<Self, ZmtpError> {
         stream.set_nodelay(true)?;
+        // A pod that was cut off says nothing for ever, as one does that is idle: the kernel asks.
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive())?;
         let peer = stream.peer_addr()?;
         let received = BytesMut::new();
         let mut connection = Self { stream, peer, received, parts: Vec::new(), parts_len: 0 };

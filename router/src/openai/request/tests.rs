@@ -106,6 +106,19 @@ fn what_makes_a_prompt_is_read_as_text() {
 }
 
 #[test]
+fn what_another_api_makes_messages_of_is_not_built_where_it_is_too_much() {
+    let messages = |more: &str| {
+        let body = format!(r#"{{"messages":[{{"role":"user","content":"hi"}}]{more}}}"#);
+        let mut text = String::new();
+        let fields = read(Api::Messages, body.as_bytes(), &mut text).unwrap();
+        let Prompt::Foreign(foreign) = fields.prompt else { panic!("it is another API's") };
+        foreign.messages().is_some()
+    };
+    assert!(messages(""));
+    assert!(!messages(&format!(r#","chat_template_kwargs":[{}0]"#, "0,".repeat(1 << 16))));
+}
+
+#[test]
 fn a_conversation_that_goes_on_starts_with_the_text_of_what_it_continues() {
     let one = text(Api::Chat, r#"{"messages":[{"role":"user","content":"caf\u00e9"}]}"#);
     let two = text(

@@ -50,6 +50,16 @@ fn a_publisher_is_the_pod_whose_address_it_has() {
 }
 
 #[test]
+fn of_nobody_no_payload_is_looked_at() {
+    let (lanes, _registered, _) = lanes(&[("a", "10.0.0.1:8000"), ("a/1", "10.0.0.1:8000")]);
+    let knows = |topic: &str, peer: &str| lanes.knows(topic, peer.parse().expect("an IP"));
+    assert!(knows("", "10.0.0.1"));
+    assert!(knows("kv@a@m", "192.0.2.9"), "behind address translation");
+    assert!(!knows("", "192.0.2.9"));
+    assert!(!knows("kv@b@m", "192.0.2.9"));
+}
+
+#[test]
 fn a_rank_that_a_pod_does_not_have_is_nobody() {
     let (lanes, _registered, _) = lanes(&[("a", "10.0.0.1:8000"), ("a/1", "10.0.0.1:8000")]);
     let ip = "10.0.0.1".parse().expect("an IP");

@@ -312,6 +312,11 @@ impl Machine {
                 self.catch_up(Why::Retry, Some(doubt));
                 Orders { replay_from: Some(0), ..Orders::default() }
             }
+            // A check that failed has shown nothing: the next one may be asked for again.
+            State::Exact => {
+                self.replay_failed = false;
+                Orders::default()
+            }
             _ => Orders::default(),
         }
     }

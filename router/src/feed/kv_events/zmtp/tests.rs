@@ -45,6 +45,14 @@ async fn a_message_is_all_its_frames() {
 }
 
 #[tokio::test]
+async fn a_peer_that_falls_silent_is_asked_by_the_kernel_whoever_dialled() {
+    let (connection, _theirs) = against(&peer("PUB", b""), Role::Subscriber).await.expect("a peer");
+    let socket = SockRef::from(&connection.stream);
+    assert!(socket.keepalive().expect("it is open"));
+    assert_eq!(socket.tcp_keepalive_time().expect("it is open"), KEEPALIVE.0);
+}
+
+#[tokio::test]
 async fn commands_between_messages_are_passed_over() {
     let mut bytes = Vec::new();
     put_frame(&mut bytes, COMMAND, b"\x04PING\0\0");

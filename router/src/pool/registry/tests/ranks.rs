@@ -35,6 +35,21 @@ fn the_other_ranks_are_pods_and_go_with_the_first() {
 }
 
 #[test]
+fn a_pod_that_only_changed_keeps_its_ranks() {
+    let mut world = World::of(&["a"]);
+    says(&mut world, "a", 2);
+    let edited = || {
+        let Sighting { pod, serving, grace } = sighting("a", 8000);
+        vec![Sighting { pod: Pod { role: Role::Decode, ..pod }, serving, grace }]
+    };
+    let changed = world.desired(edited());
+    assert_eq!((changed.added.len(), changed.removed.len()), (2, 2));
+    let same = world.desired(edited());
+    assert_eq!((same.added.len(), same.removed.len()), (0, 0), "nothing has changed since");
+    assert_eq!(ranks(&world), owned(&[("a", Some(0)), ("a/1", Some(1))]));
+}
+
+#[test]
 fn who_is_alone_or_is_known_is_not_spread() {
     let mut world = World::of(&["a"]);
     says(&mut world, "a", 2);

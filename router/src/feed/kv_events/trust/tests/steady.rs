@@ -131,6 +131,14 @@ fn silence_without_a_history_is_uncertain() {
 }
 
 #[test]
+fn a_check_that_failed_is_not_the_last_one() {
+    let mut machine = after(exact(3, true), &[Input::Idle, Input::ReplayFailed]);
+    step(&mut machine, Input::Idle, NOTHING, Trust::Exact);
+    step(&mut machine, Input::Retry, NOTHING, Trust::Exact);
+    step(&mut machine, Input::Idle, replay(3), Trust::CatchingUp);
+}
+
+#[test]
 fn an_idle_stream_is_checked() {
     let mut machine = exact(3, true);
     step(&mut machine, Input::Idle, replay(3), Trust::CatchingUp);
