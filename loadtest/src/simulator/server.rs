@@ -109,7 +109,7 @@ async fn serve(pod: &Arc<Pod>, request: Request, next: Next) -> Response {
         return response;
     }
     let what = (handler.as_ref().map(MatchedPath::as_str), method);
-    let timed = Timed::new(pod, what, (&asked, response.headers()), response.status(), began);
+    let timed = Timed::new(pod, what, &asked, &response, began);
     response.map(|body| Body::new(Counted { body, _until_the_last_byte: timed }))
 }
 
