@@ -116,7 +116,13 @@ async fn five_parallel_runs_count_only_their_own_tokens() {
     for run in &outcome.runs {
         assert_eq!(run.measured().queries, 25 * 193 + 37);
         assert_eq!(run.upstreams.top(), Some(("10.0.0.1:8000", 25)));
+        // One of them asked first; the others found its health check there.
+        let (_engines, expected) = run.expectation.expect("usage is told");
+        assert_eq!(run.measured(), expected.ceiling);
     }
+    let fresh = outcome.runs.iter().filter(|run| run.expectation.is_some_and(|it| it.1.is_fresh));
+    assert_eq!(fresh.count(), 1);
+    assert_eq!(text.matches("3 pods that held some of it before").count(), 4, "{text}");
     assert!(text.contains("##### Run 5 of 5 #####"), "{text}");
 }
 
