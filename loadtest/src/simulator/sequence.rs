@@ -19,6 +19,9 @@ pub struct Prompt {
     pub max_tokens: usize,
     /// Output tokens before an end token may come.
     pub min_tokens: usize,
+    /// A text to go on with: something comes after it, whatever it ends with. Ids may be an answer
+    /// that was cut where it ends.
+    pub is_text: bool,
     /// Never end before `max_tokens`.
     pub ignore_eos: bool,
     /// Further tokens that end the answer.
@@ -166,7 +169,8 @@ impl Sequence {
 
     /// Whether an end token may come now.
     pub(super) fn may_end(&self) -> bool {
-        !self.prompt.ignore_eos && self.generated() >= self.prompt.min_tokens
+        let least = self.prompt.min_tokens.max(usize::from(self.prompt.is_text));
+        !self.prompt.ignore_eos && self.generated() >= least
     }
 
     /// How the request ends with `token`, its newest, if it does.

@@ -56,6 +56,7 @@ pub(crate) async fn create(
         prompts.push((tokens, max_tokens));
     }
     sampling.prompt.cache_salt = pod.salt(&model, &sampling.prompt.cache_salt);
+    sampling.prompt.is_text = body.get("prompt").is_some_and(Value::is_string);
     let logprobs = Logprobs::of(&pod, sampling.logprobs);
     let id = request_id("cmpl-", &headers);
     check_rank(&headers)?;
