@@ -138,13 +138,21 @@ impl Run {
     async fn measure(&self, out: Out<'_>, ledger: &mut Ledger) -> Result<(), JobError> {
         print::measuring(out, &self.options, &self.names.session)?;
         let call = traffic::measured(&self.options, &self.names);
-        for number in 1..=self.options.requests {
-            let session = &self.names.session;
-            writeln!(out, "  Enhanced cache test request {number} (session: {session})...")?;
+        let (session, requests) = (&self.names.session, self.options.requests);
+        for number in 1..=requests {
+            let is_shown = number == 1 || !self.options.brief;
+            if is_shown {
+                writeln!(out, "  Enhanced cache test request {number} (session: {session})...")?;
+            }
             let answer = self.client.send(&call, self.options.target.deadline()).await;
-            print::answer(out, &answer)?;
+            if is_shown {
+                print::answer(out, &answer)?;
+            }
             ledger.count(&answer);
             self.pause().await;
+        }
+        if self.options.brief && requests > 1 {
+            writeln!(out, "  ... and {} more", requests - 1)?;
         }
         Ok(())
     }

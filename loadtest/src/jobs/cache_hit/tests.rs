@@ -61,6 +61,22 @@ async fn the_printed_lines_are_the_pipelines() {
 }
 
 #[tokio::test]
+async fn a_brief_page_is_the_same_without_most_answers() {
+    let fake = Fake::start(ONE_POD).await;
+    let options = Options { requests: 3, ..options(&fake) };
+    let (_outcome, whole) = run_and_print(&options).await;
+    let (outcome, brief) = run_and_print(&Options { brief: true, ..options }).await;
+    assert_eq!(outcome.runs[0].upstreams.total(), 3, "all are sent");
+    assert_eq!(whole.matches("Upstream: ").count(), 3);
+    assert_eq!(brief.matches("Upstream: ").count(), 1);
+    assert!(brief.contains("  ... and 2 more\n"), "{brief}");
+    let titles = |page: &str| -> Vec<String> {
+        page.lines().filter(|line| line.starts_with("===")).map(str::to_owned).collect()
+    };
+    assert_eq!(titles(&brief).len(), titles(&whole).len());
+}
+
+#[tokio::test]
 async fn thirty_requests_on_one_warm_pod_score_the_ceiling_both_ways() {
     let fake = Fake::start(ONE_POD).await;
     let options = Options { pod_urls: vec![fake.url()], ..options(&fake) };
