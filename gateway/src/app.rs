@@ -12,12 +12,12 @@ use futures_util::{Stream, StreamExt as _, future};
 use prometheus::Registry;
 use router::pool::{self, PoolGuard};
 use router::tokenize::TokenizerSource;
-use router::{Router, TokenizerReport};
+use router::{Router, TokenizerReport, Tokenizers};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::admin::{AdminServer, Pages};
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, keys};
 use crate::disagreements;
 use crate::drain::{Drain, Outcome, Signal};
 use crate::proxy::books::Books;
@@ -66,7 +66,7 @@ enum Door {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be listened on.
-    #[error("{key}: cannot listen on {addr}: {source}")]
+    #[error("{key}: cannot listen on {addr}: {source}{}", moved_by(key))]
     Listen {
         /// Its setting.
         key: &'static str,
@@ -117,7 +117,21 @@ impl App {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(loaded: Loaded, log_level: LogLevel) -> Result<Self, StartError> {
-        Self::open(loaded, log_level, Door::Gateway).await
+        let tokenizers = tokenizers(&loaded.config)?;
+        Self::open((loaded, tokenizers), log_level, Door::Gateway).await
+    }
+
+    /// The same with tokenizers that no setting names: the demo's is compiled in.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    #[cfg(feature = "demo")]
+    pub(crate) async fn start_with(
+        loaded: Loaded,
+        tokenizers: Tokenizers,
+        log_level: LogLevel,
+    ) -> Result<Self, StartError> {
+        Self::open((loaded, tokenizers), log_level, Door::Gateway).await
     }
 
     /// The same with the door for an Envoy, which asks here where its requests should go.
@@ -125,10 +139,15 @@ impl App {
     /// # Errors
     /// See [`StartError`].
     pub async fn start_epp(loaded: Loaded, log_level: LogLevel) -> Result<Self, StartError> {
-        Self::open(loaded, log_level, Door::Epp).await
+        let tokenizers = tokenizers(&loaded.config)?;
+        Self::open((loaded, tokenizers), log_level, Door::Epp).await
     }
 
-    async fn open(loaded: Loaded, log_level: LogLevel, door: Door) -> Result<Self, StartError> {
+    async fn open(
+        (loaded, tokenizers): (Loaded, Tokenizers),
+        log_level: LogLevel,
+        door: Door,
+    ) -> Result<Self, StartError> {
         router::tls::install_provider();
         let config = Arc::new(loaded.config.clone());
         let registry = Registry::new();
@@ -138,7 +157,7 @@ impl App {
         let (stop, stopped) = watch::channel(false);
         let reload = Arc::<Notify>::default();
 
-        let (router, pool) = brain(&config)?;
+        let (router, pool) = brain(&config, tokenizers)?;
         tasks.spawn(until(stopped.clone(), fetch_tokenizers(router.tokenizers().clone())));
         tasks.spawn(until(stopped.clone(), disagreements::log(Arc::clone(&router))));
 
@@ -272,6 +291,13 @@ pub fn check(config: &Config) -> Result<Vec<TokenizerReport>, StartError> {
     let tokenizers = tokenizers(config)?;
     reloader(config, &Metrics::new(&Registry::new())?)?;
     Ok(tokenizers.report())
+}
+
+/// How to listen elsewhere.
+fn moved_by(name: &str) -> String {
+    let key = keys().iter().find(|key| key.name() == name);
+    key.map(|key| format!(" (`--{} ADDRESS` or {} moves it)", key.flag(), key.env()))
+        .unwrap_or_default()
 }
 
 /// Runs `task` until told to stop.

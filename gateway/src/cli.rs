@@ -10,7 +10,9 @@ use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command as Clap, value_parser};
 
-use crate::config::{CONFIG_ENV, Config, ConfigError, Key, Kind, Loaded, Setting, keys, load_over};
+use crate::config::{
+    CONFIG_ENV, Config, ConfigError, Key, Kind, Loaded, Setting, keys, load_over, switch,
+};
 
 /// What to do.
 #[derive(Debug)]
@@ -88,9 +90,7 @@ where
     T: Into<OsString>,
 {
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
-    let matches = program()
-        .try_get_matches_from(&args)
-        .map_err(|error| loose_value(&args).unwrap_or(error))?;
+    let matches = program().try_get_matches_from(&args).map_err(|error| better(error, &args))?;
     let (name, matches) = matches.subcommand().expect("clap insists on a subcommand");
     Ok(match name {
         "serve" => Command::Serve(Settings::from_matches(matches)),
@@ -113,25 +113,59 @@ where
             Command::ImportEpp(files.cloned().collect())
         }
         "check-config" => {
-            let file = matches.get_one::<PathBuf>("file");
+            let file = matches.get_one::<PathBuf>("file").or(matches.get_one("config"));
             Command::CheckConfig(file.expect("clap insists on the file").clone())
         }
         _ => Command::PrintConfig,
     })
 }
 
-/// What to say of `--log-access false`, which is a switch and a stray word.
-fn loose_value(args: &[OsString]) -> Option<clap::Error> {
+/// A complaint that says what was meant, if we can tell; help and version are none.
+fn better(error: clap::Error, args: &[OsString]) -> clap::Error {
+    match hint(args) {
+        Some(hint) if error.use_stderr() => program().error(ErrorKind::UnknownArgument, hint),
+        _ => error,
+    }
+}
+
+/// What a refused command line was meant to say, if we can tell.
+fn hint(args: &[OsString]) -> Option<String> {
+    let words: Vec<&str> = args.iter().map(|word| word.to_str()).collect::<Option<_>>()?;
+    let [_program, command, words @ ..] = words.as_slice() else { return None };
+    let listens = matches!(*command, "serve" | "epp" | "demo");
+    let of_listeners = || port(command, words).or_else(|| stray_file(words));
+    loose_value(words).or_else(|| listens.then(of_listeners).flatten())
+}
+
+/// Of `--log-access false`, which is a switch and a stray word.
+fn loose_value(words: &[&str]) -> Option<String> {
     let is_switch = |flag: &str| {
         let name = flag.strip_prefix("--");
         keys().iter().any(|key| key.kind == Kind::Switch && name == Some(&key.flag()))
     };
-    args.windows(2).find_map(|pair| {
-        let (flag, word) = (pair[0].to_str()?, pair[1].to_str()?);
-        let is_loose = is_switch(flag) && matches!(word, "true" | "false");
-        let hint = format!("a switch takes its value after an equals sign: write `{flag}={word}`");
-        is_loose.then(|| program().error(ErrorKind::UnknownArgument, hint))
+    words.windows(2).find_map(|pair| {
+        let (flag, word) = (pair[0], pair[1]);
+        let is_loose = is_switch(flag) && switch(word).is_some();
+        is_loose.then(|| {
+            format!("a switch takes its value after an equals sign: write `{flag}={word}`")
+        })
     })
+}
+
+/// Of `--port 8080`, which other servers have.
+fn port(command: &str, words: &[&str]) -> Option<String> {
+    let at = words.iter().position(|word| *word == "--port" || word.starts_with("--port="))?;
+    let given = words[at].split_once('=').map(|(_, port)| port).or(words.get(at + 1).copied());
+    let port =
+        given.and_then(|port| port.parse::<u16>().ok()).map_or("PORT".into(), |it| it.to_string());
+    let flag = if command == "epp" { "--epp-listen" } else { "--listen" };
+    Some(format!("there is no `--port`: write `{flag} 0.0.0.0:{port}`"))
+}
+
+/// Of `serve FILE`.
+fn stray_file(words: &[&str]) -> Option<String> {
+    let file = words.first().filter(|word| !word.starts_with('-'))?;
+    Some(format!("a configuration file is named by a flag: write `--config {file}`"))
 }
 
 /// The whole command line as clap knows it.
@@ -141,9 +175,8 @@ fn program() -> Clap {
         .about("Choose pods for an Envoy that relays (external processing), as an Endpoint Picker");
     let check = Clap::new("check-config")
         .about("Say whether `serve` would start with FILE (status 0) or why not (status 2)")
-        .arg(
-            Arg::new("file").value_name("FILE").required(true).value_parser(value_parser!(PathBuf)),
-        );
+        .arg(file("file").required_unless_present("config").conflicts_with("config"))
+        .arg(file("config").long("config").short('c').help("The same"));
     let print =
         Clap::new("config").about("Print a configuration file with every setting explained");
     let program = Clap::new("hearth")
@@ -151,7 +184,6 @@ fn program() -> Clap {
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .disable_help_subcommand(true)
         .subcommand(with_settings(serve))
         .subcommand(with_settings(epp));
     #[cfg(feature = "demo")]
@@ -160,11 +192,14 @@ fn program() -> Clap {
     program.subcommand(check).subcommand(print)
 }
 
+fn file(id: &'static str) -> Arg {
+    Arg::new(id).value_name("FILE").value_parser(value_parser!(PathBuf))
+}
+
 fn import_epp() -> Clap {
-    let files = Arg::new("file").value_name("FILE").required(true).num_args(1..);
     Clap::new("import-epp")
         .about("Print a configuration made from EndpointPickerConfigs, and what does not map")
-        .arg(files.value_parser(value_parser!(PathBuf)))
+        .arg(file("file").required(true).num_args(1..))
 }
 
 fn doctor() -> Clap {
@@ -198,11 +233,9 @@ Every setting is a flag, a variable and a key of the file; a flag beats a variab
   --log-level info --log-format text                      what is logged";
 
 fn with_settings(command: Clap) -> Clap {
-    let file = Arg::new("config")
+    let file = file("config")
         .long("config")
         .short('c')
-        .value_name("FILE")
-        .value_parser(value_parser!(PathBuf))
         .help(format!("The configuration file [env: {CONFIG_ENV}]"));
     command.arg(file).args(keys().iter().map(flag)).after_help(SETTINGS_HELP)
 }

@@ -37,6 +37,7 @@ use crate::epp::EppSettings;
 
 pub use bytes::{ByteSize, MemoryBudget, memory_bytes};
 pub use error::{ConfigError, Problem};
+pub(crate) use keys::switch;
 pub use keys::{CONFIG_ENV, Key, Kind, keys};
 pub use load::{Loaded, Origin, Setting, environment, load_over};
 pub use reference::write_reference;

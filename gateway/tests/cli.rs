@@ -48,6 +48,22 @@ fn what_is_wrong_ends_with_2_and_names_it() {
         (&["serve"], &[("HEARTH_LISTEN", "everywhere")], "HEARTH_LISTEN: "),
         (&["check-config", "none.yaml"], &[], "none.yaml: "),
         (&["frobnicate"], &[], "'frobnicate'"),
+        (&["serve", "--port", "8080"], &[], "`--listen 0.0.0.0:8080`"),
+        (&["serve", "--port=8080"], &[], "`--listen 0.0.0.0:8080`"),
+        (&["epp", "--port", "9002"], &[], "`--epp-listen 0.0.0.0:9002`"),
+        (&["serve", "hearth.yaml"], &[], "`--config hearth.yaml`"),
+        (&["check-config", "-c", "none.yaml"], &[], "none.yaml: "),
+        (
+            &["serve", "--listen", "22280"],
+            &[],
+            "`22280` is not an IP address with a port, like `0.0.0.0:8080`",
+        ),
+        (
+            &["serve"],
+            &[("HEARTH_LISTEN", "localhost:22280")],
+            "HEARTH_LISTEN: `localhost:22280` is not",
+        ),
+        (&["serve", "--listen", "0.0.0.0:80000"], &[], "`0.0.0.0:80000` is not"),
     ] {
         let output = hearth(args, env);
         let complaint = stderr(&output);
@@ -72,6 +88,18 @@ fn an_address_in_use_is_told_once_and_by_its_setting() {
         assert_eq!(output.status.code(), Some(1), "{complaint}");
         assert!(complaint.contains(&named), "{complaint}");
         assert_eq!(complaint.matches("in use").count(), 1, "{complaint}");
+        let variable = format!("HEARTH_{}", key.replace('-', "_").to_uppercase());
+        let moved = format!("(`--{key} ADDRESS` or {variable} moves it)");
+        assert!(complaint.contains(&moved), "{complaint}");
+    }
+}
+
+#[test]
+fn help_is_a_word_too() {
+    for args in [&["help"][..], &["help", "check-config"]] {
+        let output = hearth(args, &[]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(stdout(&output).contains("Usage: hearth"), "{}", stdout(&output));
     }
 }
 

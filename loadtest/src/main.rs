@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use loadtest::cli::Cli;
+use router::story::story;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -18,7 +19,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(shortfalls) if shortfalls.is_empty() => ExitCode::SUCCESS,
         Ok(shortfalls) => fail(&format!("{} requirement(s) not met, see above", shortfalls.len())),
-        Err(error) => fail(&format!("{error:#}")),
+        Err(error) => fail(&story(error.as_ref())),
     }
 }
 

@@ -68,3 +68,14 @@ fn a_gateway_that_is_away_fails_the_job_with_its_address() {
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(printed.contains("failing fast"), "{printed}");
 }
+
+#[test]
+fn a_port_in_use_is_told_once() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = listener.local_addr().expect("bound");
+    let output = loadtest(&["simulate", "--port", &taken.port().to_string()], &[]);
+    let complaint = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{complaint}");
+    assert!(complaint.contains(&format!("cannot listen on {taken}: ")), "{complaint}");
+    assert_eq!(complaint.matches("in use").count(), 1, "{complaint}");
+}

@@ -153,6 +153,26 @@ async fn the_raw_prompt_cold_scores_4176_of_4770() {
     let options = cache_hit::Options { raw: true, ..cache_hit::Options::default() };
     let run = cache_hit(FIRST, options).await;
     assert_eq!(run.by_metrics, Some(Counters { queries: 4_770, hits: 4_176 }));
+    let averages = run.averages;
+    assert!(averages.ttft_ms.is_some() && averages.tpot_ms.is_some(), "{averages:?}");
+}
+
+#[tokio::test]
+async fn no_run_beside_others_exceeds_its_ceiling() {
+    let cluster = Cluster::start(FIRST, EngineConfig::default()).await;
+    let options = cache_hit::Options {
+        target: cluster.target(),
+        pod_urls: cluster.pod_urls(),
+        sleep_seconds: 0.0,
+        runs: 5,
+        requests: 5,
+        ..cache_hit::Options::default()
+    };
+    let outcome = cache_hit::run(&options, &mut Vec::new()).await.expect("the pods answer");
+    for run in &outcome.runs {
+        let (_engines, expected) = run.expectation.expect("usage is told");
+        assert_eq!(run.measured(), expected.ceiling, "{}", run.session);
+    }
 }
 
 /// Documents a fifteenth of the job's own, on caches that hold twelve of them.

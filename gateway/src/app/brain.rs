@@ -13,11 +13,13 @@ use super::StartError;
 use crate::config::Config;
 
 /// What decides: the pool that discovery fills, and what is known of its pods, forgotten as they go.
-pub(super) fn brain(config: &Config) -> Result<(Arc<Router>, PoolGuard), StartError> {
+pub(super) fn brain(
+    config: &Config,
+    tokenizers: Tokenizers,
+) -> Result<(Arc<Router>, PoolGuard), StartError> {
     let (exact, approximate) = (config.kv_index.exact(), config.kv_index.approximate());
     let knowledge = Arc::new(Knowledge::new(exact, approximate));
     let bookings = Arc::<Bookings>::default();
-    let tokenizers = tokenizers(config)?;
     let (pool, guard) = pool::start_with_events(
         config.pool.clone(),
         config.discovery(),

@@ -73,6 +73,27 @@ fn no_word_is_swallowed() {
 }
 
 #[test]
+fn a_file_is_checked_however_it_is_named() {
+    for args in [&["a.yaml"][..], &["--config", "a.yaml"], &["-c", "a.yaml"]] {
+        let command = parse(["hearth", "check-config"].iter().chain(args));
+        assert!(
+            matches!(&command, Ok(Command::CheckConfig(file)) if *file == PathBuf::from("a.yaml")),
+            "{command:?}"
+        );
+    }
+    complaint(&["check-config", "a.yaml", "-c", "b.yaml"]);
+}
+
+#[test]
+fn what_is_meant_is_only_told_of_what_is_refused() {
+    for args in [&["help"][..], &["help", "serve"], &["serve", "--help", "a.yaml"]] {
+        let help = parse(["hearth"].iter().chain(args)).expect_err("it prints");
+        assert_eq!(help.exit_code(), 0, "{help}");
+    }
+    assert!(complaint(&["doctor", "--port", "1"]).contains("'--port'"));
+}
+
+#[test]
 fn a_misspelt_flag_is_named_with_the_nearest_one() {
     let flag = complaint(&["serve", "--deadline-connect", "1s"]);
     assert!(

@@ -181,9 +181,18 @@ impl Key {
             Kind::Map if text.is_empty() => return Ok(Value::Object(Map::new())),
             Kind::Map => (Some(yaml()).filter(Value::is_object), "a YAML map like `{a: b}`"),
             Kind::Number => (Some(yaml()).filter(Value::is_number), "a number"),
-            Kind::Switch => (Some(yaml()).filter(Value::is_boolean), "`true` or `false`"),
+            Kind::Switch => (switch(text).map(Value::Bool), "`true` or `false`"),
         };
         value.ok_or_else(|| format!("`{text}` is not {expected}"))
+    }
+}
+
+/// A switch as people write it in a variable or a flag: YAML's words, or 1 and 0.
+pub(crate) fn switch(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Some(true),
+        "false" | "no" | "off" | "0" => Some(false),
+        _ => None,
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::keys::{CONFIG_ENV, ENV_PREFIX, Kind};
 use super::lines::Lines;
-use super::words::WHOLE_NUMBER;
+use super::words::{WHOLE_NUMBER, plain_text};
 use super::{Config, ConfigError, Key, keys};
 
 /// Settings that can be started with.
@@ -161,7 +161,7 @@ impl Layers {
         // Any number is read where fractions may be.
         let words = |error: serde_json::Error| match key.kind {
             Kind::Number => WHOLE_NUMBER.to_owned(),
-            _ => error.to_string(),
+            _ => plain_text(error.to_string(), text),
         };
         read_back(&self.json).map(drop).map_err(|error| complain(words(error)))
     }

@@ -98,6 +98,7 @@ fn a_value_that_does_not_fit_is_named_with_its_line() {
         ),
         ("endpoints: http://a:1\n", "FILE:1:", "`endpoints` must be a list"),
         ("threads: 1\nthreads: 2\n", "FILE:2:", "the key `threads` is written twice"),
+        ("listen: 22280\n", "FILE:1:", "`listen` must be an IP address with a port, like"),
         ("listen: [\n", "FILE:", ""),
     ] {
         let complaint = complaint(yaml, &[]);
@@ -161,6 +162,29 @@ fn lists_and_maps_are_read_from_text() {
     assert_eq!(config.tls.listen, None);
     assert_eq!(config.limits.bodies_held, MemoryBudget::Percent(25));
     assert_eq!(config.kubernetes.namespace.as_deref(), Some("123"));
+}
+
+#[test]
+fn a_switch_is_told_in_the_usual_words_wherever_it_is_told() {
+    for (word, want) in [
+        ("true", true),
+        ("yes", true),
+        ("On", true),
+        ("1", true),
+        ("false", false),
+        ("no", false),
+        ("off", false),
+        ("0", false),
+    ] {
+        let told = env(&[("HEARTH_LOG_ACCESS", word)]);
+        let flags = [flag("endpoints", "a:1"), flag("cors.enabled", word)];
+        let config = Config::load(None, told, &flags).expect("it is fine").config;
+        assert_eq!((config.log.access, config.cors.enabled), (want, want), "{word}");
+    }
+    for word in ["2", "maybe", ""] {
+        let complaint = complaint(PODS, &[("HEARTH_LOG_ACCESS", word)]);
+        assert_eq!(complaint, format!("HEARTH_LOG_ACCESS: `{word}` is not `true` or `false`"));
+    }
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn what_it_must_be(error: &Error) -> Option<String> {
             return Some(format!("must be {expected}, not {unexpected}"));
         }
         Error::Message { msg, .. } if is_of_address(msg) => {
-            "must be an address with a port, like `0.0.0.0:8080`"
+            return Some(format!("must be {ADDRESS}"));
         }
         _ => return None,
     };
@@ -43,6 +43,14 @@ fn what_it_must_be(error: &Error) -> Option<String> {
 
 /// What a number in the settings must be that is none with a fraction.
 pub(super) const WHOLE_NUMBER: &str = "must be a whole number, not below 0";
+
+/// What an address to listen on is.
+const ADDRESS: &str = "an IP address with a port, like `0.0.0.0:8080`";
+
+/// A complaint about the text of a flag or a variable, in our words where `message` has none.
+pub(super) fn plain_text(message: String, text: &str) -> String {
+    if is_of_address(&message) { format!("`{text}` is not {ADDRESS}") } else { message }
+}
 
 /// Whether the standard library says this of what is no address and port.
 fn is_of_address(message: &str) -> bool {
@@ -93,7 +101,7 @@ mod tests {
             (
                 message("invalid socket address syntax"),
                 "listen: ",
-                "`listen` must be an address with a port, like `0.0.0.0:8080`",
+                "`listen` must be an IP address with a port, like `0.0.0.0:8080`",
             ),
             (message("`1x` is no duration"), "connect: ", "`1x` is no duration"),
         ] {

@@ -11,7 +11,7 @@ mod run;
 mod system;
 mod traffic;
 
-pub use arithmetic::{CHAT_PREFIX_TOKENS, Engines, Expectation, Traffic, expectation};
+pub use arithmetic::{CHAT_PREFIX_TOKENS, Engines, Expectation, HeldBefore, Traffic, expectation};
 pub use options::Options;
 pub use outcome::{Averages, Outcome, RunOutcome};
 

@@ -105,7 +105,7 @@ pub async fn run(options: &Options, out: Out<'_>) -> Result<Outcome, JobError> {
     });
     writeln!(out, "{}", table(["session", "top upstream", "requests", "sticky %"], rows))?;
     if shortfalls.is_empty() {
-        writeln!(out, "✅ Session A returned to {}", phases[2].top())?;
+        writeln!(out, "{}", verdict(&phases))?;
     }
     shortfalls.iter().try_for_each(|shortfall| writeln!(out, "❌ {shortfall}"))?;
     Ok(Outcome { phases, shortfalls })
@@ -137,6 +137,18 @@ async fn phase(options: &Options, client: &Client, session: &str) -> Phase {
         }
     }
     phase
+}
+
+/// Of sessions whose gates hold. No gate asks for two pods: an idle fleet may well put both sessions
+/// on one, and a fleet of one must.
+fn verdict([a, b, _again]: &[Phase; 3]) -> String {
+    let pod = a.top();
+    if pod == b.top() {
+        return format!(
+            "⚠️ Session A returned to {pod}, where session B was too: that says nothing of sessions"
+        );
+    }
+    format!("✅ Session A returned to {pod}, with session B on {} meanwhile", b.top())
 }
 
 fn judge(options: &Options, phases: &[Phase; 3]) -> Vec<String> {

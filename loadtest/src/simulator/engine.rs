@@ -108,7 +108,7 @@ impl Engine {
         };
         if stopped {
             self.stats.finished_stop += 1;
-            self.record_end(&sequence, now);
+            self.stats.ended(&sequence, now);
         } else {
             self.stats.aborted += 1;
         }
@@ -208,6 +208,7 @@ impl Engine {
             }
             let Some(mut youngest) = self.running.pop() else { return false };
             self.stats.preemptions += 1;
+            youngest.preemptions += 1;
             youngest.computed = 0;
             if let Some(chain) = youngest.chain.take() {
                 self.cache.release(chain);
@@ -277,7 +278,7 @@ impl Engine {
                 Some(Finish::Length) => self.stats.finished_length += 1,
                 _ => self.stats.finished_stop += 1,
             }
-            self.record_end(&sequence, end);
+            self.stats.ended(&sequence, end);
             self.keep_or_release(sequence, end);
         }
         outputs
@@ -296,24 +297,6 @@ impl Engine {
     fn release(&mut self, mut sequence: Sequence) {
         if let Some(chain) = sequence.chain.take() {
             self.cache.release(chain);
-        }
-    }
-
-    fn record_end(&mut self, sequence: &Sequence, end: Duration) {
-        let stats = &mut self.stats;
-        stats.e2e_s.observe_time(end.saturating_sub(sequence.arrived));
-        stats.request_prompt_tokens.observe(sequence.prompt.tokens.len() as f64);
-        stats.request_generation_tokens.observe(sequence.generated() as f64);
-        let Some(admitted) = sequence.admitted else { return };
-        stats.queue_s.observe_time(admitted.saturating_sub(sequence.arrived));
-        stats.inference_s.observe_time(end.saturating_sub(admitted));
-        let Some(first) = sequence.first_token else { return };
-        let decode = end.saturating_sub(first);
-        stats.prefill_s.observe_time(first.saturating_sub(admitted));
-        stats.decode_s.observe_time(decode);
-        if sequence.generated() > 1 {
-            let gaps = (sequence.generated() - 1) as f64;
-            stats.time_per_output_token_s.observe(decode.as_secs_f64() / gaps);
         }
     }
 }

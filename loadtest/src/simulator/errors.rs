@@ -5,7 +5,10 @@ use std::io;
 use axum::{
     Json,
     body::Body,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{
+        StatusCode,
+        header::{CONTENT_LENGTH, CONTENT_TYPE},
+    },
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -180,8 +183,8 @@ impl IntoResponse for ApiError {
                 Ok(Bytes::from_static(b"{\"id\":")),
                 Err(io::Error::from(io::ErrorKind::ConnectionReset)),
             ];
-            let json = (CONTENT_TYPE, "application/json");
-            return ([json], Body::from_stream(stream::iter(parts))).into_response();
+            let head = [(CONTENT_TYPE, "application/json"), (CONTENT_LENGTH, "680")];
+            return (head, Body::from_stream(stream::iter(parts))).into_response();
         }
         (self.status, Json(self.json())).into_response()
     }

@@ -15,7 +15,7 @@ use super::{
     errors::ApiError,
     fault::{Break, Faults},
     pod::Pod,
-    sequence::{Finish, Prompt},
+    sequence::{Finish, Prompt, Siblings},
     transfer::Transfer,
 };
 
@@ -111,6 +111,7 @@ impl Generation {
                      {min_tokens}."
                 )));
             }
+            let siblings = Some(Arc::new(Siblings::new(sampling.n)));
             for repeat in 0..sampling.n {
                 let noise = match sampling.prompt.noise {
                     0 => 0,
@@ -121,6 +122,7 @@ impl Generation {
                     tokens: tokens.clone(),
                     max_tokens,
                     noise,
+                    siblings: siblings.clone(),
                     hold,
                     ..sampling.prompt.clone()
                 };

@@ -8,7 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::http::{HeaderMap, Method, StatusCode, header::CONTENT_LENGTH};
+use axum::{
+    body::HttpBody as _,
+    http::{HeaderMap, Method, StatusCode, header::CONTENT_LENGTH},
+    response::Response,
+};
 use parking_lot::Mutex;
 
 use super::{pod::Pod, stats::Histogram};
@@ -54,20 +58,21 @@ const COARSE_S: &[f64] = &[0.1, 0.5, 1.0];
 // === impl Timed ===
 
 impl Timed {
-    /// A request whose head came at `began` and whose answer has these headers.
+    /// A request with these headers whose head came at `began`.
     pub(super) fn new(
         pod: &Arc<Pod>,
         (handler, method): (Option<&str>, Method),
-        (asked, answered): (&HeaderMap, &HeaderMap),
-        status: StatusCode,
+        asked: &HeaderMap,
+        answered: &Response,
         began: Instant,
     ) -> Self {
         Self {
             pod: pod.clone(),
             handler: handler.unwrap_or("none").to_owned(),
             method,
-            status,
-            bytes: (length(asked), length(answered)),
+            status: answered.status(),
+            // A stream has no length that a header could tell.
+            bytes: (length(asked), answered.body().size_hint().exact().unwrap_or(0)),
             began,
         }
     }

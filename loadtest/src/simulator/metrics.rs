@@ -1,27 +1,22 @@
-//! `/metrics` in vLLM 0.32's names, labels and number format.
+//! `/metrics` in vLLM 0.32's names and labels, with numbers of what happened.
 
-use std::fmt::Write as _;
+mod page;
 
+use self::page::Page;
 use super::{
     config::{Config, Connector},
     engine::Engine,
     stats::Histogram,
 };
 
-/// A page of Prometheus text under construction.
-struct Page<'a> {
-    text: String,
-    model: &'a str,
-}
-
 /// Everything a pod tells about itself.
 pub(super) fn page(engine: &Engine, config: &Config, reading: usize) -> String {
-    let mut page = Page { text: String::new(), model: &config.model };
+    let mut page = Page::new(&config.model);
     gauges(&mut page, engine, reading);
     counters(&mut page, engine);
     sources(&mut page, engine);
     finished(&mut page, engine);
-    sizes(&mut page, engine);
+    sizes(&mut page, engine, config.context_tokens());
     times(&mut page, engine);
     if config.transfer.connector == Some(Connector::Nixl) {
         nixl(&mut page, engine);
@@ -53,7 +48,31 @@ fn gauges(page: &mut Page<'_>, engine: &Engine, reading: usize) {
 
 fn counters(page: &mut Page<'_>, engine: &Engine) {
     let stats = engine.stats();
-    let plain: [(&str, &str, u64); 8] = [
+    let plain: [(&str, &str, u64); 13] = [
+        (
+            "estimated_flops_per_gpu_total",
+            "Estimated number of floating point operations per GPU (for Model Flops Utilization \
+             calculations).",
+            0,
+        ),
+        (
+            "estimated_read_bytes_per_gpu_total",
+            "Estimated number of bytes read from memory per GPU (for Model Flops Utilization \
+             calculations).",
+            0,
+        ),
+        (
+            "estimated_write_bytes_per_gpu_total",
+            "Estimated number of bytes written to memory per GPU (for Model Flops Utilization \
+             calculations).",
+            0,
+        ),
+        (
+            "mm_cache_queries_total",
+            "Multi-modal cache queries, in terms of number of queried items.",
+            0,
+        ),
+        ("mm_cache_hits_total", "Multi-modal cache hits, in terms of number of cached items.", 0),
         (
             "prefix_cache_queries_total",
             "Prefix cache queries, in terms of number of queried tokens.",
@@ -164,9 +183,10 @@ fn finished(page: &mut Page<'_>, engine: &Engine) {
     }
 }
 
-fn sizes(page: &mut Page<'_>, engine: &Engine) {
+/// `context_tokens` is what a request can be long.
+fn sizes(page: &mut Page<'_>, engine: &Engine, context_tokens: usize) {
     let stats = engine.stats();
-    let all: [(&str, &str, &Histogram); 3] = [
+    let in_tokens: [(&str, &str, &Histogram); 5] = [
         (
             "request_prompt_tokens",
             "Number of prefill tokens processed.",
@@ -178,12 +198,38 @@ fn sizes(page: &mut Page<'_>, engine: &Engine) {
             &stats.request_generation_tokens,
         ),
         (
+            "request_max_num_generation_tokens",
+            "Histogram of maximum number of requested generation tokens.",
+            &stats.request_longest,
+        ),
+        (
+            "request_params_max_tokens",
+            "Histogram of the max_tokens request parameter.",
+            &stats.request_max_tokens,
+        ),
+        (
+            "request_prefill_kv_computed_tokens",
+            "Histogram of new KV tokens computed during prefill (excluding cached tokens).",
+            &stats.request_prefill_computed,
+        ),
+    ];
+    for (name, help, histogram) in in_tokens {
+        page.histogram(name, help, &histogram.up_to(context_tokens as f64));
+    }
+    let others: [(&str, &str, &Histogram); 3] = [
+        (
             "iteration_tokens_total",
             "Histogram of number of tokens per engine_step.",
             &stats.iteration_tokens,
         ),
+        ("request_params_n", "Histogram of the n request parameter.", &stats.request_n),
+        (
+            "request_num_preemptions",
+            "Histogram of the number of times a request was preempted.",
+            &stats.request_preemptions,
+        ),
     ];
-    for (name, help, histogram) in all {
+    for (name, help, histogram) in others {
         page.histogram(name, help, histogram);
     }
 }
@@ -253,62 +299,4 @@ fn cache_config(page: &mut Page<'_>, config: &Config) {
     );
     page.head("cache_config_info", "gauge", "Information of the LLMEngine CacheConfig");
     page.sample("cache_config_info", &labels, 1.0);
-}
-
-// === impl Page ===
-
-impl Page<'_> {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
-        self.line(format_args!("# HELP vllm:{name} {help}"));
-        self.line(format_args!("# TYPE vllm:{name} {kind}"));
-    }
-
-    /// Numbers as Python prints floats: `3.0`, not `3`.
-    fn sample(&mut self, name: &str, labels: &str, value: f64) {
-        self.line(format_args!("vllm:{name}{{{labels}}} {value:?}"));
-    }
-
-    fn line(&mut self, line: std::fmt::Arguments<'_>) {
-        writeln!(self.text, "{line}").expect("writing to a String cannot fail");
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: f64) {
-        self.head(name, "gauge", help);
-        let labels = format!("engine=\"0\",model_name=\"{}\"", self.model);
-        self.sample(name, &labels, value);
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: f64) {
-        self.head(name, "counter", help);
-        let labels = format!("engine=\"0\",model_name=\"{}\"", self.model);
-        self.sample(name, &labels, value);
-    }
-
-    /// One family (name, type, help) with a label of its own.
-    fn labelled(&mut self, family: (&str, &str, &str), label: &str, values: &[(&str, f64)]) {
-        let (name, kind, help) = family;
-        self.head(name, kind, help);
-        for (of_label, value) in values {
-            let own = format!("{label}=\"{of_label}\"");
-            let model = format!("model_name=\"{}\"", self.model);
-            // Labels are sorted by name.
-            let (first, second) = if label < "model_name" { (own, model) } else { (model, own) };
-            self.sample(name, &format!("engine=\"0\",{first},{second}"), *value);
-        }
-    }
-
-    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
-        self.head(name, "histogram", help);
-        let mut below = 0;
-        let bounds = histogram.bounds.iter().map(|bound| format!("{bound:?}"));
-        let bounds = bounds.chain(["+Inf".to_owned()]);
-        for (bound, count) in bounds.zip(&histogram.counts) {
-            below += count;
-            let labels = format!("engine=\"0\",le=\"{bound}\",model_name=\"{}\"", self.model);
-            self.sample(&format!("{name}_bucket"), &labels, below as f64);
-        }
-        let labels = format!("engine=\"0\",model_name=\"{}\"", self.model);
-        self.sample(&format!("{name}_count"), &labels, below as f64);
-        self.sample(&format!("{name}_sum"), &labels, histogram.sum);
-    }
 }

@@ -131,6 +131,17 @@ pub(super) fn request_id(prefix: &str, headers: &HeaderMap) -> String {
     }
 }
 
+/// Refuses a rank that this pod does not have: it has the one. What is no number counts for nothing.
+pub(super) fn check_rank(headers: &HeaderMap) -> Result<(), ApiError> {
+    let rank = headers.get("x-data-parallel-rank").and_then(|value| value.to_str().ok());
+    match rank.and_then(|rank| rank.trim().parse::<i64>().ok()) {
+        None | Some(0) => Ok(()),
+        Some(rank) => {
+            Err(ApiError::bad(format!("data_parallel_rank {rank} is out of range [0, 1).")))
+        }
+    }
+}
+
 /// Seconds since the epoch.
 pub(super) fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())

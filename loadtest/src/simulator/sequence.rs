@@ -1,6 +1,12 @@
 //! One request inside the engine.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use super::{cache::Chain, language::Context, leases::Hold};
 
@@ -13,6 +19,9 @@ pub struct Prompt {
     pub max_tokens: usize,
     /// Output tokens before an end token may come.
     pub min_tokens: usize,
+    /// A text to go on with: something comes after it, whatever it ends with. Ids may be an answer
+    /// that was cut where it ends.
+    pub is_text: bool,
     /// Never end before `max_tokens`.
     pub ignore_eos: bool,
     /// Further tokens that end the answer.
@@ -23,10 +32,20 @@ pub struct Prompt {
     pub script: Arc<[u32]>,
     /// 0 for greedy decoding, else the seed.
     pub noise: u64,
+    /// The other answers that were asked for in one API request; none: it is alone.
+    pub siblings: Option<Arc<Siblings>>,
     /// Its blocks are kept for another pod when it is done.
     pub hold: Option<Hold>,
     /// What was read from another pod's memory, block for block: the prompt needs no prefill here.
     pub received: Option<Vec<u64>>,
+}
+
+/// The `n` answers of one API request.
+#[derive(Debug)]
+pub struct Siblings {
+    n: usize,
+    ended: AtomicUsize,
+    longest: AtomicUsize,
 }
 
 /// A request's number, unique within its engine.
@@ -73,10 +92,28 @@ pub(super) struct Sequence {
     pub(super) received_tokens: usize,
     /// Of the chain it holds: see [`Chain::taint`].
     pub(super) taint: u64,
+    /// How often it had to give its blocks back.
+    pub(super) preemptions: usize,
     pub(super) arrived: Duration,
     pub(super) admitted: Option<Duration>,
     pub(super) first_token: Option<Duration>,
     pub(super) last_token: Option<Duration>,
+}
+
+// === impl Siblings ===
+
+impl Siblings {
+    /// The answers of a request for `n`.
+    pub(super) fn new(n: usize) -> Self {
+        Self { n, ended: AtomicUsize::new(0), longest: AtomicUsize::new(0) }
+    }
+
+    /// One has ended with so many tokens: `n` and the most tokens, if it was the last.
+    fn end(&self, tokens: usize) -> Option<(usize, usize)> {
+        let longest = self.longest.fetch_max(tokens, Ordering::Relaxed).max(tokens);
+        let ended = self.ended.fetch_add(1, Ordering::Relaxed) + 1;
+        (ended == self.n).then_some((self.n, longest))
+    }
 }
 
 // === impl Sequence ===
@@ -93,6 +130,7 @@ impl Sequence {
             cached_tokens: 0,
             received_tokens: 0,
             taint: 0,
+            preemptions: 0,
             arrived: now,
             admitted: None,
             first_token: None,
@@ -103,6 +141,13 @@ impl Sequence {
     /// Tokens generated so far.
     pub(super) fn generated(&self) -> usize {
         self.tokens.len() - self.prompt.tokens.len()
+    }
+
+    /// It has ended: how many answers its API request asked for and the tokens of the longest, if
+    /// it was the last of them.
+    pub(super) fn end(&self) -> Option<(usize, usize)> {
+        let tokens = self.generated();
+        self.prompt.siblings.as_ref().map_or(Some((1, tokens)), |all| all.end(tokens))
     }
 
     /// Tokens that a step has still to compute before the next one can be sampled: 1 while
@@ -124,7 +169,8 @@ impl Sequence {
 
     /// Whether an end token may come now.
     pub(super) fn may_end(&self) -> bool {
-        !self.prompt.ignore_eos && self.generated() >= self.prompt.min_tokens
+        let least = self.prompt.min_tokens.max(usize::from(self.prompt.is_text));
+        !self.prompt.ignore_eos && self.generated() >= least
     }
 
     /// How the request ends with `token`, its newest, if it does.

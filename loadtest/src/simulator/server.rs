@@ -1,6 +1,11 @@
 //! The route table, and what every request meets on its way to it.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
 
 use axum::{
     Json, Router,
@@ -14,7 +19,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use http_body_util::BodyExt;
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use serde_json::{Value, json};
 
 use super::{
@@ -31,6 +37,13 @@ const MAX_BODY_BYTES: usize = 256 << 20;
 
 /// Paths that pollers ask all the time and the record would drown in.
 const NOT_RECORDED: &[&str] = &["/metrics", "/health", "/ping", "/load", "/kv_event_sources"];
+
+/// An answer that is being counted. It knows its length as before: with none, a plain answer would
+/// leave chunked, and vLLM's have a `content-length`.
+struct Counted {
+    body: Body,
+    _until_the_last_byte: Timed,
+}
 
 pub(super) fn router(pod: Arc<Pod>) -> Router {
     Router::new()
@@ -96,13 +109,8 @@ async fn serve(pod: &Arc<Pod>, request: Request, next: Next) -> Response {
         return response;
     }
     let what = (handler.as_ref().map(MatchedPath::as_str), method);
-    let timed = Timed::new(pod, what, (&asked, response.headers()), response.status(), began);
-    response.map(|body| {
-        Body::new(body.map_frame(move |frame| {
-            let _until_the_last = &timed;
-            frame
-        }))
-    })
+    let timed = Timed::new(pod, what, &asked, &response, began);
+    response.map(|body| Body::new(Counted { body, _until_the_last_byte: timed }))
 }
 
 async fn answer(pod: &Pod, request: Request, next: Next) -> Response {
@@ -124,4 +132,26 @@ async fn answer(pod: &Pod, request: Request, next: Next) -> Response {
         return error.into_response();
     }
     next.run(Request::from_parts(parts, Body::from(bytes))).await
+}
+
+// === impl Counted ===
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }

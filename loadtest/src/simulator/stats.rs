@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::sequence::Sequence;
+
 /// A cumulative histogram with fixed bounds.
 #[derive(Debug, Clone)]
 pub struct Histogram {
@@ -61,6 +63,14 @@ pub struct Stats {
     pub inference_s: Histogram,
     pub request_prompt_tokens: Histogram,
     pub request_generation_tokens: Histogram,
+    /// Prompt tokens that were neither cached nor received.
+    pub request_prefill_computed: Histogram,
+    pub request_max_tokens: Histogram,
+    pub request_preemptions: Histogram,
+    /// Answers that an API request asked for (`n`).
+    pub request_n: Histogram,
+    /// Tokens of its longest answer.
+    pub request_longest: Histogram,
     pub iteration_tokens: Histogram,
 }
 
@@ -79,9 +89,16 @@ const REQUEST_S: &[f64] = &[
     0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
     480.0, 960.0, 1920.0, 7680.0,
 ];
-/// vLLM's bounds for tokens per request (1, 2, 5 × powers of ten up to the model length).
-const TOKENS: &[f64] =
-    &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4];
+/// vLLM's bounds for tokens per request: 1, 2, 5 × powers of ten. A page has those up to the model's
+/// length, see [`Histogram::up_to`].
+const TOKENS: &[f64] = &[
+    1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5,
+    5e5, 1e6, 2e6, 5e6,
+];
+/// vLLM's bounds for `n`.
+const CHOICES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0];
+/// vLLM's bounds for preemptions of one request.
+const PREEMPTIONS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0];
 /// vLLM's bounds for tokens per engine step.
 const ITERATION_TOKENS: &[f64] =
     &[1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0];
@@ -105,6 +122,14 @@ impl Histogram {
         self.observe(time.as_secs_f64());
     }
 
+    /// The same with no bound above `limit`.
+    pub(super) fn up_to(&self, limit: f64) -> Self {
+        let kept = self.bounds.partition_point(|bound| *bound <= limit);
+        let above = self.counts[kept..].iter().sum();
+        let counts = self.counts[..kept].iter().copied().chain([above]).collect();
+        Self { bounds: &self.bounds[..kept], counts, sum: self.sum }
+    }
+
     /// How many observations there were.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
@@ -112,6 +137,37 @@ impl Histogram {
 }
 
 // === impl Stats ===
+
+impl Stats {
+    /// A request has ended at `end`.
+    pub(super) fn ended(&mut self, sequence: &Sequence, end: Duration) {
+        self.e2e_s.observe_time(end.saturating_sub(sequence.arrived));
+        self.request_prompt_tokens.observe(sequence.prompt.tokens.len() as f64);
+        self.request_generation_tokens.observe(sequence.generated() as f64);
+        let known = sequence.cached_tokens + sequence.received_tokens;
+        self.request_prefill_computed.observe((sequence.prompt.tokens.len() - known) as f64);
+        self.request_preemptions.observe(sequence.preemptions as f64);
+        // An embedding has no limit.
+        if sequence.prompt.max_tokens > 0 {
+            self.request_max_tokens.observe(sequence.prompt.max_tokens as f64);
+        }
+        if let Some((n, longest)) = sequence.end() {
+            self.request_n.observe(n as f64);
+            self.request_longest.observe(longest as f64);
+        }
+        let Some(admitted) = sequence.admitted else { return };
+        self.queue_s.observe_time(admitted.saturating_sub(sequence.arrived));
+        self.inference_s.observe_time(end.saturating_sub(admitted));
+        let Some(first) = sequence.first_token else { return };
+        let decode = end.saturating_sub(first);
+        self.prefill_s.observe_time(first.saturating_sub(admitted));
+        self.decode_s.observe_time(decode);
+        if sequence.generated() > 1 {
+            let gaps = (sequence.generated() - 1) as f64;
+            self.time_per_output_token_s.observe(decode.as_secs_f64() / gaps);
+        }
+    }
+}
 
 impl Default for Stats {
     fn default() -> Self {
@@ -143,6 +199,11 @@ impl Default for Stats {
             inference_s: Histogram::new(REQUEST_S),
             request_prompt_tokens: Histogram::new(TOKENS),
             request_generation_tokens: Histogram::new(TOKENS),
+            request_prefill_computed: Histogram::new(TOKENS),
+            request_max_tokens: Histogram::new(TOKENS),
+            request_preemptions: Histogram::new(PREEMPTIONS),
+            request_n: Histogram::new(CHOICES),
+            request_longest: Histogram::new(TOKENS),
             iteration_tokens: Histogram::new(ITERATION_TOKENS),
         }
     }

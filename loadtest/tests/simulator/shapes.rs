@@ -5,7 +5,8 @@ use loadtest::simulator::Config;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, assert_same_shape, client, fast, fixture, get, post, read, request, start,
+    Answer, assert_same_head, assert_same_shape, client, fast, fixture, fixture_text, get, post,
+    read, request, start,
 };
 
 fn chat(extra: Value) -> Value {
@@ -23,9 +24,7 @@ async fn answer(path: &str, body: &Value) -> Answer {
 
 async fn assert_like(path: &str, body: &Value, name: &str) -> Value {
     let (ours, real) = (answer(path, body).await, fixture(name));
-    assert_eq!(ours.status, real.status, "{}", ours.body);
-    assert_eq!(ours.headers["content-type"], "application/json");
-    assert_eq!(ours.headers["server"], "uvicorn");
+    assert_same_head(&ours, &real, name);
     let ours = ours.json();
     assert_same_shape(&ours, &real.json(), name);
     ours
@@ -34,8 +33,7 @@ async fn assert_like(path: &str, body: &Value, name: &str) -> Value {
 /// Every event of a stream against the fixture's: first, middle, last, usage.
 async fn assert_stream_like(path: &str, body: &Value, name: &str) -> Vec<Value> {
     let (ours, real) = (answer(path, body).await, fixture(name));
-    assert_eq!(ours.status, real.status, "{}", ours.body);
-    assert_eq!(ours.headers["content-type"], "text/event-stream; charset=utf-8");
+    assert_same_head(&ours, &real, name);
     assert!(ours.body.ends_with("\n\ndata: [DONE]\n\n"), "{}", ours.body);
     let (ours, real) = (ours.events(), real.events());
     assert_eq!(ours.len(), real.len(), "events of {name}");
@@ -58,14 +56,52 @@ async fn chat_completions_have_vllms_fields() {
 }
 
 #[tokio::test]
+async fn what_vllm_takes_and_passes_over_is_taken() {
+    for (extra, name) in [
+        (json!({"priority": 5}), "priority_err.txt"),
+        (json!({"cache_salt": "tenant-A"}), "cache_salt.txt"),
+        (json!({"nobody_knows": {"this": 1}}), "unknown_field.txt"),
+        (
+            json!({"messages": [{"role": "user", "content": "Hi. ".repeat(20)}]}),
+            "kvreport_full.txt",
+        ),
+    ] {
+        assert_like("/v1/chat/completions", &chat(extra), name).await;
+    }
+}
+
+#[tokio::test]
+async fn a_rank_that_is_not_there_is_refused_where_tokens_are_made() {
+    let pod = start(fast()).await;
+    let real = fixture("dprank_hdr.txt");
+    let ask = async |path: &str, rank: &str| {
+        let mut body = chat(json!({"input": "Hi"}));
+        body["prompt"] = "Hi".into();
+        let mut request = request(Method::POST, format!("{}{path}", pod.url()), body.to_string());
+        request.headers_mut().insert("x-data-parallel-rank", rank.parse().expect("a value"));
+        read(client().request(request).await.expect("an answer")).await
+    };
+    for path in ["/v1/chat/completions", "/v1/completions", "/v1/responses"] {
+        let ours = ask(path, "3").await;
+        assert_same_head(&ours, &real, path);
+        assert_eq!(ours.json(), real.json(), "{path}");
+    }
+    assert_eq!(ask("/v1/messages", "3").await.status, 400);
+    for rank in ["0", "first"] {
+        assert_eq!(ask("/v1/chat/completions", rank).await.status, 200, "{rank}");
+    }
+}
+
+#[tokio::test]
 async fn a_chat_is_rendered_to_the_ids_of_tokenize_where_that_is_allowed() {
     let refused = answer("/v1/chat/completions/render", &chat(json!({}))).await;
-    assert_eq!(
-        (refused.status.as_u16(), refused.json()["error"]["code"].clone()),
-        (403, 403.into())
-    );
+    let real = fixture("render_chat.txt");
+    assert_same_head(&refused, &real, "render_chat.txt");
+    assert_eq!(refused.json(), real.json());
     let pod = start(Config { scale_out: true, ..fast() }).await;
     let rendered = post(&pod, "/v1/chat/completions/render", &chat(json!({}))).await.json();
+    let real: Value = serde_json::from_str(&fixture_text("render_chat_ok.json")).expect("JSON");
+    assert_same_shape(&rendered, &real, "render_chat_ok.json");
     let counted = post(&pod, "/tokenize", &chat(json!({}))).await.json();
     assert_eq!(rendered["token_ids"], counted["tokens"]);
     assert_eq!(rendered["model"], "tiny");
@@ -148,6 +184,10 @@ async fn completions_have_vllms_fields() {
         "return_token_ids": true, "ignore_eos": true,
     });
     assert_like("/v1/completions", &body, "compl.txt").await;
+    let mut body = body;
+    body["prompt"] = json!([5, 6]);
+    let ours = assert_like("/v1/completions", &body, "compl_tokens_in.txt").await;
+    assert_eq!(ours["choices"][0]["prompt_token_ids"], json!([5, 6]));
 }
 
 #[tokio::test]
@@ -265,7 +305,8 @@ async fn errors_are_vllms_words() {
         let request = request(Method::POST, format!("{}{path}", pod.url()), body);
         let ours = read(client().request(request).await.expect("an answer")).await;
         let real = fixture(name);
-        assert_eq!((ours.status, ours.json()), (real.status, real.json()), "{name}");
+        assert_same_head(&ours, &real, name);
+        assert_eq!(ours.json(), real.json(), "{name}");
     }
 }
 
@@ -276,10 +317,11 @@ async fn the_wrong_media_type_and_method_are_vllms_words() {
     plain.headers_mut().insert("content-type", "text/plain".parse().expect("a value"));
     let ours = read(client().request(plain).await.expect("an answer")).await;
     let real = fixture("err_ctype.txt");
-    assert_eq!((ours.status, ours.json()), (real.status, real.json()));
+    assert_same_head(&ours, &real, "err_ctype.txt");
+    assert_eq!(ours.json(), real.json());
     let ours = get(&pod, "/v1/chat/completions").await;
     let real = fixture("err_method.txt");
-    assert_eq!((ours.status, ours.json()), (real.status, real.json()));
-    assert_eq!(ours.headers["allow"], "POST");
+    assert_same_head(&ours, &real, "err_method.txt");
+    assert_eq!(ours.json(), real.json());
     assert_eq!(get(&pod, "/nope").await.json(), json!({"detail": "Not Found"}));
 }

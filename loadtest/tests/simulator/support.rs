@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode,
+    header::{CONTENT_LENGTH, DATE},
+};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::{
@@ -102,16 +105,37 @@ pub(crate) fn fixture_text(name: &str) -> String {
     std::fs::read_to_string(path).expect("the fixture is committed")
 }
 
-/// What a real vLLM answered: status and body.
+/// What a real vLLM answered.
 pub(crate) fn fixture(name: &str) -> Answer {
     let text = fixture_text(name).replace("\r\n", "\n");
     let (head, body) = text.split_once("\n\n").expect("a head and a body");
-    let status = head.split_whitespace().nth(1).expect("a status line");
+    let (line, fields) = head.split_once('\n').expect("a status line and headers");
+    let header = |field: &str| -> (HeaderName, HeaderValue) {
+        let (name, value) = field.split_once(": ").expect("a name and a value");
+        (name.parse().expect("a name"), value.parse().expect("a value"))
+    };
+    let status = line.split_whitespace().nth(1).expect("a status");
     Answer {
         status: status.parse().expect("a status"),
-        headers: HeaderMap::new(),
+        headers: fields.lines().map(header).collect(),
         body: body.to_owned(),
     }
+}
+
+/// Asserts the status and every header: what says how the body ends (`content-length`,
+/// `transfer-encoding`) among them. What a date or a length says differs from answer to answer.
+pub(crate) fn assert_same_head(ours: &Answer, real: &Answer, name: &str) {
+    assert_eq!(ours.status, real.status, "{name}: {}", ours.body);
+    let told = |answer: &Answer| {
+        let mut headers = answer.headers.clone();
+        for varying in [DATE, CONTENT_LENGTH] {
+            if let Some(value) = headers.get_mut(varying) {
+                *value = HeaderValue::from_static("any");
+            }
+        }
+        headers
+    };
+    assert_eq!(told(ours), told(real), "headers of {name}");
 }
 
 /// Fields that are null in the fixtures because their server ran without a flag that ours has, and

@@ -22,6 +22,18 @@ pub struct Traffic {
     pub requests: u64,
     /// Prompt tokens of each.
     pub prompt_tokens: u64,
+    /// What the pods held before this traffic.
+    pub held: HeldBefore,
+}
+
+/// Cached tokens that this traffic's first answers told: more than it can have left there itself
+/// is what other traffic did, be it before or beside it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct HeldBefore {
+    /// Of the health check.
+    pub health: u64,
+    /// Of the first measured request.
+    pub prompt: u64,
 }
 
 /// The engines.
@@ -38,16 +50,21 @@ pub struct Engines {
 pub struct Expectation {
     /// Every request on the pod that holds most of it.
     pub ceiling: Counters,
-    /// Every request on the next pod.
+    /// Every request on the next pod, all of which begin empty.
     pub round_robin: Counters,
+    /// Whether the pods began empty, as far as this traffic can tell.
+    pub is_fresh: bool,
 }
 
-/// Computes both bounds for pods that begin empty and forget nothing.
+/// Computes both bounds for pods that forget nothing.
 pub fn expectation(traffic: Traffic, engines: Engines) -> Expectation {
     let pods = engines.pods.max(1);
+    let fresh = Traffic { held: HeldBefore::default(), ..traffic };
+    let ceiling = play(traffic, engines, |_index| 0);
     Expectation {
-        ceiling: play(traffic, engines, |_index| 0),
-        round_robin: play(traffic, engines, |index| index % pods),
+        ceiling,
+        round_robin: play(fresh, engines, |index| index % pods),
+        is_fresh: ceiling == play(fresh, engines, |_index| 0),
     }
 }
 
@@ -70,7 +87,8 @@ fn play(traffic: Traffic, engines: Engines, pod_of: impl Fn(u64) -> u64) -> Coun
     if let Some(tokens) = traffic.health_tokens {
         let pod = held.entry(pod_of(next)).or_default();
         let warm = if pod.prompt { CHAT_PREFIX_TOKENS } else { 0 };
-        counted = counted.plus(Counters { queries: tokens, hits: reusable(tokens, warm) });
+        let hits = reusable(tokens, warm).max(traffic.held.health);
+        counted = counted.plus(Counters { queries: tokens, hits });
         pod.health = true;
         next += 1;
     }
@@ -82,7 +100,9 @@ fn play(traffic: Traffic, engines: Engines, pod_of: impl Fn(u64) -> u64) -> Coun
             Held { health: true, .. } => CHAT_PREFIX_TOKENS,
             Held { .. } => 0,
         };
-        counted = counted.plus(Counters { queries: tokens, hits: reusable(tokens, warm) });
+        let held = if index == next { traffic.held.prompt } else { 0 };
+        counted =
+            counted.plus(Counters { queries: tokens, hits: reusable(tokens, warm).max(held) });
         pod.prompt = true;
     }
     counted

@@ -54,6 +54,10 @@ pub struct Options {
     #[arg(long)]
     pub no_session_headers: bool,
 
+    /// Print the first measured answer only, not all of them.
+    #[arg(long)]
+    pub brief: bool,
+
     /// File that the measured session's key is written to, for a pipeline's next step.
     #[arg(long, value_name = "FILE")]
     pub session_id_file: Option<PathBuf>,
@@ -94,6 +98,7 @@ impl Default for Options {
             raw: false,
             no_stream: false,
             no_session_headers: false,
+            brief: false,
             session_id_file: None,
             runs: 1,
             pods: None,

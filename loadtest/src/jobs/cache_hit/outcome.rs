@@ -70,7 +70,8 @@ pub(super) struct Ledger {
     pub(super) tokens_by_upstream: Tally,
     pub(super) failed: u32,
     pub(super) first_failure: Option<String>,
-    pub(super) prompt_tokens: Option<u64>,
+    /// What the first answer told.
+    pub(super) first: Option<Usage>,
     usage: Counters,
     untold: u32,
     ttft_ms: Mean,
@@ -156,7 +157,7 @@ impl Ledger {
             return;
         }
         self.count_usage(answer.usage);
-        self.prompt_tokens = self.prompt_tokens.or(answer.usage.map(|usage| usage.prompt_tokens));
+        self.first = self.first.or(answer.usage);
         self.ttft_ms.add(answer.timing.ttft.map(millis));
         self.tpot_ms.add(answer.tpot_ms());
         self.total_ms.add(Some(millis(answer.timing.total)));

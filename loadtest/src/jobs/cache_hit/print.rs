@@ -219,10 +219,17 @@ pub(super) fn arithmetic(out: Out<'_>, options: &Options, run: &RunOutcome) -> i
         return writeln!(out, "Arithmetic: unknown, no answer told its prompt tokens\n");
     };
     let guess = if options.pod_count().1 { " (assumed, see --pods)" } else { "" };
+    let (pods, alone) = match expected.is_fresh {
+        true => (format!("{} fresh pods{guess}", engines.pods), ""),
+        // Another run's requests, beside this one or before it.
+        false => {
+            (format!("{} pods{guess} that held some of it before", engines.pods), ", on fresh pods")
+        }
+    };
     writeln!(
         out,
-        "=== ARITHMETIC ({} requests of {tokens} tokens, {} fresh pods{guess}, blocks of {}) ===",
-        options.requests, engines.pods, engines.block_size
+        "=== ARITHMETIC ({} requests of {tokens} tokens, {pods}, blocks of {}) ===",
+        options.requests, engines.block_size
     )?;
     let line = |name: &str, counters: Counters| {
         let Counters { queries, hits } = counters;
@@ -230,7 +237,11 @@ pub(super) fn arithmetic(out: Out<'_>, options: &Options, run: &RunOutcome) -> i
     };
     writeln!(out, "{}", line("Ceiling, all on the warm pod:", expected.ceiling))?;
     writeln!(out, "{}", line("Measured:", run.measured()))?;
-    writeln!(out, "{}\n", line("Round-robin, no policy at all:", expected.round_robin))
+    writeln!(
+        out,
+        "{}\n",
+        line(&format!("Round-robin, no policy at all{alone}:"), expected.round_robin)
+    )
 }
 
 pub(super) fn summary(out: Out<'_>, gateway: &str, run: &RunOutcome) -> io::Result<()> {

@@ -6,8 +6,8 @@ use super::super::{JobError, Out};
 use super::outcome::{Ledger, RunOutcome};
 use super::system::System;
 use super::traffic::{self, Names};
-use super::{Engines, Expectation, Options, Traffic, expectation, print};
-use crate::client::{Client, CounterSource, Counters, PodCounters};
+use super::{Engines, Expectation, HeldBefore, Options, Traffic, expectation, print};
+use crate::client::{Client, CounterSource, Counters, PodCounters, Usage};
 
 /// Attempts of the chat health check, as far apart as the requests.
 const HEALTH_ATTEMPTS: u32 = 3;
@@ -53,7 +53,7 @@ impl Run {
         let baseline = self.read_counters().await?;
         print::baseline(out, baseline.as_ref().map(|read| read.total))?;
         let mut ledger = Ledger::default();
-        let health_tokens = self.check_health(out, &mut ledger).await?;
+        let health = self.check_health(out, &mut ledger).await?;
         self.measure(out, &mut ledger).await?;
         let last = self.read_counters().await?;
 
@@ -65,7 +65,7 @@ impl Run {
         print::per_pod(out, deltas.as_deref(), &ledger.tokens_by_upstream)?;
         print::session_stickiness(out, session, &ledger.upstreams)?;
         print::averages(out, ledger.averages(), !self.options.no_stream)?;
-        let expectation = self.expectation(&ledger, health_tokens, &system);
+        let expectation = self.expectation(&ledger, health, &system);
         let outcome = self.outcome(ledger, baseline, last, expectation);
         print::aggregate(out, &outcome)?;
         print::analysis(out, &self.options, &outcome)?;
@@ -94,13 +94,13 @@ impl Run {
         Ok(())
     }
 
-    /// Asks for the models and one short answer; returns the answer's prompt tokens. Its tokens are
-    /// in the counters' deltas, as they were in the pipeline's.
+    /// Asks for the models and one short answer; returns the answer's usage. Its tokens are in the
+    /// counters' deltas, as they were in the pipeline's.
     async fn check_health(
         &self,
         out: Out<'_>,
         ledger: &mut Ledger,
-    ) -> Result<Option<u64>, JobError> {
+    ) -> Result<Option<Usage>, JobError> {
         const CHAT: &str = "/v1/chat/completions";
         writeln!(out, "=== GATEWAY HEALTH CHECK ===")?;
         let models = match self.client.get("/v1/models").await {
@@ -125,7 +125,7 @@ impl Run {
             let Some(failure) = answer.failure else {
                 writeln!(out, "{CHAT} HTTP status: 200")?;
                 ledger.count_usage(answer.usage);
-                return Ok(answer.usage.map(|usage| usage.prompt_tokens));
+                return Ok(answer.usage);
             };
             got = answer.status.map_or(failure.to_string(), |status| status.as_u16().to_string());
             self.pause().await;
@@ -138,13 +138,21 @@ impl Run {
     async fn measure(&self, out: Out<'_>, ledger: &mut Ledger) -> Result<(), JobError> {
         print::measuring(out, &self.options, &self.names.session)?;
         let call = traffic::measured(&self.options, &self.names);
-        for number in 1..=self.options.requests {
-            let session = &self.names.session;
-            writeln!(out, "  Enhanced cache test request {number} (session: {session})...")?;
+        let (session, requests) = (&self.names.session, self.options.requests);
+        for number in 1..=requests {
+            let is_shown = number == 1 || !self.options.brief;
+            if is_shown {
+                writeln!(out, "  Enhanced cache test request {number} (session: {session})...")?;
+            }
             let answer = self.client.send(&call, self.options.target.deadline()).await;
-            print::answer(out, &answer)?;
+            if is_shown {
+                print::answer(out, &answer)?;
+            }
             ledger.count(&answer);
             self.pause().await;
+        }
+        if self.options.brief && requests > 1 {
+            writeln!(out, "  ... and {} more", requests - 1)?;
         }
         Ok(())
     }
@@ -180,14 +188,17 @@ impl Run {
     fn expectation(
         &self,
         ledger: &Ledger,
-        health_tokens: Option<u64>,
+        health: Option<Usage>,
         system: &System,
     ) -> Option<(Engines, Expectation)> {
+        let first = ledger.first?;
+        let cached = |usage: Option<Usage>| usage.and_then(|it| it.cached_tokens).unwrap_or(0);
         let traffic = Traffic {
             warmups: u64::from(self.options.warmups()),
-            health_tokens,
+            health_tokens: health.map(|usage| usage.prompt_tokens),
             requests: u64::from(self.options.requests),
-            prompt_tokens: ledger.prompt_tokens?,
+            prompt_tokens: first.prompt_tokens,
+            held: HeldBefore { health: cached(health), prompt: cached(Some(first)) },
         };
         let block_size = self.options.block_size.map(u64::from).or(system.block_size());
         let engines = Engines {
@@ -214,7 +225,7 @@ impl Run {
             upstreams: ledger.upstreams,
             failed: ledger.failed,
             first_failure: ledger.first_failure,
-            prompt_tokens: ledger.prompt_tokens,
+            prompt_tokens: ledger.first.map(|usage| usage.prompt_tokens),
             expectation,
         }
     }

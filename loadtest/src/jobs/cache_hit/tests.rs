@@ -61,6 +61,22 @@ async fn the_printed_lines_are_the_pipelines() {
 }
 
 #[tokio::test]
+async fn a_brief_page_is_the_same_without_most_answers() {
+    let fake = Fake::start(ONE_POD).await;
+    let options = Options { requests: 3, ..options(&fake) };
+    let (_outcome, whole) = run_and_print(&options).await;
+    let (outcome, brief) = run_and_print(&Options { brief: true, ..options }).await;
+    assert_eq!(outcome.runs[0].upstreams.total(), 3, "all are sent");
+    assert_eq!(whole.matches("Upstream: ").count(), 3);
+    assert_eq!(brief.matches("Upstream: ").count(), 1);
+    assert!(brief.contains("  ... and 2 more\n"), "{brief}");
+    let titles = |page: &str| -> Vec<String> {
+        page.lines().filter(|line| line.starts_with("===")).map(str::to_owned).collect()
+    };
+    assert_eq!(titles(&brief).len(), titles(&whole).len());
+}
+
+#[tokio::test]
 async fn thirty_requests_on_one_warm_pod_score_the_ceiling_both_ways() {
     let fake = Fake::start(ONE_POD).await;
     let options = Options { pod_urls: vec![fake.url()], ..options(&fake) };
@@ -116,7 +132,13 @@ async fn five_parallel_runs_count_only_their_own_tokens() {
     for run in &outcome.runs {
         assert_eq!(run.measured().queries, 25 * 193 + 37);
         assert_eq!(run.upstreams.top(), Some(("10.0.0.1:8000", 25)));
+        // One of them asked first; the others found its health check there.
+        let (_engines, expected) = run.expectation.expect("usage is told");
+        assert_eq!(run.measured(), expected.ceiling);
     }
+    let fresh = outcome.runs.iter().filter(|run| run.expectation.is_some_and(|it| it.1.is_fresh));
+    assert_eq!(fresh.count(), 1);
+    assert_eq!(text.matches("3 pods that held some of it before").count(), 4, "{text}");
     assert!(text.contains("##### Run 5 of 5 #####"), "{text}");
 }
 

@@ -28,6 +28,14 @@ async fn a_session_that_returns_to_its_pod_passes() {
 }
 
 #[tokio::test]
+async fn one_pod_for_both_sessions_is_said_and_is_no_check_mark() {
+    let (outcome, text) = outcome(|_number, _headers| 0).await;
+    assert_eq!(outcome.shortfalls, Vec::<String>::new(), "nothing is wrong either");
+    assert!(text.contains("⚠️ Session A returned to 10.0.0.1:8000, where session B was"), "{text}");
+    assert!(!text.contains('✅'), "{text}");
+}
+
+#[tokio::test]
 async fn a_session_that_comes_back_elsewhere_fails_though_each_phase_is_sticky() {
     let (outcome, _text) = outcome(|number, _headers| number / 4).await;
     assert_eq!(

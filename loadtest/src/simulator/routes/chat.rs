@@ -17,7 +17,7 @@ use crate::simulator::{
     errors::ApiError,
     generation::{End, Event, Generation},
     logprobs::Logprobs,
-    pod::{FINGERPRINT, Pod, Usage, request_id, unix_s},
+    pod::{FINGERPRINT, Pod, Usage, check_rank, request_id, unix_s},
     sse::{self, Wire},
     tools::ToolCall,
     transfer::Transfer,
@@ -62,6 +62,7 @@ pub(crate) async fn create(
         sampling.prompt.script = pod.tokenizer.encode(&tool.arguments)?.into();
     }
     let id = request_id("chatcmpl-", &headers);
+    check_rank(&headers)?;
     let transfer = pod.transfer(&body, &id)?;
     let generation = Generation::start(&pod, &sampling, &transfer, vec![(tokens, max_tokens)])?;
     if sampling.stream {

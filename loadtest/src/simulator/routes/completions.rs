@@ -17,7 +17,7 @@ use crate::simulator::{
     errors::ApiError,
     generation::{End, Event, Generation},
     logprobs::Logprobs,
-    pod::{FINGERPRINT, Pod, Usage, request_id, unix_s},
+    pod::{FINGERPRINT, Pod, Usage, check_rank, request_id, unix_s},
     sse::{self, Wire},
     transfer::Transfer,
 };
@@ -56,8 +56,10 @@ pub(crate) async fn create(
         prompts.push((tokens, max_tokens));
     }
     sampling.prompt.cache_salt = pod.salt(&model, &sampling.prompt.cache_salt);
+    sampling.prompt.is_text = body.get("prompt").is_some_and(Value::is_string);
     let logprobs = Logprobs::of(&pod, sampling.logprobs);
     let id = request_id("cmpl-", &headers);
+    check_rank(&headers)?;
     let transfer = pod.transfer(&body, &id)?;
     let generation = Generation::start(&pod, &sampling, &transfer, prompts)?;
     if sampling.stream {

@@ -16,7 +16,7 @@ use crate::simulator::{
     body::{self, Body, Sampling},
     errors::ApiError,
     generation::{End, Event, Generation},
-    pod::{Pod, Usage, request_id},
+    pod::{Pod, Usage, check_rank, request_id},
     sse::{self, Wire},
 };
 
@@ -65,6 +65,7 @@ async fn answer(pod: &Arc<Pod>, headers: &HeaderMap, bytes: &Bytes) -> Result<Re
         sampling.stop = stops.iter().filter_map(|stop| stop.as_str().map(str::to_owned)).collect();
     }
     let id = request_id("chatcmpl-", headers);
+    check_rank(headers)?;
     let transfer = pod.transfer(&body, &id)?;
     let mut generation = Generation::start(pod, &sampling, &transfer, vec![(tokens, max_tokens)])?;
     let mut usage = Usage { prompt_tokens: generation.prompt_tokens, ..Usage::default() };

@@ -16,7 +16,7 @@ use crate::simulator::{
     body::{self, Body, Sampling},
     errors::ApiError,
     generation::{End, Event, Generation},
-    pod::{Pod, Usage, request_id, unix_s},
+    pod::{Pod, Usage, check_rank, request_id, unix_s},
     sse::{self, Wire},
 };
 
@@ -62,6 +62,7 @@ pub(crate) async fn create(
     let max_tokens = body::limit(wish, tokens.len(), pod.config.context_tokens())?;
     sampling.prompt.cache_salt = pod.salt(&model, &sampling.prompt.cache_salt);
     let id = request_id("resp_", &headers);
+    check_rank(&headers)?;
     let transfer = pod.transfer(&body, &id)?;
     let generation = Generation::start(&pod, &sampling, &transfer, vec![(tokens, max_tokens)])?;
     let header = Header {

@@ -53,10 +53,28 @@ pub(crate) async fn render_chat(
     let body = Body::parse(&headers, &bytes)?;
     let model = pod.model(&body)?;
     let tokens = pod.chat_tokens(&body)?;
+    let number = |field: &str, default: f64| -> Result<f64, ApiError> {
+        Ok(body.number(field)?.unwrap_or(default))
+    };
+    let wish = body.count("max_completion_tokens")?.or(body.count("max_tokens")?);
+    let max_tokens = body::limit(wish, tokens.len(), pod.config.context_tokens())?;
+    let sampling = body.sampling()?;
     Ok(Json(json!({
-        "request_id": request_id("chatcmpl-", &headers), "token_ids": tokens, "features": null,
-        "sampling_params": {}, "model": model, "stream": false, "cache_salt": null, "priority": 0,
-        "kv_transfer_params": null,
+        "request_id": request_id("chatcmpl-", &headers), "token_ids": tokens,
+        "token_offsets": null, "features": null, "content_parts": null,
+        "sampling_params": {
+            "presence_penalty": number("presence_penalty", 0.0)?,
+            "frequency_penalty": number("frequency_penalty", 0.0)?,
+            "repetition_penalty": number("repetition_penalty", 1.0)?,
+            "temperature": number("temperature", 1.0)?,
+            "stop": sampling.stop, "stop_token_ids": sampling.prompt.stop_token_ids,
+            "max_tokens": max_tokens, "output_kind": 2, "skip_clone": true, "bad_words": [],
+            "skip_reading_prefix_cache": false,
+        },
+        "model": model, "reasoning_ended": null, "reasoning_parser_kwargs": null,
+        "return_token_ids": null, "output_mode": "tokens", "stream": sampling.stream,
+        "stream_options": null, "cache_salt": body.text("cache_salt")?, "priority": 0,
+        "kv_transfer_params": null, "ec_transfer_params": null,
     }))
     .into_response())
 }

@@ -3,7 +3,13 @@ use super::*;
 const THREE: Engines = Engines { pods: 3, block_size: 16 };
 
 fn chat(requests: u64) -> Traffic {
-    Traffic { warmups: 1, health_tokens: Some(37), requests, prompt_tokens: 193 }
+    Traffic {
+        warmups: 1,
+        health_tokens: Some(37),
+        requests,
+        prompt_tokens: 193,
+        held: HeldBefore::default(),
+    }
 }
 
 #[test]
@@ -14,6 +20,7 @@ fn the_chat_runs_of_25_30_and_80_score_as_published() {
         let expected = Expectation {
             ceiling: Counters { queries, hits: ceiling },
             round_robin: Counters { queries, hits: round_robin },
+            is_fresh: true,
         };
         assert_eq!(expectation(chat(requests), THREE), expected, "{requests} requests");
     }
@@ -30,10 +37,28 @@ fn the_rates_are_those_of_the_old_headlines() {
 
 #[test]
 fn the_raw_prompt_of_159_tokens_scores_4176_of_4770() {
-    let raw = Traffic { warmups: 0, health_tokens: None, requests: 30, prompt_tokens: 159 };
+    let raw = Traffic { warmups: 0, health_tokens: None, prompt_tokens: 159, ..chat(30) };
     let expected = expectation(raw, THREE);
     assert_eq!(expected.ceiling, Counters { queries: 4_770, hits: 4_176 });
     assert_eq!(expected.round_robin, Counters { queries: 4_770, hits: 27 * 144 });
+}
+
+#[test]
+fn what_others_left_raises_the_ceiling_and_not_the_floor() {
+    let fresh = expectation(chat(25), THREE);
+    let beside = Traffic { held: HeldBefore { health: 32, prompt: 192 }, ..chat(25) };
+    let expected = expectation(beside, THREE);
+    assert_eq!(expected.ceiling, Counters { queries: 4_862, hits: 4_832 });
+    assert_eq!((expected.round_robin, expected.is_fresh), (fresh.round_robin, false));
+
+    let cold = Traffic { warmups: 0, health_tokens: None, ..beside };
+    assert_eq!(expectation(cold, THREE).ceiling.hits, 25 * 192, "the first one was held too");
+}
+
+#[test]
+fn what_it_left_itself_is_not_others() {
+    let told = Traffic { held: HeldBefore { health: 16, prompt: 192 }, ..chat(25) };
+    assert_eq!(expectation(told, THREE), expectation(chat(25), THREE));
 }
 
 #[test]
@@ -51,6 +76,6 @@ fn more_warm_ups_than_pods_leave_nothing_cold() {
 
 #[test]
 fn a_prompt_of_one_block_or_less_can_never_hit() {
-    let short = Traffic { warmups: 1, health_tokens: None, requests: 9, prompt_tokens: 16 };
+    let short = Traffic { health_tokens: None, prompt_tokens: 16, ..chat(9) };
     assert_eq!(expectation(short, THREE).ceiling.hits, 0);
 }
