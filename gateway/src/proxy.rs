@@ -229,7 +229,7 @@ impl ProxyHttp for Gateway {
         })?;
         let deadlines = &self.config.deadlines;
         let mut peer = connection::peer(&placement.endpoint.pod, deadlines);
-        peer.options.read_timeout = Some(deadlines.first_byte.get());
+        peer.options.read_timeout = Some(deadlines.websocket_idle.get());
         peer.options.write_timeout = Some(deadlines.upstream_write.get());
         ctx.attempts += 1;
         ctx.upstream = Some(placement.endpoint.pod.addr);
@@ -311,6 +311,7 @@ impl ProxyHttp for Gateway {
             (Some(refusal), ..) => Some(Refuse::Router(refusal)),
             (_, ErrorSource::Downstream, _) => None,
             (_, ErrorSource::Internal, _) => Some(Refuse::Internal),
+            _ if respond::has_begun(session) => Some(Refuse::PodFailed),
             (_, _, ErrorType::ReadTimedout) => Some(Refuse::FirstByteTooLate),
             _ => Some(Refuse::AttemptsFailed { cause: "a pod did not answer" }),
         };

@@ -151,6 +151,7 @@ impl Config {
             (it.request_body, "deadlines.request_body"),
             (it.first_byte, "deadlines.first_byte"),
             (it.between_bytes, "deadlines.between_bytes"),
+            (it.websocket_idle, "deadlines.websocket_idle"),
             (it.client_write, "deadlines.client_write"),
             (it.keep_alive, "deadlines.keep_alive"),
             (it.h2_idle, "deadlines.h2_idle"),

@@ -15,8 +15,7 @@ impl Gateway {
     /// Answers an error; if part of an answer has gone out already, there is nothing to say.
     pub(super) async fn refuse(&self, session: &mut Session, ctx: &mut Ctx, refuse: &Refuse) {
         ctx.error = Some(refuse.reason());
-        let begun = session.response_written().is_some_and(|r| !r.status.is_informational());
-        if begun {
+        if has_begun(session) {
             session.set_keepalive(None);
             return;
         }
@@ -90,6 +89,14 @@ impl Gateway {
         }
         self.allow_origin(session, head);
     }
+}
+
+/// Whether part of an answer has gone out: a head, or the switch to another protocol, whose bytes are
+/// nobody's but the pod's.
+pub(super) fn has_begun(session: &Session) -> bool {
+    session.response_written().is_some_and(|head| {
+        !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
+    })
 }
 
 /// The same as fields.
