@@ -9,7 +9,7 @@ mod connection;
 mod cors;
 mod ctx;
 pub(crate) mod failure;
-mod forwarded;
+pub(crate) mod forwarded;
 pub(crate) mod generate;
 pub(crate) mod headers;
 mod lease;

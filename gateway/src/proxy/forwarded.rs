@@ -1,7 +1,9 @@
 //! What a pod is told of a request beyond what the client said: its id, its session, where it came from.
 
+use std::net::{IpAddr, SocketAddr as InetAddr};
+
 use bytes::Bytes;
-use http::{HeaderName, header};
+use http::{HeaderMap, HeaderName, header};
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_proxy::Session;
 use router::session::SESSION_HEADER;
@@ -28,6 +30,13 @@ impl Gateway {
         fields
     }
 
+    /// The client's address: what the proxy in front says, if it is believed, else what we see.
+    pub(super) fn client_address(&self, session: &Session) -> Option<IpAddr> {
+        let headers = &session.req_header().headers;
+        let told = last_hop(headers).filter(|_| self.config.forwarded.trust_addresses);
+        told.or_else(|| Some(session.client_addr()?.as_inet()?.ip()))
+    }
+
     /// Where the request came from: what a proxy in front says, if it is believed, else what we see.
     fn forwarded(&self, session: &Session, fields: &mut Vec<Field>) {
         let headers = &session.req_header().headers;
@@ -50,4 +59,11 @@ impl Gateway {
         fields.push((HeaderName::from_static("x-forwarded-proto"), proto));
         fields.push((HeaderName::from_static("x-forwarded-host"), host.unwrap_or_default().into()));
     }
+}
+
+/// Who sent the request to the proxy in front, as that has written it behind those before.
+pub(crate) fn last_hop(headers: &HeaderMap) -> Option<IpAddr> {
+    let hops = headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?;
+    let hop = hops.rsplit(',').next()?.trim();
+    hop.parse().ok().or_else(|| Some(hop.parse::<InetAddr>().ok()?.ip()))
 }

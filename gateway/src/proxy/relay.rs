@@ -150,7 +150,7 @@ impl Gateway {
         ctx: &mut Ctx,
         query: &Query,
     ) -> Result<Option<Placement>, Refuse> {
-        let address = session.client_addr().and_then(|addr| Some(addr.as_inet()?.ip()));
+        let address = self.client_address(session);
         let client = self.seats.client(&session.req_header().headers, address);
         let seat = self.seats.seat(query, client, gone(session)).await?;
         Ok(seat.map(|seat| ctx.seated(seat)))

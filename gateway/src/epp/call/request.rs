@@ -1,12 +1,11 @@
 //! The request's half of a call: read when it is whole, given a place, and sent there.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::HeaderName;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName};
 use router::query::Query;
 use router::{Placement, Refusal};
 
@@ -15,6 +14,7 @@ use super::super::wire::{self, DESTINATION, Field};
 use super::{Call, field};
 use crate::head::Fault;
 use crate::proxy::body::Body;
+use crate::proxy::forwarded::last_hop;
 use crate::proxy::relay::{for_any_pod, note};
 use crate::proxy::route::{self, Route};
 use crate::proxy::{generate, headers, models, native};
@@ -115,7 +115,9 @@ impl Call {
         self.ctx.knows(&query);
         query.subset = self.subset.take();
         let headers = &self.head.as_ref().ok_or(Refuse::Internal)?.headers;
-        let client = desk.seats.client(headers, address(headers, self.client));
+        // As Envoy tells it, or as it has written it behind those of the proxies before.
+        let address = self.client.map(|client| client.ip()).or_else(|| last_hop(headers));
+        let client = desk.seats.client(headers, address);
         // Who is gone takes the call along.
         let seat = desk.seats.seat(&query, client, std::future::pending()).await?;
         let placement = self.ctx.seated(seat.ok_or(Refusal::NoReadyPod)?);
@@ -185,11 +187,4 @@ impl Call {
             .map(str::to_owned)
             .collect()
     }
-}
-
-/// The client's address: as it is told, or as Envoy has written it behind those of the proxies before.
-fn address(headers: &HeaderMap, client: Option<SocketAddr>) -> Option<IpAddr> {
-    let hops = headers.get_all("x-forwarded-for").iter().next_back();
-    let last = || hops?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok();
-    client.map(|client| client.ip()).or_else(last)
 }
