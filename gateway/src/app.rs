@@ -148,7 +148,7 @@ impl App {
         let parts = Parts {
             config: Arc::clone(&config),
             router: Arc::clone(&router),
-            books: Books { metrics, access_log, traces: traces.clone() },
+            books: Arc::new(Books { metrics, access_log, traces: traces.clone() }),
             drain: drain.clone(),
             bodies: BodyBudget::new(config.limits.bodies_held_bytes(), held),
         };

@@ -28,7 +28,7 @@ pub use tls::SelfSignedError;
 pub(crate) struct Desk {
     config: Arc<Config>,
     router: Arc<Router>,
-    books: Books,
+    books: Arc<Books>,
     drain: Drain,
     bodies: BodyBudget,
     seats: Seats,

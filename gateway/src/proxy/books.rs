@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{StatusCode, request};
+use http::request;
 
-use super::Ctx;
+use super::account::Account;
 use super::headers;
 use crate::config::Forwarded;
-use crate::drain::Drain;
+use crate::drain::{Drain, InFlight};
 use crate::telemetry::Metrics;
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::Held;
 use crate::telemetry::traces::Traces;
 
 /// Where requests are told of.
@@ -24,13 +25,11 @@ pub(crate) struct Books {
     pub traces: Option<Traces>,
 }
 
-/// A request as its client sent it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sent<'a> {
-    /// Its head.
-    pub head: &'a request::Parts,
-    /// The client's end of the connection.
-    pub client: Option<SocketAddr>,
+/// A request is in flight: it counts as that, and the process does not end under it.
+#[derive(Debug)]
+pub(crate) struct Presence {
+    _in_flight: Held,
+    _drain: InFlight,
 }
 
 // === impl Books ===
@@ -39,24 +38,13 @@ impl Books {
     /// Opens a request's account.
     pub(crate) fn begin(
         &self,
-        ctx: &mut Ctx,
-        head: &request::Parts,
+        account: &mut Account,
+        (head, client): (&request::Parts, Option<SocketAddr>),
         (drain, trust): (&Drain, Forwarded),
-    ) {
-        ctx.in_flight = Some(self.metrics.request_begins());
-        ctx.drain = Some(drain.enter());
-        ctx.request_id = headers::request_id(&head.headers, trust.trust_request_id);
-        ctx.trace = self.traces.as_ref().and_then(|it| it.begin(&head.headers));
-    }
-
-    /// Closes it, with the status of the answer and its bytes.
-    pub(crate) fn end(&self, ctx: &Ctx, sent: Sent<'_>, (status, bytes): (StatusCode, usize)) {
-        ctx.count(&self.metrics, status, bytes);
-        if let Some((traces, trace)) = self.traces.as_ref().zip(ctx.trace) {
-            traces.end(&trace, ctx.spans(status));
-        }
-        if let Some(log) = &self.access_log {
-            log.write(ctx.record(sent, status));
-        }
+    ) -> Presence {
+        account.request_id = headers::request_id(&head.headers, trust.trust_request_id);
+        account.trace = self.traces.as_ref().and_then(|it| it.begin(&head.headers));
+        account.open(head, client);
+        Presence { _in_flight: self.metrics.request_begins(), _drain: drain.enter() }
     }
 }

@@ -8,8 +8,8 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_proxy::Session;
 use router::session::SESSION_HEADER;
 
-use super::respond::REQUEST_ID;
-use super::{Ctx, Gateway};
+use super::Gateway;
+use super::account::{Account, REQUEST_ID};
 use crate::telemetry::traces::TRACEPARENT;
 
 /// A field of a head: its name and its value, which may be a client's and unfit.
@@ -17,14 +17,14 @@ pub(super) type Field = (HeaderName, Bytes);
 
 impl Gateway {
     /// The fields that tell it.
-    pub(super) fn told_to_pod(&self, session: &Session, ctx: &Ctx) -> Vec<Field> {
+    pub(super) fn told_to_pod(&self, session: &Session, account: &Account) -> Vec<Field> {
         let mut fields = Vec::with_capacity(6);
-        fields.push((REQUEST_ID, ctx.request_id.clone().into()));
+        fields.push((REQUEST_ID, account.request_id.clone().into()));
         self.forwarded(session, &mut fields);
-        if let Some(key) = &ctx.session {
+        if let Some(key) = &account.session {
             fields.push((SESSION_HEADER, key.value.to_string().into()));
         }
-        if let Some(trace) = &ctx.trace {
+        if let Some(trace) = &account.trace {
             fields.push((TRACEPARENT, trace.traceparent().into()));
         }
         fields

@@ -11,8 +11,9 @@ use router::openai::Api;
 use router::query::Query;
 use tokio::runtime::RuntimeFlavor;
 
+use super::account::Account;
 use super::relay::End;
-use super::{Ctx, Gateway, body};
+use super::{Gateway, body};
 use crate::drain::Phase;
 use crate::refuse::Refuse;
 use crate::telemetry::Metrics;
@@ -22,14 +23,14 @@ impl Gateway {
     pub(super) async fn generate(
         &self,
         session: &mut Session,
-        ctx: &mut Ctx,
+        account: &mut Account,
         api: Api,
     ) -> Result<End, Refuse> {
         let body = self.read_body(session).await?;
-        ctx.body_bytes = Some(body.bytes.len());
+        account.body_bytes = Some(body.bytes.len());
         let headers = &session.req_header().headers;
-        let query = read((&self.router, &self.metrics), ctx, (api, headers), &body.bytes)?;
-        self.relay(session, ctx, &query, &body.bytes).await
+        let query = read((&self.router, &self.metrics), account, (api, headers), &body.bytes)?;
+        self.relay(session, account, &query, &body.bytes).await
     }
 
     /// The whole body, within its bounds.
@@ -53,17 +54,17 @@ impl Gateway {
 /// It cannot be read, or no pod lists its model.
 pub(crate) fn read(
     (router, metrics): (&Router, &Metrics),
-    ctx: &mut Ctx,
+    account: &mut Account,
     (api, headers): (Api, &HeaderMap),
     body: &Bytes,
 ) -> Result<Query, Refuse> {
-    let (asked, began) = (ctx.asked.as_deref(), Instant::now());
+    let (asked, began) = (account.asked.as_deref(), Instant::now());
     let is_tokenized = !router.tokenizers().is_empty();
     let mut query =
         off_reactor((body.len(), is_tokenized), || router.read_as(asked, api, headers, body))?;
-    ctx.reading = Some((began, Instant::now()));
-    query.request_id.clone_from(&ctx.request_id);
-    ctx.knows(&query);
+    account.reading = Some((began, Instant::now()));
+    query.request_id.clone_from(&account.request_id);
+    account.knows(&query);
     metrics.guarded_fields_removed.inc_by(query.guarded.len() as u64);
     if let Some((alias, model)) = query.alias.as_deref().zip(query.model.as_deref()) {
         metrics.alias(alias, model);

@@ -12,39 +12,48 @@ use router::aliases::ModelNames;
 use router::pool::Snapshot;
 use router::{Refusal, Router};
 
+use super::Gateway;
+use super::account::Account;
 use super::relay::End;
 use super::route;
-use super::{Ctx, Gateway};
 use crate::refuse::Refuse;
 
 impl Gateway {
     /// The union over live pods, each model once.
-    pub(super) async fn models(&self, session: &mut Session, ctx: &Ctx) -> Result<End, Refuse> {
-        Ok(self.json(session, ctx, list(&self.router)).await)
+    pub(super) async fn models(
+        &self,
+        session: &mut Session,
+        account: &Account,
+    ) -> Result<End, Refuse> {
+        Ok(self.json(session, account, list(&self.router)).await)
     }
 
     /// One model's card.
     pub(super) async fn model(
         &self,
         session: &mut Session,
-        ctx: &Ctx,
+        account: &Account,
         id: String,
     ) -> Result<End, Refuse> {
-        Ok(self.json(session, ctx, one(&self.router, &id)?).await)
+        Ok(self.json(session, account, one(&self.router, &id)?).await)
     }
 
     /// Takes the name of a model out of a path that means nothing itself.
-    pub(super) fn take_name(&self, session: &mut Session, ctx: &mut Ctx) {
+    pub(super) fn take_name(&self, session: &mut Session, account: &mut Account) {
         let head = session.req_header_mut();
-        if let Some(uri) = without_name(self.router.names(), (&head.method, &head.uri), ctx) {
+        if let Some(uri) = without_name(self.router.names(), (&head.method, &head.uri), account) {
             head.set_uri(uri);
         }
     }
 
     /// 200 while any pod can serve.
-    pub(super) async fn health(&self, session: &mut Session, ctx: &Ctx) -> Result<End, Refuse> {
+    pub(super) async fn health(
+        &self,
+        session: &mut Session,
+        account: &Account,
+    ) -> Result<End, Refuse> {
         can_answer(&self.router)?;
-        Ok(self.json(session, ctx, Bytes::new()).await)
+        Ok(self.json(session, account, Bytes::new()).await)
     }
 }
 
@@ -81,7 +90,7 @@ pub(crate) fn can_answer(router: &Router) -> Result<(), Refuse> {
 pub(crate) fn without_name(
     names: &ModelNames,
     (method, uri): (&Method, &Uri),
-    ctx: &mut Ctx,
+    account: &mut Account,
 ) -> Option<Uri> {
     if names.paths.is_empty() || !route::is_unknown(method, uri.path()) {
         return None;
@@ -90,7 +99,7 @@ pub(crate) fn without_name(
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = PathAndQuery::try_from(rest).ok();
     let stripped = Uri::from_parts(parts).ok()?;
-    (ctx.asked, ctx.sent_path) = (Some(name.into()), Some(uri.path().into()));
+    account.asked = Some(name.into());
     Some(stripped)
 }
 

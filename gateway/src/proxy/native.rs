@@ -8,6 +8,7 @@ use multer::Multipart;
 use pingora_proxy::Session;
 use tower::retry::budget::Budget;
 
+use super::account::Account;
 use super::relay::End;
 use super::{Ctx, Gateway, headers};
 use crate::refuse::Refuse;
@@ -20,21 +21,25 @@ const PIECE_BYTES: usize = 64 << 10;
 
 impl Gateway {
     /// Passes a request on, under the caps and deadlines of all others.
-    pub(super) async fn pass(&self, session: &mut Session, ctx: &mut Ctx) -> Result<End, Refuse> {
+    pub(super) async fn pass(
+        &self,
+        session: &mut Session,
+        account: &mut Account,
+    ) -> Result<End, Refuse> {
         let body = self.read_body(session).await?;
         let headers = &session.req_header().headers;
         let model = model_of_form(headers, &body.bytes).await;
         let query = self.router.unread(headers, model.as_deref())?;
-        ctx.knows(&query);
-        self.relay(session, ctx, &query, &body.bytes).await
+        account.knows(&query);
+        self.relay(session, account, &query, &body.bytes).await
     }
 
     /// Prepares a WebSocket, which Pingora carries: its model is in the query (`?model=`).
     pub(super) fn open_websocket(&self, session: &Session, ctx: &mut Ctx) -> Result<(), Refuse> {
         let head = session.req_header();
         let query = self.router.unread(&head.headers, model_of_query(&head.uri).as_deref())?;
-        ctx.knows(&query);
-        ctx.websocket = Some(query);
+        ctx.account.knows(&query);
+        ctx.websocket.query = query;
         self.retries.deposit();
         Ok(())
     }

@@ -34,7 +34,7 @@ impl Call {
         // What Envoy answers before the request is whole is no pod's, and nothing is decided any more.
         self.gathering = None;
         let now = Instant::now();
-        self.ctx.upstream_head = Some(now);
+        self.account.attempt.head = Some(now);
         let mut observer = None;
         if let Some(placement) = &mut self.placement {
             let pool = self.desk.router.pool();
@@ -42,12 +42,12 @@ impl Call {
             if let Origin::Pod(Some(other)) = origin
                 && other != chosen
             {
-                self.ctx.upstream = Some(other);
+                self.account.attempt.pod = Some(other);
                 placement.failed("served_elsewhere");
             } else if origin == Origin::Envoy && status.is_server_error() {
                 let failure = Failure::Reset;
                 report(pool, slot, Some(failure));
-                self.ctx.attempt_failed(chosen, failure.reason());
+                self.account.attempt_failed(chosen, failure.reason());
                 placement.failed(failure.reason());
             } else {
                 // What is, or may be, Envoy's own word is no sign of the pod's life.
@@ -66,7 +66,7 @@ impl Call {
                 observer = self
                     .api
                     .filter(|_| self.desk.config.epp.answers)
-                    .map(|api| Observer::new(self.ctx.started, is_event_stream(headers), api));
+                    .map(|api| Observer::new(self.account.started, is_event_stream(headers), api));
             }
         }
         let stamps: Vec<_> = self.stamps().collect();
@@ -76,8 +76,8 @@ impl Call {
         });
         let theirs = theirs.map(str::to_owned).collect();
         self.said.push_back(self.exchange.answer(wire::mutation(stamps, theirs)));
-        if self.ctx.error.is_none() && status.is_server_error() {
-            self.ctx.error = Some(POD_ERROR);
+        if self.account.error.is_none() && status.is_server_error() {
+            self.account.error = Some(POD_ERROR);
         }
         self.answer = Some(Answer { status, bytes: 0, observer, is_whole: false });
         if whole {
@@ -110,15 +110,15 @@ impl Call {
             return;
         };
         observer.finish();
-        (self.ctx.seen, self.ctx.tpot_ms) = (observer.seen, observer.tpot_ms());
+        (self.account.seen, self.account.tpot_ms) = (observer.seen, observer.tpot_ms());
         if observer.seen.has_error {
-            self.ctx.error = Some(ERROR_EVENT);
+            self.account.error = Some(ERROR_EVENT);
         }
         if let Some(placement) = &mut placement {
-            if let Some(ms) = self.ctx.tpot_ms {
+            if let Some(ms) = self.account.tpot_ms {
                 placement.endpoint.record.pace.learn(ms);
             }
-            placement.usage(self.ctx.seen.prompt_tokens, self.ctx.seen.cached_tokens);
+            placement.usage(self.account.seen.prompt_tokens, self.account.seen.cached_tokens);
         }
     }
 }

@@ -1,7 +1,6 @@
 //! The request's half of a call: read when it is whole, given a place, and sent there.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderName;
@@ -15,7 +14,7 @@ use super::{Call, field};
 use crate::head::Fault;
 use crate::proxy::body::Body;
 use crate::proxy::forwarded::last_hop;
-use crate::proxy::relay::{for_any_pod, note};
+use crate::proxy::relay::for_any_pod;
 use crate::proxy::route::{self, Route};
 use crate::proxy::{generate, headers, models, native};
 use crate::refuse::{Refuse, Shape};
@@ -32,15 +31,17 @@ impl Call {
     ) -> Result<(), Refuse> {
         let head = self.head.insert(head);
         let desk = &self.desk;
-        desk.books.begin(&mut self.ctx, head, (&desk.drain, desk.config.forwarded));
+        let (sent, about) = ((&*head, self.client), (&desk.drain, desk.config.forwarded));
+        self.presence = Some(desk.books.begin(&mut self.account, sent, about));
         if let Some(fault) = fault {
             return Err(fault.into());
         }
         let names = desk.router.names();
-        if let Some(uri) = models::without_name(names, (&head.method, &head.uri), &mut self.ctx) {
+        if let Some(uri) = models::without_name(names, (&head.method, &head.uri), &mut self.account)
+        {
             head.uri = uri;
         }
-        self.ctx.shape = Shape::of_path(head.uri.path());
+        self.account.shape = Shape::of_path(head.uri.path());
         self.enter(whole).await
     }
 
@@ -50,7 +51,7 @@ impl Call {
         headers::check(head, desk.config.limits.head.len())?;
         // Envoy answers browsers itself, if it is to: no preflight is found.
         let route = route::route(&head.method, head.uri.path(), false)?;
-        self.ctx.route = route.label();
+        self.account.route = route.label();
         if desk.drain.is_closing() {
             return Err(Refuse::Draining);
         }
@@ -93,13 +94,13 @@ impl Call {
             return Err(Refuse::Internal);
         };
         let body = gathering.finish()?;
-        self.ctx.body_bytes = Some(body.bytes.len());
+        self.account.body_bytes = Some(body.bytes.len());
         let desk = Arc::clone(&self.desk);
         let headers = &self.head.as_ref().ok_or(Refuse::Internal)?.headers;
         let query = match route {
             Route::Generate(api) => {
                 let with = (&*desk.router, &*desk.books.metrics);
-                generate::read(with, &mut self.ctx, (api, headers), &body.bytes)?
+                generate::read(with, &mut self.account, (api, headers), &body.bytes)?
             }
             _ => {
                 let model = native::model_of_form(headers, &body.bytes).await;
@@ -112,7 +113,7 @@ impl Call {
     /// Chooses a pod, and sends the request there.
     async fn send_on(&mut self, mut query: Query, body: Option<Body>) -> Result<(), Refuse> {
         let desk = Arc::clone(&self.desk);
-        self.ctx.knows(&query);
+        self.account.knows(&query);
         query.subset = self.subset.take();
         let headers = &self.head.as_ref().ok_or(Refuse::Internal)?.headers;
         // As Envoy tells it, or as it has written it behind those of the proxies before.
@@ -120,10 +121,11 @@ impl Call {
         let client = desk.seats.client(headers, address);
         // Who is gone takes the call along.
         let seat = desk.seats.seat(&query, client, std::future::pending()).await?;
-        let placement = self.ctx.seated(seat.ok_or(Refusal::NoReadyPod)?);
-        note(&mut self.ctx, &query, &placement);
-        (self.ctx.attempts, self.ctx.upstream_sent) = (1, Some(Instant::now()));
-        self.ctx.split.prefill = placement.prefill.as_ref().map(|it| it.endpoint.pod.addr);
+        let placement = self.account.seated(seat.ok_or(Refusal::NoReadyPod)?);
+        self.account.goes_to(&placement, &query);
+        self.account.attempts = 1;
+        self.account.attempt.split.prefill =
+            placement.prefill.as_ref().map(|it| it.endpoint.pod.addr);
         let sent = body.as_ref().map(|body| for_any_pod(&query, &body.bytes)).transpose()?;
         let is_changed = query.alias.is_some() || !query.guarded.is_empty();
         let length = sent.as_ref().filter(|_| is_changed).map(Bytes::len);
@@ -155,14 +157,14 @@ impl Call {
     fn told_to_pod(&self, placement: &Placement, pods: &str, length: Option<usize>) -> Vec<Field> {
         let mut fields = vec![field(DESTINATION, pods.to_owned())];
         let mut tell = |name: &'static str, value: String| fields.push(field(name, value));
-        tell("x-request-id", self.ctx.request_id.clone());
-        if let Some(key) = &self.ctx.session {
+        tell("x-request-id", self.account.request_id.clone());
+        if let Some(key) = &self.account.session {
             tell("x-session-id", key.value.to_string());
         }
-        if let (Some(_), Some(head)) = (&self.ctx.asked, &self.head) {
+        if let (Some(_), Some(head)) = (&self.account.asked, &self.head) {
             tell(":path", head.uri.to_string());
         }
-        if let Some(trace) = &self.ctx.trace {
+        if let Some(trace) = &self.account.trace {
             tell("traceparent", trace.traceparent());
         }
         if let Some(rank) = placement.endpoint.pod.rank {
