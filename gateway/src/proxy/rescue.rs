@@ -101,21 +101,28 @@ impl Gateway {
         (first, sent): (&Placement, Instant),
         tried: &[Slot],
     ) -> Option<Placement> {
-        if !self.rescues.withdraw() {
-            self.metrics.rescue("over_budget");
-            return None;
-        }
+        let not_asked = |why| {
+            self.metrics.rescue(why);
+            None
+        };
         let tried = [tried, &[first.endpoint.slot]].concat();
-        let mut second = self.router.place_second(request.query, &tried).ok()?;
+        let Ok(mut second) = self.router.place_second(request.query, &tried) else {
+            return not_asked("full");
+        };
         let elsewhere_ms = second.forecast.ttft_ms;
         let late = self.config.survive.rescue.late_after(first.forecast.ttft_ms, elsewhere_ms);
-        if late.is_none_or(|late| sent.elapsed() < late) {
-            // Others were placed there meanwhile.
-            second.failed("not_faster");
-            return None;
-        }
-        account.attempts += 1;
-        Some(second)
+        // Others may have been placed there meanwhile. The budget comes last: nothing is spent on a
+        // request that is not sent.
+        let why = if late.is_none_or(|late| sent.elapsed() < late) {
+            "not_faster"
+        } else if !self.rescues.withdraw() {
+            "over_budget"
+        } else {
+            account.attempts += 1;
+            return Some(second);
+        };
+        second.failed(why);
+        not_asked(why)
     }
 }
 

@@ -9,7 +9,7 @@ use super::super::wire::{self, Origin};
 use super::Call;
 use crate::proxy::failure::{Failure, report};
 use crate::proxy::observe::Observer;
-use crate::refuse::{ERROR_EVENT, POD_ERROR};
+use crate::refuse::{ENVOY, ERROR_EVENT, POD_ERROR};
 
 /// What is seen of an answer.
 #[derive(Debug)]
@@ -35,40 +35,7 @@ impl Call {
         self.gathering = None;
         let now = Instant::now();
         self.account.attempt.head = Some(now);
-        let mut observer = None;
-        if let Some(placement) = &mut self.placement {
-            let pool = self.desk.router.pool();
-            let (slot, chosen) = (placement.endpoint.slot, placement.endpoint.pod.addr);
-            if let Origin::Pod(Some(other)) = origin
-                && other != chosen
-            {
-                self.account.attempt.pod = Some(other);
-                placement.failed("served_elsewhere");
-            } else if origin == Origin::Envoy && status.is_server_error() {
-                let failure = Failure::Reset;
-                report(pool, slot, Some(failure));
-                self.account.attempt_failed(chosen, failure.reason());
-                placement.failed(failure.reason());
-            } else {
-                // What is, or may be, Envoy's own word is no sign of the pod's life.
-                let is_pods = match origin {
-                    Origin::Pod(_) => true,
-                    Origin::Unknown => !is_gateways(status),
-                    Origin::Envoy => false,
-                };
-                if is_pods {
-                    report(pool, slot, Failure::of_status(status));
-                }
-                if let Some(mut prefill) = placement.prefill.take() {
-                    prefill.answered(status.as_u16(), now);
-                }
-                placement.answered(status.as_u16(), now);
-                observer = self
-                    .api
-                    .filter(|_| self.desk.config.epp.answers)
-                    .map(|api| Observer::new(self.account.started, is_event_stream(headers), api));
-            }
-        }
+        let observer = self.learn((status, headers), origin, now);
         let stamps: Vec<_> = self.stamps().collect();
         // What is ours to say and is not said here, a pod does not say either.
         let theirs = headers.keys().map(HeaderName::as_str).filter(|name| {
@@ -76,13 +43,54 @@ impl Call {
         });
         let theirs = theirs.map(str::to_owned).collect();
         self.said.push_back(self.exchange.answer(wire::mutation(stamps, theirs)));
-        if self.account.error.is_none() && status.is_server_error() {
-            self.account.error = Some(POD_ERROR);
+        if status.is_server_error() {
+            let is_envoys = matches!(origin, Origin::Envoy | Origin::Unreached);
+            self.account.error.get_or_insert(if is_envoys { ENVOY } else { POD_ERROR });
         }
         self.answer = Some(Answer { status, bytes: 0, observer, is_whole: false });
         if whole {
             self.whole();
         }
+    }
+
+    /// What an answer's head says of the pod, and who looks into its body, if anybody does.
+    fn learn(
+        &mut self,
+        (status, headers): (StatusCode, &HeaderMap),
+        origin: Origin,
+        now: Instant,
+    ) -> Option<Observer> {
+        let placement = self.placement.as_mut()?;
+        let pool = self.desk.router.pool();
+        let (slot, chosen) = (placement.endpoint.slot, placement.endpoint.pod.addr);
+        match origin {
+            Origin::Pod(Some(other)) if other != chosen => {
+                self.account.attempt.pod = Some(other);
+                placement.failed("served_elsewhere");
+                return None;
+            }
+            Origin::Unreached => {
+                let failure = Failure::Reset;
+                report(pool, slot, Some(failure));
+                self.account.attempt_failed(chosen, failure.reason());
+                placement.failed(failure.reason());
+                return None;
+            }
+            // The pod knows nothing of it, and holds nothing of its prompt.
+            Origin::Envoy => {
+                placement.failed(ENVOY);
+                return None;
+            }
+            // What may be a proxy's word is no sign of the pod's life.
+            Origin::Unknown if is_gateways(status) => {}
+            Origin::Pod(_) | Origin::Unknown => report(pool, slot, Failure::of_status(status)),
+        }
+        if let Some(mut prefill) = placement.prefill.take() {
+            prefill.answered(status.as_u16(), now);
+        }
+        placement.answered(status.as_u16(), now);
+        let api = self.api.filter(|_| self.desk.config.epp.answers)?;
+        Some(Observer::new(self.account.started, is_event_stream(headers), api))
     }
 
     /// More of the answer's body.
