@@ -1,5 +1,6 @@
 //! Reads a request, looks up who holds its prompt, chooses a pod and books it.
 
+mod elsewhere;
 mod follow;
 mod names;
 mod pairing;

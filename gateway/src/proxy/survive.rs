@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{StatusCode, header};
+use kv_index::Slot;
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
-use router::Placement;
 use router::continuation::{Next, Resumption, Stream, Writing, asking_for_ids};
 use router::openai::{Api, StreamFormat};
 use router::query::Query;
 use router::silence::Ear;
+use router::{Placement, Refusal};
 
 use super::Gateway;
 use super::account::Account;
@@ -89,7 +90,7 @@ impl Gateway {
         let mut tried = vec![placement.endpoint.slot];
         for _ in 0..self.config.retry.attempts {
             let started = std::time::Instant::now();
-            let next = self.router.place(&query, &tried);
+            let next = self.place_of_rest(&query, &tried);
             account.deciding += started.elapsed();
             let Ok(mut next) = next else { break };
             let endpoint = Arc::clone(&next.endpoint);
@@ -125,6 +126,15 @@ impl Gateway {
             tried.push(next.endpoint.slot);
         }
         Onward::Nobody
+    }
+
+    /// A place for the rest of a stream. One that is free if there is one: what a pod with hundreds of
+    /// streams leaves behind comes all at once. But a stream that has begun is refused for want of
+    /// neither a place nor a budget: its client would lose an answer that was paid for, and a rest is
+    /// no load beyond that which the fleet had before (`survive.moves` bounds how often).
+    fn place_of_rest(&self, query: &Query, tried: &[Slot]) -> Result<Placement, Refusal> {
+        let free = self.router.place_free(query, tried, "continued");
+        free.or_else(|_full| self.router.place(query, tried))
     }
 
     fn leg_head(

@@ -1,5 +1,6 @@
 //! The request's half of a call: read when it is whole, given a place, and sent there.
 
+use std::iter;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -129,7 +130,7 @@ impl Call {
         let sent = body.as_ref().map(|body| for_any_pod(&query, &body.bytes)).transpose()?;
         let is_changed = query.alias.is_some() || !query.guarded.is_empty();
         let length = sent.as_ref().filter(|_| is_changed).map(Bytes::len);
-        let pods = self.pods(&mut query, &placement);
+        let pods = self.pods(&query, &placement);
         let head = wire::mutation(self.told_to_pod(&placement, &pods, length), self.unwanted());
         let destination = wire::destination(&pods);
         let forward = Forward { head, destination, body: sent, is_changed };
@@ -139,18 +140,11 @@ impl Call {
     }
 
     /// The pod, and those that would be next, as the list that proxies walk.
-    fn pods(&self, query: &mut Query, placement: &Placement) -> String {
-        // What is only asked for is not told of on the page `/why`.
-        query.request_id.clear();
-        let router = &self.desk.router;
-        let (mut pods, mut tried) =
-            (vec![placement.endpoint.pod.addr.to_string()], vec![placement.endpoint.slot]);
-        for _ in 0..self.desk.config.epp.fallbacks {
-            let Ok(next) = router.place_whole(query, &tried, "fallback") else { break };
-            pods.push(next.endpoint.pod.addr.to_string());
-            tried.push(next.endpoint.slot);
-        }
-        pods.join(",")
+    fn pods(&self, query: &Query, placement: &Placement) -> String {
+        let most = usize::try_from(self.desk.config.epp.fallbacks).unwrap_or(usize::MAX);
+        let next = self.desk.router.ranked(query, &[placement.endpoint.slot], most);
+        let pods = iter::once(&placement.endpoint).chain(&next);
+        pods.map(|endpoint| endpoint.pod.addr.to_string()).collect::<Vec<_>>().join(",")
     }
 
     /// What the pod, and Envoy on the way there, is told.
