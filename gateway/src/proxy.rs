@@ -153,11 +153,11 @@ impl Gateway {
             Route::Model(id) => self.model(session, &ctx.account, id).await?,
             Route::Health => self.health(session, &ctx.account).await?,
             Route::Preflight => self.preflight(session, &ctx.account).await?,
-            Route::Native(_) if native::is_websocket(session) => {
+            Route::Unread(_) if native::is_websocket(session) => {
                 self.open_websocket(session, ctx)?;
                 return Ok(None);
             }
-            Route::Native(_) => self.pass(session, &mut ctx.account).await?,
+            Route::Unread(_) => self.pass(session, &mut ctx.account).await?,
         };
         Ok(Some(end))
     }

@@ -208,7 +208,7 @@ impl Router {
             let mut prefill = self.placement(wanted, &tables.prefilling[row], booking);
             // The conversation is at home where it is answered.
             prefill.assumption = self.assume(view.query, &prefill.endpoint, false);
-            placement.is_split(prefill, rows[chosen.row].uncached_tokens, &self.transfers);
+            placement.split_with(prefill, rows[chosen.row].uncached_tokens, &self.transfers);
         }
         Ok(placement)
     }

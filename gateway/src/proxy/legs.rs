@@ -208,7 +208,7 @@ impl Legs<'_> {
             Ok(_) => true,
         };
         if let Some(handed) = handed.as_mut().filter(|_| is_settled) {
-            handed.is_settled();
+            handed.settle();
         }
         answer
     }

@@ -64,12 +64,12 @@ impl Call {
                 self.json(Bytes::new());
             }
             // It is sent on at its head: its body has no end.
-            Route::Native(_) if !whole && headers::is_websocket(&head.headers) => {
+            Route::Unread(_) if !whole && headers::is_websocket(&head.headers) => {
                 let model = native::model_of_query(&head.uri);
                 let query = desk.router.unread(&head.headers, model.as_deref())?;
                 self.send_on(query, None).await?;
             }
-            Route::Generate(_) | Route::Native(_) => {
+            Route::Generate(_) | Route::Unread(_) => {
                 let gathering = desk.bodies.begin(&head.headers, desk.config.limits.body.len())?;
                 self.gathering = Some(gathering);
                 self.route = Some(route);
