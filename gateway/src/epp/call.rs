@@ -22,7 +22,7 @@ use router::openai::Api;
 use router::subset::Subset;
 
 use super::Desk;
-use super::exchange::{Event, Exchange, Violation, immediate};
+use super::exchange::{Event, Exchange, Rest, Violation, immediate};
 use super::wire::{self, BadHead, Field};
 use crate::drain::Drain;
 use crate::proxy::account::Account;
@@ -57,8 +57,8 @@ pub(super) struct Call {
     subset: Option<Subset>,
     route: Option<Route>,
     gathering: Option<Gathering>,
-    /// What Envoy has not taken back of it yet.
-    sending: Option<Body>,
+    /// What Envoy has not taken back of it yet, with its share of the budget.
+    sending: Option<(Rest, Body)>,
     /// The place that was taken.
     placement: Option<Placement>,
     api: Option<Api>,
@@ -99,8 +99,8 @@ impl Call {
 
     /// What Envoy is told next, if there is something.
     pub(super) fn says(&mut self) -> Option<ProcessingResponse> {
-        let next = self.said.pop_front();
-        if self.said.is_empty() {
+        let next = self.said.pop_front().or_else(|| self.sending.as_mut()?.0.next());
+        if next.is_none() {
             self.sending = None;
         }
         next
@@ -172,7 +172,7 @@ impl Call {
                 self.said.extend(self.exchange.pass(bytes, whole));
                 Ok(())
             }
-            Event::Piece { bytes, whole } => self.gather(&bytes, whole).await,
+            Event::Piece { bytes, whole } => self.gather(bytes.into(), whole).await,
             Event::Answer { fields, whole } => {
                 let (status, headers) = wire::response_head(&fields)?;
                 self.answered((status, &headers), origin, whole);

@@ -124,7 +124,23 @@ impl Gathering {
         self.share.grow(bytes)
     }
 
-    /// Whether a piece is all of it, and need not be copied.
+    /// It is whole with this, which need not be copied if it is all of it.
+    ///
+    /// # Errors
+    /// As [`Gathering::push`] and [`Gathering::finish`].
+    pub(crate) fn finish_with(mut self, piece: Bytes) -> Result<Body, Refuse> {
+        if !self.bytes.is_empty() {
+            self.push(&piece)?;
+            return self.finish();
+        }
+        self.charge(piece.len())?;
+        if self.declared.is_some_and(|length| length != piece.len()) {
+            return Err(Refuse::BodyBroken);
+        }
+        Ok(Body { bytes: piece, share: self.share })
+    }
+
+    /// Whether it is whole with a piece, by its own word.
     fn is_whole_with(&self, piece: &Bytes) -> bool {
         self.bytes.is_empty() && self.declared == Some(piece.len())
     }
@@ -180,8 +196,7 @@ impl Body {
             let piece = session.downstream_session.read_request_body().await;
             let Some(piece) = piece.map_err(|_broken| Refuse::BodyBroken)? else { break };
             if gathering.is_whole_with(&piece) {
-                gathering.charge(piece.len())?;
-                return Ok(Self { bytes: piece, share: gathering.share });
+                return gathering.finish_with(piece);
             }
             gathering.push(&piece)?;
         }
@@ -211,6 +226,20 @@ fn expects_continue(session: &Session) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_body_that_comes_in_one_piece_is_not_copied() {
+        let held = IntGauge::new("held", "held").unwrap();
+        let budget = BodyBudget::new(10_000, held.clone());
+        let begin = |limit| budget.begin(&HeaderMap::new(), limit).unwrap();
+        let piece = Bytes::from(vec![b' '; 1_000]);
+        let body = begin(1_000).finish_with(piece.clone()).unwrap();
+        assert_eq!((body.bytes.as_ptr(), held.get()), (piece.as_ptr(), 1_000));
+        assert!(matches!(begin(999).finish_with(piece.clone()), Err(Refuse::BodyTooLarge { .. })));
+        let mut parts = begin(2_000);
+        parts.push(&piece).unwrap();
+        assert_eq!(parts.finish_with(piece).unwrap().bytes.len(), 2_000);
+    }
 
     #[test]
     fn a_share_is_given_back_on_drop_and_a_full_budget_refuses() {

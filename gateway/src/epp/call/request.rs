@@ -75,26 +75,25 @@ impl Call {
                 self.route = Some(route);
                 self.said.extend(self.exchange.go_on(desk.config.epp.answers));
                 if whole {
-                    self.decide(false).await?;
+                    self.gather(Bytes::new(), true).await?;
                 }
             }
         }
         Ok(())
     }
 
-    pub(super) async fn gather(&mut self, piece: &[u8], whole: bool) -> Result<(), Refuse> {
-        // What was refused at its head may still be on its way.
-        let Some(gathering) = &mut self.gathering else { return Ok(()) };
-        gathering.push(piece)?;
-        if whole { self.decide(true).await } else { Ok(()) }
+    pub(super) async fn gather(&mut self, piece: Bytes, whole: bool) -> Result<(), Refuse> {
+        if whole {
+            // What was refused at its head may still be on its way.
+            let Some(gathering) = self.gathering.take() else { return Ok(()) };
+            return self.decide(gathering.finish_with(piece)?).await;
+        }
+        self.gathering.as_mut().map_or(Ok(()), |gathering| gathering.push(&piece))
     }
 
     /// The request is whole.
-    async fn decide(&mut self, has_body: bool) -> Result<(), Refuse> {
-        let (Some(gathering), Some(route)) = (self.gathering.take(), self.route.take()) else {
-            return Err(Refuse::Internal);
-        };
-        let body = gathering.finish()?;
+    async fn decide(&mut self, body: Body) -> Result<(), Refuse> {
+        let route = self.route.take().ok_or(Refuse::Internal)?;
         self.account.body_bytes = Some(body.bytes.len());
         let desk = Arc::clone(&self.desk);
         let headers = &self.head.as_ref().ok_or(Refuse::Internal)?.headers;
@@ -108,7 +107,7 @@ impl Call {
                 desk.router.unread(headers, model.as_deref())?
             }
         };
-        self.send_on(query, has_body.then_some(body)).await
+        self.send_on(query, Some(body).filter(|_| self.exchange.has_body())).await
     }
 
     /// Chooses a pod, and sends the request there.
@@ -134,8 +133,10 @@ impl Call {
         let head = wire::mutation(self.told_to_pod(&placement, &pods, length), self.unwanted());
         let destination = wire::destination(&pods);
         let forward = Forward { head, destination, body: sent, is_changed };
-        self.said.extend(self.exchange.forward(forward));
-        (self.placement, self.api, self.sending) = (Some(placement), query.api, body);
+        let (first, rest) = self.exchange.forward(forward);
+        self.said.push_back(first);
+        (self.placement, self.api, self.sending) =
+            (Some(placement), query.api, body.map(|body| (rest, body)));
         Ok(())
     }
 
