@@ -1,30 +1,21 @@
 //! A request's life in Pingora's phases. Each phase is short and delegates.
 
-pub(crate) mod account;
 mod answer;
-pub(crate) mod body;
-pub(crate) mod books;
-mod buffer_pool;
 mod commit;
 mod connection;
 mod cors;
 mod ctx;
-pub(crate) mod failure;
-pub(crate) mod forwarded;
-pub(crate) mod generate;
-pub(crate) mod headers;
+mod forwarded;
+mod generate;
 mod lease;
 mod legs;
-pub(crate) mod models;
-pub(crate) mod native;
-pub(crate) mod observe;
+mod models;
+mod native;
 mod passage;
 mod patience;
-pub(crate) mod relay;
+mod relay;
 mod rescue;
-pub(crate) mod respond;
-pub(crate) mod route;
-pub(crate) mod seat;
+mod respond;
 mod survive;
 mod upstream;
 mod usage;
@@ -45,20 +36,21 @@ use router::Router;
 use router::pool::Outcome;
 use tower::retry::budget::TpsBudget;
 
-use account::Account;
-pub(crate) use body::BodyBudget;
-pub(crate) use ctx::Ctx;
-
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::refuse::{CLIENT_GONE, CLIENT_SLOW, Refuse, Shape};
+use crate::request::Parts;
+use crate::request::account::Account;
+use crate::request::body::BodyBudget;
+use crate::request::books::Books;
+use crate::request::failure::{Failure, report};
+use crate::request::headers;
+use crate::request::route::{self, Route};
+use crate::request::seat::Seats;
 use crate::telemetry::metrics::Metrics;
-use books::Books;
-use failure::{Failure, report};
+use ctx::Ctx;
 use legs::Engines;
 use relay::End;
-use route::Route;
-use seat::Seats;
 
 /// Everything that requests share.
 pub(crate) struct Gateway {
@@ -77,21 +69,6 @@ pub(crate) struct Gateway {
     seats: Seats,
     /// Numbers the transfers between pods, from a random one on: another gateway's are others.
     rooms: AtomicU64,
-}
-
-/// What a gateway is made of.
-#[derive(Debug)]
-pub(crate) struct Parts {
-    /// Settings.
-    pub config: Arc<Config>,
-    /// The brain.
-    pub router: Arc<Router>,
-    /// Where requests are told of.
-    pub books: Arc<Books>,
-    /// Whether we are shutting down.
-    pub drain: Drain,
-    /// Bytes that bodies may take.
-    pub bodies: BodyBudget,
 }
 
 /// Idle connections to pods that are kept, over all pods.

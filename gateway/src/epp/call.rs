@@ -25,11 +25,11 @@ use super::Desk;
 use super::exchange::{Event, Exchange, Rest, Violation, immediate};
 use super::wire::{self, BadHead, Field};
 use crate::drain::Drain;
-use crate::proxy::account::Account;
-use crate::proxy::body::{Body, Gathering};
-use crate::proxy::books::Presence;
-use crate::proxy::route::Route;
 use crate::refuse::{CLIENT_GONE, Refuse};
+use crate::request::account::Account;
+use crate::request::body::{Body, Gathering};
+use crate::request::books::Presence;
+use crate::request::route::Route;
 use answer::Answer;
 
 /// Why a call ends without an answer: Envoy is not set up for this, or is no Envoy.

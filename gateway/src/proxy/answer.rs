@@ -17,11 +17,8 @@ use router::silence::Ear;
 use tokio::time::timeout;
 
 use super::Gateway;
-use super::account::Account;
 use super::connection::Connection;
-use super::failure::Failure;
 use super::legs::Request;
-use super::observe::Observer;
 use super::passage::Passage;
 use super::patience::Heard;
 use super::relay::{End, gone};
@@ -30,6 +27,9 @@ use super::upstream::Answer;
 use super::usage::Repair;
 use crate::drain::Phase;
 use crate::refuse::{CLIENT_GONE, CLIENT_SLOW, ERROR_EVENT, POD_ERROR, Refuse};
+use crate::request::account::Account;
+use crate::request::failure::Failure;
+use crate::request::observe::Observer;
 
 /// Chunks that are ready are joined up to this size: one write instead of many.
 const JOIN_BYTES: usize = 64 << 10;

@@ -13,8 +13,8 @@ use router::pool::Pod;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 
-use super::failure::Failure;
 use crate::config::Deadlines;
+use crate::request::failure::Failure;
 
 /// One that carries nothing yet.
 pub(super) struct Idle {

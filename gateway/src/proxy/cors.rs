@@ -5,10 +5,10 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use pingora_proxy::Session;
 
 use super::Gateway;
-use super::account::Account;
 use super::relay::End;
 use super::respond::set;
 use crate::refuse::Refuse;
+use crate::request::account::Account;
 
 /// Fields that a page's script may read.
 const EXPOSED: &str = "x-request-id, x-upstream-host, x-hearth-decision";

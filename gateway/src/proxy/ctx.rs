@@ -6,8 +6,8 @@ use kv_index::Slot;
 use router::query::Query;
 use router::{Placement, Refusal};
 
-use super::account::Account;
-use super::books::{Books, Presence};
+use crate::request::account::Account;
+use crate::request::books::{Books, Presence};
 
 /// One request. Its account is closed before its presence ends: fields are dropped in this order.
 #[derive(Debug)]

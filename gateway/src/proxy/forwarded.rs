@@ -1,32 +1,21 @@
 //! What a pod is told of a request beyond what the client said: its id, its session, where it came from.
 
-use std::net::{IpAddr, SocketAddr as InetAddr};
+use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderName, header};
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_proxy::Session;
-use router::session::SESSION_HEADER;
 
 use super::Gateway;
-use super::account::{Account, REQUEST_ID};
-use crate::telemetry::traces::TRACEPARENT;
-
-/// A field of a head: its name and its value, which may be a client's and unfit.
-pub(super) type Field = (HeaderName, Bytes);
+use crate::request::account::{Account, Field};
+use crate::request::headers::last_hop;
 
 impl Gateway {
     /// The fields that tell it.
     pub(super) fn told_to_pod(&self, session: &Session, account: &Account) -> Vec<Field> {
-        let mut fields = Vec::with_capacity(6);
-        fields.push((REQUEST_ID, account.request_id.clone().into()));
+        let mut fields = account.told_to_pods();
         self.forwarded(session, &mut fields);
-        if let Some(key) = &account.session {
-            fields.push((SESSION_HEADER, key.value.to_string().into()));
-        }
-        if let Some(trace) = &account.trace {
-            fields.push((TRACEPARENT, trace.traceparent().into()));
-        }
         fields
     }
 
@@ -59,11 +48,4 @@ impl Gateway {
         fields.push((HeaderName::from_static("x-forwarded-proto"), proto));
         fields.push((HeaderName::from_static("x-forwarded-host"), host.unwrap_or_default().into()));
     }
-}
-
-/// Who sent the request to the proxy in front, as that has written it behind those before.
-pub(crate) fn last_hop(headers: &HeaderMap) -> Option<IpAddr> {
-    let hops = headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?;
-    let hop = hops.rsplit(',').next()?.trim();
-    hop.parse().ok().or_else(|| Some(hop.parse::<InetAddr>().ok()?.ip()))
 }

@@ -23,11 +23,11 @@ use router::silence::Ear;
 use tokio::time::Instant;
 
 use super::Gateway;
-use super::account::Account;
-use super::failure::{Failure, report};
 use super::lease::Lease;
 use super::patience::Heard;
 use super::upstream::{Answer, Call, with_length};
+use crate::request::account::Account;
+use crate::request::failure::{Failure, report};
 
 pub(super) use bootstrap::Engines;
 pub(super) use handed::Handed;

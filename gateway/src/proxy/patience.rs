@@ -11,9 +11,9 @@ use router::silence::{Action, Ear, Sight, Why};
 use tokio::time::{Instant, sleep_until};
 
 use super::Gateway;
-use super::account::Account;
-use super::failure::Failure;
 use super::legs::Request;
+use crate::request::account::Account;
+use crate::request::failure::Failure;
 
 /// When an answer last said something. One timer waits beside a whole answer, and not a new one beside
 /// every chunk of it: so it has to be read while it changes.

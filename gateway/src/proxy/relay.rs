@@ -11,19 +11,19 @@ use bytes::Bytes;
 use kv_index::Slot;
 use pingora_core::{Error, ErrorType};
 use pingora_proxy::Session;
-use router::openai::{with, without};
 use router::pool::Endpoint;
 use router::query::Query;
 use router::{Placement, Split};
 use tower::retry::budget::Budget;
 
 use super::Gateway;
-use super::account::Account;
-use super::failure::Failure;
 use super::legs::{By, Missed, Request};
 use super::upstream::{Answer, request_head};
 use crate::drain::Phase;
 use crate::refuse::Refuse;
+use crate::request::account::Account;
+use crate::request::failure::Failure;
+use crate::request::read::for_any_pod;
 
 /// How a relay ended when no error is to be answered.
 pub(super) enum End {
@@ -238,20 +238,6 @@ impl Gateway {
         self.metrics.retry(failure.reason());
         Ok(placement)
     }
-}
-
-/// The body without what no client may send, and with the name by which pods know the model.
-pub(crate) fn for_any_pod(query: &Query, body: &Bytes) -> Result<Bytes, Refuse> {
-    renamed(query, without(body, &query.guarded))
-}
-
-/// The body with the name by which the pod knows the model, if it says another.
-fn renamed(query: &Query, body: Bytes) -> Result<Bytes, Refuse> {
-    let Some((_alias, model)) = query.alias.as_ref().zip(query.model.as_deref()) else {
-        return Ok(body);
-    };
-    let name = serde_json::Value::from(model).to_string();
-    with(&body, &[("model", name)]).map_err(|_read_before| Refuse::Internal)
 }
 
 /// Why a request that could not be split was not, in a word.

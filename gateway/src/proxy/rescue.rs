@@ -12,10 +12,10 @@ use tokio::time::{Instant, sleep_until};
 use tower::retry::budget::Budget;
 
 use super::Gateway;
-use super::account::Account;
-use super::failure::Failure;
 use super::legs::{Missed, Request};
 use super::upstream::Answer;
+use crate::request::account::Account;
+use crate::request::failure::Failure;
 
 /// How it went between two pods.
 struct Raced {

@@ -8,9 +8,9 @@ use pingora_proxy::Session;
 use tokio::time::timeout;
 
 use super::Gateway;
-use super::account::Account;
 use super::relay::End;
 use crate::refuse::{LINGER, Refuse};
+use crate::request::account::Account;
 
 impl Gateway {
     /// Answers an error; if part of an answer has gone out already, there is nothing to say.

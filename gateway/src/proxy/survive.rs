@@ -15,13 +15,13 @@ use router::silence::Ear;
 use router::{Placement, Refusal};
 
 use super::Gateway;
-use super::account::Account;
 use super::connection::Connection;
-use super::failure::{Failure, report};
 use super::legs::Request;
 use super::relay::gone;
 use super::upstream::{Answer, request_head};
 use crate::drain::Phase;
+use crate::request::account::Account;
+use crate::request::failure::{Failure, report};
 
 /// How a stream goes on.
 pub(super) enum Onward {

@@ -15,10 +15,11 @@ use router::pool::Pod;
 use tokio::time::{Instant, timeout};
 
 use super::connection::{Connection, Idle, Unanswered};
-use super::failure::Failure;
-use super::forwarded::Field;
 use super::lease::{Lease, looked_for};
 use crate::config::Deadlines;
+use crate::request::account::Field;
+use crate::request::failure::Failure;
+use crate::request::headers;
 
 /// A request to a pod.
 #[derive(Clone, Copy)]
@@ -135,8 +136,7 @@ impl Answer {
 
     /// Whether the client asked for it and got a stream of events.
     pub(super) fn is_event_stream(&self) -> bool {
-        let value = self.head.headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
-        value.is_some_and(|value| value.starts_with(b"text/event-stream"))
+        headers::is_event_stream(&self.head.headers)
     }
 
     /// Why another pod should be asked instead, if it should.
@@ -172,7 +172,7 @@ pub(super) fn request_head(
     body_len: usize,
     told: Vec<Field>,
 ) -> Result<RequestHeader, Box<Error>> {
-    let mut fields = super::headers::for_pod(&client.headers);
+    let mut fields = headers::for_pod(&client.headers);
     fields.remove(header::EXPECT);
     if !fields.contains_key(header::HOST) {
         let authority = client.uri.authority().map_or("localhost", |authority| authority.as_str());
@@ -199,7 +199,7 @@ pub(super) fn request_head(
 fn answer_head(pod: &ResponseHeader) -> response::Parts {
     let (mut head, ()) = http::Response::new(()).into_parts();
     (head.status, head.version) = (pod.status, pod.version);
-    head.headers = super::headers::for_client(&pod.headers);
+    head.headers = headers::for_client(&pod.headers);
     head
 }
 

@@ -3,13 +3,14 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::super::wire::{self, Origin};
 use super::Call;
-use crate::proxy::failure::{Failure, report};
-use crate::proxy::observe::Observer;
 use crate::refuse::{ENVOY, ERROR_EVENT, POD_ERROR};
+use crate::request::failure::{Failure, report};
+use crate::request::headers;
+use crate::request::observe::Observer;
 
 /// What is seen of an answer.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ impl Call {
     /// The answer's head.
     pub(super) fn answered(
         &mut self,
-        (status, headers): (StatusCode, &HeaderMap),
+        (status, fields): (StatusCode, &HeaderMap),
         origin: Origin,
         whole: bool,
     ) {
@@ -35,10 +36,10 @@ impl Call {
         self.gathering = None;
         let now = Instant::now();
         self.account.attempt.head = Some(now);
-        let observer = self.learn((status, headers), origin, now);
+        let observer = self.learn((status, fields), origin, now);
         let stamps: Vec<_> = self.stamps().collect();
         // What is ours to say and is not said here, a pod does not say either.
-        let theirs = headers.keys().map(HeaderName::as_str).filter(|name| {
+        let theirs = fields.keys().map(HeaderName::as_str).filter(|name| {
             name.starts_with("x-hearth-") && stamps.iter().all(|(ours, _)| ours != name)
         });
         let theirs = theirs.map(str::to_owned).collect();
@@ -56,7 +57,7 @@ impl Call {
     /// What an answer's head says of the pod, and who looks into its body, if anybody does.
     fn learn(
         &mut self,
-        (status, headers): (StatusCode, &HeaderMap),
+        (status, fields): (StatusCode, &HeaderMap),
         origin: Origin,
         now: Instant,
     ) -> Option<Observer> {
@@ -90,7 +91,7 @@ impl Call {
         }
         placement.answered(status.as_u16(), now);
         let api = self.api.filter(|_| self.desk.config.epp.answers)?;
-        Some(Observer::new(self.account.started, is_event_stream(headers), api))
+        Some(Observer::new(self.account.started, headers::is_event_stream(fields), api))
     }
 
     /// More of the answer's body.
@@ -134,9 +135,4 @@ impl Call {
 /// Whether a proxy in between may have said so.
 fn is_gateways(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 502 | 503 | 504)
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"))
 }

@@ -13,12 +13,12 @@ use super::super::exchange::Forward;
 use super::super::wire::{self, DESTINATION, Field};
 use super::{Call, field};
 use crate::head::Fault;
-use crate::proxy::body::Body;
-use crate::proxy::forwarded::last_hop;
-use crate::proxy::relay::for_any_pod;
-use crate::proxy::route::{self, Route};
-use crate::proxy::{generate, headers, models, native};
 use crate::refuse::{Refuse, Shape};
+use crate::request::body::Body;
+use crate::request::headers::{self, last_hop};
+use crate::request::read::{for_any_pod, read};
+use crate::request::route::{self, Route};
+use crate::request::{models, named};
 
 // === impl Call ===
 
@@ -65,7 +65,7 @@ impl Call {
             }
             // It is sent on at its head: its body has no end.
             Route::Unread(_) if !whole && headers::is_websocket(&head.headers) => {
-                let model = native::model_of_query(&head.uri);
+                let model = named::model_of_query(&head.uri);
                 let query = desk.router.unread(&head.headers, model.as_deref())?;
                 self.send_on(query, None).await?;
             }
@@ -100,10 +100,10 @@ impl Call {
         let query = match route {
             Route::Generate(api) => {
                 let with = (&*desk.router, &*desk.books.metrics);
-                generate::read(with, &mut self.account, (api, headers), &body.bytes)?
+                read(with, &mut self.account, (api, headers), &body.bytes)?
             }
             _ => {
-                let model = native::model_of_form(headers, &body.bytes).await;
+                let model = named::model_of_form(headers, &body.bytes).await;
                 desk.router.unread(headers, model.as_deref())?
             }
         };
@@ -151,16 +151,11 @@ impl Call {
     /// What the pod, and Envoy on the way there, is told.
     fn told_to_pod(&self, placement: &Placement, pods: &str, length: Option<usize>) -> Vec<Field> {
         let mut fields = vec![field(DESTINATION, pods.to_owned())];
+        let told = self.account.told_to_pods().into_iter();
+        fields.extend(told.map(|(name, value)| (name.as_str().to_owned().into(), value)));
         let mut tell = |name: &'static str, value: String| fields.push(field(name, value));
-        tell("x-request-id", self.account.request_id.clone());
-        if let Some(key) = &self.account.session {
-            tell("x-session-id", key.value.to_string());
-        }
         if let (Some(_), Some(head)) = (&self.account.asked, &self.head) {
             tell(":path", head.uri.to_string());
-        }
-        if let Some(trace) = &self.account.trace {
-            tell("traceparent", trace.traceparent());
         }
         if let Some(rank) = placement.endpoint.pod.rank {
             tell("x-data-parallel-rank", rank.to_string());

@@ -1,13 +1,8 @@
-//! A request's body, read once: under a cap, a deadline and a budget over all requests.
-
-use std::pin::pin;
-use std::time::Duration;
+//! A request's body in memory: under a cap, and a budget over all requests.
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
-use pingora_proxy::Session;
 use prometheus::IntGauge;
-use tokio::time::timeout;
 
 use super::buffer_pool::BufferPool;
 use crate::refuse::Refuse;
@@ -44,15 +39,6 @@ pub(crate) struct Gathering {
     declared: Option<usize>,
     limit: usize,
     share: Share,
-}
-
-/// Bounds of one body.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    /// Longest body in bytes.
-    pub bytes: usize,
-    /// From the head's end to the body's end.
-    pub deadline: Duration,
 }
 
 /// What a chunked body is expected to be before it is read.
@@ -141,7 +127,7 @@ impl Gathering {
     }
 
     /// Whether it is whole with a piece, by its own word.
-    fn is_whole_with(&self, piece: &Bytes) -> bool {
+    pub(crate) fn is_whole_with(&self, piece: &Bytes) -> bool {
         self.bytes.is_empty() && self.declared == Some(piece.len())
     }
 }
@@ -172,38 +158,6 @@ impl Drop for Share {
 
 // === impl Body ===
 
-impl Body {
-    /// Reads the whole body of `session`. One that says to be too large is refused before the client is
-    /// told to continue.
-    ///
-    /// # Errors
-    /// Too large, too slow, broken, or no room for it.
-    pub(super) async fn read(
-        session: &mut Session,
-        bounds: Bounds,
-        budget: &BodyBudget,
-    ) -> Result<Self, Refuse> {
-        let gathering = budget.begin(&session.req_header().headers, bounds.bytes)?;
-        if expects_continue(session) {
-            session.write_continue_response().await.map_err(|_gone| Refuse::BodyBroken)?;
-        }
-        let reading = pin!(Self::collect(session, gathering));
-        timeout(bounds.deadline, reading).await.map_err(|_elapsed| Refuse::BodyTooSlow)?
-    }
-
-    async fn collect(session: &mut Session, mut gathering: Gathering) -> Result<Self, Refuse> {
-        loop {
-            let piece = session.downstream_session.read_request_body().await;
-            let Some(piece) = piece.map_err(|_broken| Refuse::BodyBroken)? else { break };
-            if gathering.is_whole_with(&piece) {
-                return gathering.finish_with(piece);
-            }
-            gathering.push(&piece)?;
-        }
-        gathering.finish()
-    }
-}
-
 impl Drop for Body {
     fn drop(&mut self) {
         self.share.budget.buffers.give(std::mem::take(&mut self.bytes));
@@ -213,14 +167,6 @@ impl Drop for Body {
 fn declared_length(headers: &HeaderMap) -> Option<usize> {
     let value = headers.get(header::CONTENT_LENGTH)?;
     value.to_str().ok()?.parse().ok()
-}
-
-fn expects_continue(session: &Session) -> bool {
-    session
-        .req_header()
-        .headers
-        .get(header::EXPECT)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 #[cfg(test)]

@@ -9,10 +9,11 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, request};
 use jiff::Timestamp;
 use router::query::Query;
-use router::session::SessionKey;
+use router::session::{SESSION_HEADER, SessionKey};
 use router::{Decision, Placement};
 
 use super::books::Books;
@@ -20,7 +21,7 @@ use super::observe::Seen;
 use super::seat::Seat;
 use crate::refuse::{CLIENT_GONE, Refuse, Shape};
 use crate::telemetry::access_log::FailedAttempt;
-use crate::telemetry::traces::Trace;
+use crate::telemetry::traces::{TRACEPARENT, Trace};
 
 /// One request.
 #[derive(Debug)]
@@ -115,8 +116,11 @@ pub(crate) struct SplitSeen {
 /// Failed attempts that a line of the access log tells; `retry.attempts` may be more.
 const MOST_FAILED: usize = 8;
 
+/// A field of a head: its name and its value, which may be a client's and unfit.
+pub(crate) type Field = (HeaderName, Bytes);
+
 /// The request's id, in both directions.
-pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Which pod answered.
 const UPSTREAM_HOST: HeaderName = HeaderName::from_static("x-upstream-host");
@@ -159,7 +163,7 @@ impl Account {
     }
 
     /// From here on the request is told of when it ends.
-    pub(super) fn open(&mut self, head: &request::Parts, client: Option<SocketAddr>) {
+    pub(crate) fn open(&mut self, head: &request::Parts, client: Option<SocketAddr>) {
         let field = |name: HeaderName| head.headers.get(name).cloned();
         self.sent = Some(Sent {
             method: head.method.clone(),
@@ -192,6 +196,19 @@ impl Account {
         let upstream = self.attempt.pod.map(|addr| (UPSTREAM_HOST, addr.to_string()));
         let decision = (DECISION, self.decision_header().to_owned());
         [(REQUEST_ID, self.request_id.clone())].into_iter().chain(upstream).chain([decision])
+    }
+
+    /// What pods are told of it beyond what the client said.
+    pub(crate) fn told_to_pods(&self) -> Vec<Field> {
+        let mut fields = Vec::with_capacity(6);
+        fields.push((REQUEST_ID, self.request_id.clone().into()));
+        if let Some(key) = &self.session {
+            fields.push((SESSION_HEADER, key.value.to_string().into()));
+        }
+        if let Some(trace) = &self.trace {
+            fields.push((TRACEPARENT, trace.traceparent().into()));
+        }
+        fields
     }
 
     /// `x-hearth-decision` of the answer, made when it is asked for first.
@@ -245,13 +262,13 @@ impl Account {
     }
 
     /// Whether the answer came from blocks that another pod has computed.
-    pub(super) fn is_split(&self) -> bool {
+    pub(crate) fn is_split(&self) -> bool {
         let split = self.decision.and_then(|decision| decision.split);
         split.is_some_and(|split| split.prefill.is_some())
     }
 
     /// Cached prompt tokens that the client is to be told instead of the pod's own count.
-    pub(super) fn reused_tokens(&self) -> Option<u32> {
+    pub(crate) fn reused_tokens(&self) -> Option<u32> {
         self.attempt.split.cached_tokens.filter(|_| self.is_split())
     }
 
@@ -286,7 +303,7 @@ impl Drop for Account {
 
 impl SplitSeen {
     /// A prefill is done, and the decode leg goes out, or went out with it.
-    pub(super) fn prefilled(&mut self, took_ms: f64, cached_tokens: Option<u32>) {
+    pub(crate) fn prefilled(&mut self, took_ms: f64, cached_tokens: Option<u32>) {
         (self.prefill_ms, self.cached_tokens) = (Some(took_ms), cached_tokens.or(Some(0)));
         self.sent.get_or_insert_with(Instant::now);
     }

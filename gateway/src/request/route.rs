@@ -58,7 +58,7 @@ pub(crate) fn route(method: &Method, path: &str, cors: bool) -> Result<Route, Re
 }
 
 /// Whether this path is none of ours, whatever the method.
-pub(super) fn is_unknown(method: &Method, path: &str) -> bool {
+pub(crate) fn is_unknown(method: &Method, path: &str) -> bool {
     matches!(route(method, path, false), Err(Refuse::NoSuchPath { .. }))
 }
 
