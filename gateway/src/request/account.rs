@@ -2,6 +2,8 @@
 //! request, and then counted, logged and traced.
 
 mod spans;
+#[cfg(test)]
+mod tests;
 mod told;
 
 use std::net::SocketAddr;
@@ -248,19 +250,6 @@ impl Account {
         }
     }
 
-    /// Tokens of the prompt, and those that the pod was believed to hold. The decision counts in
-    /// estimates where there is no tokenizer: once the pod has counted, both are told in its tokens.
-    fn prompt_tokens(&self, decision: &Decision) -> (u64, u64) {
-        let (matched, estimate) =
-            (u64::from(decision.matched_tokens), u64::from(decision.prompt_tokens));
-        match self.seen.prompt_tokens.map(u64::from) {
-            Some(tokens) if tokens != estimate => {
-                (tokens, (matched * tokens / estimate.max(1)).min(tokens))
-            }
-            _ => (estimate, matched),
-        }
-    }
-
     /// Whether the answer came from blocks that another pod has computed.
     pub(crate) fn is_split(&self) -> bool {
         let split = self.decision.and_then(|decision| decision.split);
@@ -270,20 +259,6 @@ impl Account {
     /// Cached prompt tokens that the client is to be told instead of the pod's own count.
     pub(crate) fn reused_tokens(&self) -> Option<u32> {
         self.attempt.split.cached_tokens.filter(|_| self.is_split())
-    }
-
-    /// From sending the request to the pod that answers, to its head. What went before, the client's
-    /// body and attempts that failed, is not that pod's time.
-    fn service_time(&self) -> Option<Duration> {
-        let Attempt { sent, head, split, .. } = self.attempt;
-        let sent = split.sent.filter(|_| self.is_split()).or(sent)?;
-        Some(head?.saturating_duration_since(sent))
-    }
-
-    /// From sending the decode leg to its first token.
-    fn transfer_ms(&self) -> Option<f64> {
-        let sent_ms = self.attempt.split.sent?.duration_since(self.started).as_secs_f64() * 1e3;
-        self.seen.ttft_ms.filter(|_| self.is_split()).map(|ttft_ms| (ttft_ms - sent_ms).max(0.0))
     }
 }
 
@@ -306,66 +281,5 @@ impl SplitSeen {
     pub(crate) fn prefilled(&mut self, took_ms: f64, cached_tokens: Option<u32>) {
         (self.prefill_ms, self.cached_tokens) = (Some(took_ms), cached_tokens.or(Some(0)));
         self.sent.get_or_insert_with(Instant::now);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use prometheus::{Registry, TextEncoder};
-
-    use super::*;
-    use crate::telemetry::Metrics;
-
-    fn account() -> (Account, Registry) {
-        let registry = Registry::new();
-        let metrics = Arc::new(Metrics::new(&registry).expect("no name twice"));
-        let mut account = Account::new(Arc::new(Books { metrics, access_log: None, traces: None }));
-        let (head, ()) = http::Request::new(()).into_parts();
-        account.open(&head, None);
-        (account, registry)
-    }
-
-    /// Requests that ended with this status, and errors with this label.
-    fn told(registry: &Registry, code: &str, error: &str) -> [usize; 2] {
-        let page = TextEncoder::new().encode_to_string(&registry.gather()).expect("it is text");
-        let sample = |family: &str, label: String| {
-            let of = |line: &&str| line.starts_with(family) && line.contains(&label);
-            page.lines().filter(of).filter(|line| line.ends_with(" 1")).count()
-        };
-        [
-            sample("hearth_requests_total{", format!("code=\"{code}\"")),
-            sample("hearth_errors_total{", format!("reason=\"{error}\"")),
-        ]
-    }
-
-    #[test]
-    fn a_request_is_told_of_once_whatever_ends_it() {
-        let (mut answered, registry) = account();
-        answered.close(Some(StatusCode::OK), 0);
-        drop(answered);
-        assert_eq!(told(&registry, "200", "internal"), [1, 0]);
-        assert_eq!(told(&registry, "499", "internal"), [0, 0], "and not again");
-
-        let (dropped, registry) = account();
-        drop(dropped);
-        assert_eq!(told(&registry, "499", "internal"), [1, 0]);
-
-        let (carried, registry) = account();
-        let task = move || {
-            let _carried = carried;
-            panic!("a fault of ours");
-        };
-        assert!(thread::spawn(task).join().is_err());
-        assert_eq!(told(&registry, "500", "internal"), [1, 1]);
-    }
-
-    #[test]
-    fn a_pods_service_time_begins_when_its_attempt_was_sent() {
-        let (mut account, _registry) = account();
-        let at = |s| account.started + Duration::from_secs(s);
-        let (sent, head) = (at(5), at(7));
-        assert_eq!(account.service_time(), None);
-        (account.attempt.sent, account.attempt.head) = (Some(sent), Some(head));
-        assert_eq!(account.service_time(), Some(Duration::from_secs(2)));
     }
 }

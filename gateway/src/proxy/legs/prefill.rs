@@ -90,6 +90,7 @@ impl Legs<'_> {
         let cached_tokens = usage.and_then(|usage| usage.cached_tokens());
         from.usage(usage.and_then(|usage| usage.prompt_tokens), cached_tokens);
         let took_ms = now.saturating_duration_since(sent_at).as_secs_f64() * 1e3;
+        gateway.metrics.splits.prefilled(took_ms);
         Ok(Prefilled { body, cached_tokens, took_ms, absent_at })
     }
 }

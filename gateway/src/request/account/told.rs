@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use router::Decision;
 
-use super::{Account, Sent};
+use super::{Account, Attempt, Sent};
 use crate::refuse::CLIENT_GONE;
 use crate::telemetry::access_log::Record;
 use crate::telemetry::metrics::{Metrics, TokenCounts};
@@ -33,8 +33,7 @@ impl Account {
         let Some(decision) = &self.decision else { return };
         metrics.decision(self.deciding.as_secs_f64());
         if let Some(split) = decision.split {
-            let ms = (self.attempt.split.prefill_ms, self.transfer_ms());
-            metrics.splits.ended(split.verdict, ms);
+            metrics.splits.ended(split.verdict, self.transfer_ms());
         }
         if let Some(ttft_ms) = self.seen.ttft_ms {
             metrics.first_token(model, ttft_ms / 1e3);
@@ -62,6 +61,33 @@ impl Account {
             seconds: self.deciding.as_secs_f64(),
             tokens: self.tokens(decision),
         }
+    }
+
+    /// Tokens of the prompt, and those that the pod was believed to hold. The decision counts in
+    /// estimates where there is no tokenizer: once the pod has counted, both are told in its tokens.
+    fn prompt_tokens(&self, decision: &Decision) -> (u64, u64) {
+        let (matched, estimate) =
+            (u64::from(decision.matched_tokens), u64::from(decision.prompt_tokens));
+        match self.seen.prompt_tokens.map(u64::from) {
+            Some(tokens) if tokens != estimate => {
+                (tokens, (matched * tokens / estimate.max(1)).min(tokens))
+            }
+            _ => (estimate, matched),
+        }
+    }
+
+    /// From sending the request to the pod that answers, to its head. What went before, the client's
+    /// body and attempts that failed, is not that pod's time.
+    pub(super) fn service_time(&self) -> Option<Duration> {
+        let Attempt { sent, head, split, .. } = self.attempt;
+        let sent = split.sent.filter(|_| self.is_split()).or(sent)?;
+        Some(head?.saturating_duration_since(sent))
+    }
+
+    /// From sending the decode leg to its first token.
+    fn transfer_ms(&self) -> Option<f64> {
+        let sent_ms = self.attempt.split.sent?.duration_since(self.started).as_secs_f64() * 1e3;
+        self.seen.ttft_ms.filter(|_| self.is_split()).map(|ttft_ms| (ttft_ms - sent_ms).max(0.0))
     }
 
     /// The request's line in the access log.
