@@ -4,7 +4,6 @@
 mod actions;
 mod pool_page;
 mod pool_text;
-mod readiness;
 #[cfg(test)]
 mod tests;
 mod why_page;
@@ -31,11 +30,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Loaded;
 use crate::drain::Drain;
+use crate::readiness::Readiness;
 use crate::telemetry::{LogLevel, Readings, scrape};
 
 pub use pool_page::PoolPage;
-pub use readiness::Readiness;
-pub(crate) use readiness::reasons;
 pub use why_page::{WhyPage, WhyRow};
 
 /// Longest wait at shutdown for answers that are being written.

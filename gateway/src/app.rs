@@ -20,8 +20,9 @@ use crate::admin::{AdminServer, Pages};
 use crate::config::{Config, Loaded, keys};
 use crate::disagreements;
 use crate::drain::{Drain, Outcome, Signal};
-use crate::proxy::books::Books;
-use crate::proxy::{BodyBudget, Parts};
+use crate::request::Parts;
+use crate::request::body::BodyBudget;
+use crate::request::books::Books;
 use crate::telemetry;
 use crate::telemetry::traces::{Traces, TracesError};
 use crate::telemetry::{AccessLog, AccessLogWriter, LogLevel, Metrics, Readings};
@@ -167,7 +168,7 @@ impl App {
         let parts = Parts {
             config: Arc::clone(&config),
             router: Arc::clone(&router),
-            books: Books { metrics, access_log, traces: traces.clone() },
+            books: Arc::new(Books { metrics, access_log, traces: traces.clone() }),
             drain: drain.clone(),
             bodies: BodyBudget::new(config.limits.bodies_held_bytes(), held),
         };

@@ -15,9 +15,10 @@ use router::Router;
 
 use crate::config::Config;
 use crate::drain::Drain;
-use crate::proxy::books::Books;
-use crate::proxy::seat::Seats;
-use crate::proxy::{BodyBudget, Parts};
+use crate::request::Parts;
+use crate::request::body::BodyBudget;
+use crate::request::books::Books;
+use crate::request::seat::Seats;
 
 pub(crate) use server::serve;
 pub use settings::{EppSettings, EppTls};
@@ -28,7 +29,7 @@ pub use tls::SelfSignedError;
 pub(crate) struct Desk {
     config: Arc<Config>,
     router: Arc<Router>,
-    books: Books,
+    books: Arc<Books>,
     drain: Drain,
     bodies: BodyBudget,
     seats: Seats,

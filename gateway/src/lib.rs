@@ -17,6 +17,8 @@ pub mod import_epp;
 mod ingress;
 mod listener;
 mod proxy;
+pub mod readiness;
 mod refuse;
+mod request;
 pub mod telemetry;
 pub mod tls;

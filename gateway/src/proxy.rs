@@ -1,30 +1,21 @@
 //! A request's life in Pingora's phases. Each phase is short and delegates.
 
 mod answer;
-pub(crate) mod body;
-pub(crate) mod books;
-mod buffer_pool;
 mod commit;
 mod connection;
 mod cors;
 mod ctx;
-pub(crate) mod failure;
 mod forwarded;
-pub(crate) mod generate;
-pub(crate) mod headers;
+mod generate;
 mod lease;
 mod legs;
-pub(crate) mod models;
-pub(crate) mod native;
-pub(crate) mod observe;
+mod models;
+mod native;
 mod passage;
 mod patience;
-pub(crate) mod relay;
+mod relay;
 mod rescue;
-pub(crate) mod respond;
-pub(crate) mod route;
-pub(crate) mod seat;
-mod spans;
+mod respond;
 mod survive;
 mod upstream;
 mod usage;
@@ -34,7 +25,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use pingora_core::connectors::{ConnectorOptions, TransportConnector};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -43,29 +34,30 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use router::Router;
 use router::pool::Outcome;
-use router::query::Query;
 use tower::retry::budget::TpsBudget;
-
-pub(crate) use body::BodyBudget;
-pub(crate) use ctx::Ctx;
 
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::refuse::{CLIENT_GONE, CLIENT_SLOW, Refuse, Shape};
+use crate::request::Parts;
+use crate::request::account::Account;
+use crate::request::body::BodyBudget;
+use crate::request::books::Books;
+use crate::request::failure::{Failure, report};
+use crate::request::headers;
+use crate::request::route::{self, Route};
+use crate::request::seat::Seats;
 use crate::telemetry::metrics::Metrics;
-use books::{Books, Sent};
-use failure::{Failure, report};
+use ctx::Ctx;
 use legs::Engines;
 use relay::End;
-use route::Route;
-use seat::Seats;
 
 /// Everything that requests share.
 pub(crate) struct Gateway {
     config: Arc<Config>,
     router: Arc<Router>,
     metrics: Arc<Metrics>,
-    books: Books,
+    books: Arc<Books>,
     drain: Drain,
     connector: TransportConnector,
     bodies: BodyBudget,
@@ -77,21 +69,6 @@ pub(crate) struct Gateway {
     seats: Seats,
     /// Numbers the transfers between pods, from a random one on: another gateway's are others.
     rooms: AtomicU64,
-}
-
-/// What a gateway is made of.
-#[derive(Debug)]
-pub(crate) struct Parts {
-    /// Settings.
-    pub config: Arc<Config>,
-    /// The brain.
-    pub router: Arc<Router>,
-    /// Where requests are told of.
-    pub books: Books,
-    /// Whether we are shutting down.
-    pub drain: Drain,
-    /// Bytes that bodies may take.
-    pub bodies: BodyBudget,
 }
 
 /// Idle connections to pods that are kept, over all pods.
@@ -138,33 +115,33 @@ impl Gateway {
 
     /// Serves what is ours to carry; none for a WebSocket, which Pingora carries.
     async fn serve(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Option<End>, Refuse> {
-        self.take_name(session, ctx);
+        self.take_name(session, &mut ctx.account);
         let head = session.req_header();
-        ctx.shape = Shape::of_path(head.uri.path());
+        ctx.account.shape = Shape::of_path(head.uri.path());
         headers::check(head, self.config.limits.head.len())?;
         let route = route::route(&head.method, head.uri.path(), self.config.cors.enabled)?;
-        ctx.route = route.label();
+        ctx.account.route = route.label();
         if self.drain.is_closing() {
             return Err(Refuse::Draining);
         }
         let end = match route {
-            Route::Generate(api) => self.generate(session, ctx, api).await?,
-            Route::Models => self.models(session, ctx).await?,
-            Route::Model(id) => self.model(session, ctx, id).await?,
-            Route::Health => self.health(session, ctx).await?,
-            Route::Preflight => self.preflight(session, ctx).await?,
-            Route::Native(_) if native::is_websocket(session) => {
+            Route::Generate(api) => self.generate(session, &mut ctx.account, api).await?,
+            Route::Models => self.models(session, &ctx.account).await?,
+            Route::Model(id) => self.model(session, &ctx.account, id).await?,
+            Route::Health => self.health(session, &ctx.account).await?,
+            Route::Preflight => self.preflight(session, &ctx.account).await?,
+            Route::Unread(_) if native::is_websocket(session) => {
                 self.open_websocket(session, ctx)?;
                 return Ok(None);
             }
-            Route::Native(_) => self.pass(session, ctx).await?,
+            Route::Unread(_) => self.pass(session, &mut ctx.account).await?,
         };
         Ok(Some(end))
     }
 
     /// Tells the pool what Pingora saw of a WebSocket's pod.
     fn tell_pool(&self, ctx: &Ctx, outcome: Outcome) {
-        if let Some(placement) = &ctx.native {
+        if let Some(placement) = &ctx.websocket.place {
             self.router.pool().report(placement.endpoint.slot, outcome);
         }
     }
@@ -172,9 +149,9 @@ impl Gateway {
     /// Ends a request whose client is gone, or must not take what it got for a whole answer: an
     /// error makes Pingora drop the connection (HTTP/2: reset the stream) where after success it
     /// would flush what is left, and wait for that without end.
-    fn abandon(ctx: &mut Ctx, end: &End) -> Result<bool> {
+    fn abandon(account: &mut Account, end: &End) -> Result<bool> {
         let is_slow = matches!(end, End::ClientSlow);
-        ctx.error.get_or_insert(if is_slow { CLIENT_SLOW } else { CLIENT_GONE });
+        account.error.get_or_insert(if is_slow { CLIENT_SLOW } else { CLIENT_GONE });
         Err(Error::new_down(ErrorType::ConnectionClosed))
     }
 }
@@ -191,14 +168,17 @@ impl ProxyHttp for Gateway {
     type CTX = Ctx;
 
     fn new_ctx(&self) -> Ctx {
-        Ctx::new()
+        Ctx::new(Arc::clone(&self.books))
     }
 
     /// No compression: pods' bytes travel as they are.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
-        self.books.begin(ctx, session.req_header(), (&self.drain, self.config.forwarded));
+        let client = session.client_addr().and_then(|addr| addr.as_inet().copied());
+        let (sent, about) =
+            ((&**session.req_header(), client), (&self.drain, self.config.forwarded));
+        ctx.presence = Some(self.books.begin(&mut ctx.account, sent, about));
         session.set_write_timeout(Some(self.config.deadlines.client_write.get()));
         let keep_alive = self.config.deadlines.keep_alive.as_secs();
         let may_stay = !self.drain.is_draining() && headers::may_stay(session.req_header());
@@ -210,32 +190,30 @@ impl ProxyHttp for Gateway {
         match self.serve(session, ctx).await {
             Ok(None) => Ok(false),
             Ok(Some(End::Answered)) => Ok(true),
-            Ok(Some(end)) => Self::abandon(ctx, &end),
+            Ok(Some(end)) => Self::abandon(&mut ctx.account, &end),
             Err(refuse) => {
-                self.refuse(session, ctx, &refuse).await;
+                self.refuse(session, &mut ctx.account, &refuse).await;
                 Ok(true)
             }
         }
     }
 
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-        let query = ctx.websocket.take().unwrap_or_else(Query::any);
-        let placement = self.router.place(&query, &ctx.tried);
-        ctx.websocket = Some(query);
+        let Ctx { account, websocket, .. } = ctx;
+        let placement = self.router.place(&websocket.query, &websocket.tried);
         let placement = placement.map_err(|refusal| {
             let error = Error::explain(ErrorType::InternalError, refusal.to_string());
-            ctx.refusal = Some(refusal);
+            websocket.refusal = Some(refusal);
             error
         })?;
         let deadlines = &self.config.deadlines;
         let mut peer = connection::peer(&placement.endpoint.pod, deadlines);
-        peer.options.read_timeout = Some(deadlines.first_byte.get());
+        peer.options.read_timeout = Some(deadlines.websocket_idle.get());
         peer.options.write_timeout = Some(deadlines.upstream_write.get());
-        ctx.attempts += 1;
-        ctx.upstream = Some(placement.endpoint.pod.addr);
-        ctx.upstream_sent = Some(Instant::now());
-        ctx.tried.push(placement.endpoint.slot);
-        ctx.native = Some(placement);
+        account.attempts += 1;
+        account.goes_to(&placement, &websocket.query);
+        websocket.tried.push(placement.endpoint.slot);
+        websocket.place = Some(placement);
         Ok(Box::new(peer))
     }
 
@@ -248,10 +226,10 @@ impl ProxyHttp for Gateway {
     ) -> Box<Error> {
         let refused = *error.etype() == ErrorType::ConnectRefused;
         self.tell_pool(ctx, if refused { Outcome::Refused } else { Outcome::Failed });
-        if let Some(pod) = ctx.upstream {
-            ctx.attempt_failed(pod, "connect_failed");
+        if let Some(pod) = ctx.account.attempt.pod {
+            ctx.account.attempt_failed(pod, "connect_failed");
         }
-        let again = ctx.attempts < self.config.retry.attempts && self.may_retry();
+        let again = ctx.account.attempts < self.config.retry.attempts && self.may_retry();
         if again {
             self.metrics.retry("connect_failed");
         }
@@ -266,7 +244,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
     ) -> Result<()> {
         headers::clean_request(head, headers::is_websocket(&session.req_header().headers));
-        for (name, text) in self.told_to_pod(session, ctx) {
+        for (name, text) in self.told_to_pod(session, &ctx.account) {
             if let Some(value) = upstream::value(&name, text) {
                 head.insert_header(name, value)?;
             }
@@ -280,16 +258,16 @@ impl ProxyHttp for Gateway {
         head: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        ctx.upstream_head = Some(Instant::now());
-        if let Some(native) = &ctx.native {
-            report(self.router.pool(), native.endpoint.slot, Failure::of_status(head.status));
+        ctx.account.attempt.head = Some(Instant::now());
+        if let Some(place) = &ctx.websocket.place {
+            report(self.router.pool(), place.endpoint.slot, Failure::of_status(head.status));
         }
         let theirs = head.headers.keys().filter(|name| headers::is_ours(name)).cloned();
         for name in theirs.collect::<Vec<_>>() {
             head.remove_header(&name);
         }
         let mut ours = HeaderMap::new();
-        self.stamp(session, ctx, &mut ours);
+        self.stamp(session, &ctx.account, &mut ours);
         for (name, value) in &ours {
             // Ours stand beside a pod's own where a field is a list.
             if name == http::header::VARY {
@@ -307,19 +285,20 @@ impl ProxyHttp for Gateway {
         error: &Error,
         ctx: &mut Ctx,
     ) -> FailToProxy {
-        let refuse = match (ctx.refusal.take(), error.esource(), error.etype()) {
+        let refuse = match (ctx.websocket.refusal.take(), error.esource(), error.etype()) {
             (Some(refusal), ..) => Some(Refuse::Router(refusal)),
             (_, ErrorSource::Downstream, _) => None,
             (_, ErrorSource::Internal, _) => Some(Refuse::Internal),
+            _ if respond::has_begun(session) => Some(Refuse::PodFailed),
             (_, _, ErrorType::ReadTimedout) => Some(Refuse::FirstByteTooLate),
             _ => Some(Refuse::AttemptsFailed { cause: "a pod did not answer" }),
         };
         let Some(refuse) = refuse else {
             let is_slow = *error.etype() == ErrorType::WriteTimedout;
-            ctx.error.get_or_insert(if is_slow { CLIENT_SLOW } else { CLIENT_GONE });
+            ctx.account.error.get_or_insert(if is_slow { CLIENT_SLOW } else { CLIENT_GONE });
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         };
-        self.refuse(session, ctx, &refuse).await;
+        self.refuse(session, &mut ctx.account, &refuse).await;
         FailToProxy { error_code: refuse.status().as_u16(), can_reuse_downstream: false }
     }
 
@@ -329,12 +308,8 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Ctx) {
-        // 499, nginx's word for a client that left before there was a status.
-        let gone = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
-        let status = session.response_written().map_or(gone, |head| head.status);
-        ctx.native = None;
-        let client = session.client_addr().and_then(|addr| addr.as_inet().copied());
-        let sent = Sent { head: session.req_header(), client };
-        self.books.end(ctx, sent, (status, session.body_bytes_sent()));
+        ctx.websocket.place = None;
+        let status = session.response_written().map(|head| head.status);
+        ctx.account.close(status, session.body_bytes_sent());
     }
 }

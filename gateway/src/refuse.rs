@@ -100,12 +100,13 @@ struct Row {
 }
 
 /// How a request ends without an error of ours: the client left, or was cut since it did not read;
-/// the pod itself ended its stream with an error event, or it answered with a 5xx. In metrics and log
-/// these stand beside the reasons of the table.
+/// the pod itself ended its stream with an error event, or it answered with a 5xx, or the Envoy before
+/// it did. In metrics and log these stand beside the reasons of the table.
 pub(crate) const CLIENT_GONE: &str = "client_gone";
 pub(crate) const CLIENT_SLOW: &str = "client_slow";
 pub(crate) const ERROR_EVENT: &str = "error_event";
 pub(crate) const POD_ERROR: &str = "pod_error";
+pub(crate) const ENVOY: &str = "envoy";
 
 /// How long a refused client may go on sending before its connection is closed: closing at once would
 /// reset the connection under the answer.

@@ -38,6 +38,16 @@ pub struct QueueSettings {
     pub slack: f64,
 }
 
+/// Whose turn it is, hashed. Addresses take turns, and within each its keys do: a key costs nothing to
+/// invent, and an address does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Client {
+    /// Where it is.
+    pub address: u64,
+    /// What it calls itself.
+    pub key: u64,
+}
+
 /// The room in which requests wait, in a line of its own for each model, and for each choice of pods
 /// that is left to them: who waits for other pods holds nobody up.
 #[derive(Debug, Default)]
@@ -131,7 +141,7 @@ impl Room {
     }
 
     /// Takes a place in the request's line for this client; none if the room is full.
-    pub fn join(self: &Arc<Self>, query: &Query, client: u64) -> Option<Ticket> {
+    pub fn join(self: &Arc<Self>, query: &Query, client: Client) -> Option<Ticket> {
         let has_room = |waiting| (waiting < self.places).then_some(waiting + 1);
         self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, has_room).ok()?;
         let (turn, pods) = (Arc::new(Notify::new()), Pods::of(query));

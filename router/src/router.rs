@@ -1,5 +1,6 @@
 //! Reads a request, looks up who holds its prompt, chooses a pod and books it.
 
+mod elsewhere;
 mod follow;
 mod names;
 mod pairing;
@@ -207,7 +208,7 @@ impl Router {
             let mut prefill = self.placement(wanted, &tables.prefilling[row], booking);
             // The conversation is at home where it is answered.
             prefill.assumption = self.assume(view.query, &prefill.endpoint, false);
-            placement.is_split(prefill, rows[chosen.row].uncached_tokens, &self.transfers);
+            placement.split_with(prefill, rows[chosen.row].uncached_tokens, &self.transfers);
         }
         Ok(placement)
     }

@@ -12,9 +12,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A length of time, written as `1s`, `500ms` or `1m 30s` (the notation of the crate `humantime`).
 ///
-/// A bare number is refused: it would not say whether it counts seconds or milliseconds.
+/// A bare number is refused: it would not say whether it counts seconds or milliseconds. So is more than a
+/// year: what is meant to be for ever is off or 0 where there is such a thing, and to add a few centuries
+/// to the time of now panics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HumanDuration(Duration);
+
+/// A year, leap or not.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 // === impl HumanDuration ===
 
@@ -59,10 +64,14 @@ impl From<HumanDuration> for Duration {
 }
 
 impl FromStr for HumanDuration {
-    type Err = humantime::DurationError;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        humantime::parse_duration(text).map(Self)
+    fn from_str(text: &str) -> Result<Self, String> {
+        let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+        if duration > LONGEST {
+            return Err(format!("`{text}` is longer than a year"));
+        }
+        Ok(Self(duration))
     }
 }
 
@@ -114,6 +123,16 @@ mod tests {
         assert_eq!(read.get(), Duration::from_secs(90));
         assert_eq!(serde_json::to_string(&read).expect("it is a string"), r#""1m 30s""#);
         assert_eq!(HumanDuration::from_millis(1500).to_string(), "1s 500ms");
+    }
+
+    #[test]
+    fn what_no_clock_can_reach_is_refused() {
+        for text in ["1year", "366days"] {
+            assert!(text.parse::<HumanDuration>().is_ok(), "{text}");
+        }
+        for text in ["367days", "584years", "18446744073709551615s"] {
+            assert!(text.parse::<HumanDuration>().is_err(), "{text}");
+        }
     }
 
     #[test]

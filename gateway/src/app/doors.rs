@@ -13,7 +13,8 @@ use super::{StartError, until};
 use crate::config::Config;
 use crate::epp::{self, Desk, EppTls};
 use crate::listener::{self, Ledger, Sockets, Traffic};
-use crate::proxy::{Gateway, Parts};
+use crate::proxy::Gateway;
+use crate::request::Parts;
 use crate::telemetry::Metrics;
 use crate::tls::{Certificate, Reloader};
 

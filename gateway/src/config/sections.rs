@@ -42,6 +42,8 @@ pub struct Deadlines {
     pub first_byte: HumanDuration,
     /// Between two bytes of a pod's answer.
     pub between_bytes: HumanDuration,
+    /// Between two bytes of a pod on a WebSocket, from its handshake on: vLLM's server pings every 20 s.
+    pub websocket_idle: HumanDuration,
     /// A client that takes nothing for this long is cut, so that it cannot hold a slot on a GPU.
     pub client_write: HumanDuration,
     /// An idle client connection between two requests.
@@ -272,6 +274,7 @@ impl Default for Deadlines {
             request_body: HumanDuration::from_secs(60),
             first_byte: HumanDuration::from_secs(600),
             between_bytes: HumanDuration::from_secs(60),
+            websocket_idle: HumanDuration::from_secs(60),
             client_write: HumanDuration::from_secs(60),
             keep_alive: HumanDuration::from_secs(75),
             h2_idle: HumanDuration::from_secs(120),

@@ -4,6 +4,7 @@ use std::fs;
 use tempfile::NamedTempFile;
 
 use router::pool::Role;
+use router::units::HumanDuration;
 
 use super::*;
 
@@ -19,6 +20,11 @@ fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 
 fn flag(name: &str, text: &str) -> Setting {
     let key = keys().iter().find(|key| key.flag() == name).expect("it is a flag");
+    Setting { key, text: text.to_owned() }
+}
+
+fn set(name: &str, text: &str) -> Setting {
+    let key = keys().iter().find(|key| key.name() == name).expect("it is a key");
     Setting { key, text: text.to_owned() }
 }
 
@@ -225,6 +231,34 @@ fn settings_that_do_not_go_together_are_all_named() {
             )
             .is_ok()
         );
+    }
+}
+
+#[test]
+fn what_would_panic_or_abort_later_is_refused_at_the_start() {
+    for (key, most, more) in [
+        ("retry.floor_per_s", "1000000", "4000000000"),
+        ("kv_index.exact_bytes", "15GiB", "1EiB"),
+        ("routing.decisions_kept", "100000", "1000000000000"),
+        ("threads", "1024", "1000000"),
+    ] {
+        let load = |text| Config::load(None, [], &[flag("endpoints", "a:1"), set(key, text)]);
+        assert!(load(most).is_ok(), "{key}: {most}");
+        let error = load(more).expect_err("it is too much").to_string();
+        assert!(error.starts_with(&format!("{key}: more than {most}")), "{error}");
+    }
+    // Whatever is a time is added to now somewhere.
+    let defaults = Config::default().to_json();
+    let is_time = |key: &&Key| {
+        let text = defaults.pointer(&key.pointer()).and_then(|value| value.as_str());
+        text.is_some_and(|text| text.parse::<HumanDuration>().is_ok())
+    };
+    let times: Vec<_> = keys().iter().filter(is_time).collect();
+    assert!(times.len() > 30, "{}", times.len());
+    for key in times {
+        let flags = [flag("endpoints", "a:1"), set(&key.name(), "584years")];
+        let error = Config::load(None, [], &flags).expect_err("no clock reaches that").to_string();
+        assert!(error.contains("longer than a year"), "{}: {error}", key.name());
     }
 }
 

@@ -17,6 +17,15 @@ use crate::epp::EppTls;
 /// What the program's log may be cut at.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
+/// The exact index has 2^32 words of 8 bytes, and needs up to twice what it holds.
+const MOST_EXACT_BYTES: u64 = 15 << 30;
+/// Beyond it threads only cost memory, and their runtime ends at some number.
+const MOST_THREADS: usize = 1024;
+/// Some 100 MB.
+const MOST_DECISIONS: usize = 100_000;
+/// The budget's own arithmetic ends at 2^31.
+const MOST_RETRIES_PER_S: u32 = 1_000_000;
+
 // === impl Config ===
 
 impl Config {
@@ -151,6 +160,7 @@ impl Config {
             (it.request_body, "deadlines.request_body"),
             (it.first_byte, "deadlines.first_byte"),
             (it.between_bytes, "deadlines.between_bytes"),
+            (it.websocket_idle, "deadlines.websocket_idle"),
             (it.client_write, "deadlines.client_write"),
             (it.keep_alive, "deadlines.keep_alive"),
             (it.h2_idle, "deadlines.h2_idle"),
@@ -206,6 +216,14 @@ impl Config {
         check(exact > 0, "kv_index.exact_bytes", "zero: nothing could be remembered");
         let per_pod = self.kv_index.exact_bytes_per_pod.get();
         check(per_pod > 0, "kv_index.exact_bytes_per_pod", "zero: nothing could be remembered");
+        let reach = exact <= MOST_EXACT_BYTES;
+        check(reach, "kv_index.exact_bytes", "more than 15GiB: the index could not address it");
+        let threads = self.threads <= MOST_THREADS;
+        check(threads, "threads", "more than 1024: none of them would have a core");
+        let kept = self.routing.decisions_kept <= MOST_DECISIONS;
+        check(kept, "routing.decisions_kept", "more than 100000: all are allocated at the start");
+        let floor = self.retry.floor_per_s <= MOST_RETRIES_PER_S;
+        check(floor, "retry.floor_per_s", "more than 1000000: more than a gateway relays at all");
         check(self.retry.attempts > 0, "retry.attempts", "zero: no pod would be tried");
         let share = (0.0..=1.0).contains(&self.retry.budget);
         check(share, "retry.budget", "not a share between 0 and 1");

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -21,14 +22,14 @@ use router::openai::Api;
 use router::subset::Subset;
 
 use super::Desk;
-use super::exchange::{Event, Exchange, Violation, immediate};
+use super::exchange::{Event, Exchange, Rest, Violation, immediate};
 use super::wire::{self, BadHead, Field};
 use crate::drain::Drain;
-use crate::proxy::body::{Body, Gathering};
-use crate::proxy::books::Sent;
-use crate::proxy::route::Route;
-use crate::proxy::{Ctx, respond};
 use crate::refuse::{CLIENT_GONE, Refuse};
+use crate::request::account::Account;
+use crate::request::body::{Body, Gathering};
+use crate::request::books::Presence;
+use crate::request::route::Route;
 use answer::Answer;
 
 /// Why a call ends without an answer: Envoy is not set up for this, or is no Envoy.
@@ -47,15 +48,17 @@ pub(super) enum Broken {
 pub(super) struct Call {
     desk: Arc<Desk>,
     exchange: Exchange,
-    ctx: Ctx,
+    /// Closed before `presence` ends.
+    account: Account,
+    presence: Option<Presence>,
     /// None before the first message.
     head: Option<Head>,
     client: Option<SocketAddr>,
     subset: Option<Subset>,
     route: Option<Route>,
     gathering: Option<Gathering>,
-    /// What Envoy has not taken back of it yet.
-    sending: Option<Body>,
+    /// What Envoy has not taken back of it yet, with its share of the budget.
+    sending: Option<(Rest, Body)>,
     /// The place that was taken.
     placement: Option<Placement>,
     api: Option<Api>,
@@ -74,10 +77,12 @@ impl Call {
     /// A call that begins.
     #[must_use]
     pub(super) fn new(desk: Arc<Desk>) -> Self {
+        let account = Account::new(Arc::clone(&desk.books));
         Self {
             desk,
             exchange: Exchange::default(),
-            ctx: Ctx::new(),
+            account,
+            presence: None,
             head: None,
             client: None,
             subset: None,
@@ -94,8 +99,8 @@ impl Call {
 
     /// What Envoy is told next, if there is something.
     pub(super) fn says(&mut self) -> Option<ProcessingResponse> {
-        let next = self.said.pop_front();
-        if self.said.is_empty() {
+        let next = self.said.pop_front().or_else(|| self.sending.as_mut()?.0.next());
+        if next.is_none() {
             self.sending = None;
         }
         next
@@ -109,7 +114,7 @@ impl Call {
     /// When the request's body has to be here, if it is on its way.
     pub(super) fn body_due(&self) -> Option<Instant> {
         let limit = self.desk.config.deadlines.request_body.get();
-        self.gathering.is_some().then(|| self.ctx.started + limit)
+        self.gathering.is_some().then(|| self.account.started + limit)
     }
 
     /// Whether its client does not need us any more: the request has its pod, and Envoy does not wait
@@ -130,18 +135,18 @@ impl Call {
             return self.refuse(&Refuse::Draining);
         }
         if self.exchange.holds_answer() {
-            self.ctx.error.get_or_insert(Refuse::DrainCut.reason());
+            self.account.error.get_or_insert(Refuse::DrainCut.reason());
         }
         self.is_over = true;
     }
 
     /// Refuses the request, if it was not answered yet.
     pub(super) fn refuse(&mut self, refuse: &Refuse) {
-        self.ctx.error = Some(refuse.reason());
+        self.account.error = Some(refuse.reason());
         self.placement = None;
         let mut fields = vec![JSON];
         fields.extend(refuse.headers().into_iter().map(|(name, value)| field(name, value)));
-        self.immediate(refuse.status(), (fields, refuse.body(self.ctx.shape)), refuse.reason());
+        self.immediate(refuse.status(), (fields, refuse.body(self.account.shape)), refuse.reason());
     }
 
     /// Refuses a body that is longer than messages may be.
@@ -167,7 +172,7 @@ impl Call {
                 self.said.extend(self.exchange.pass(bytes, whole));
                 Ok(())
             }
-            Event::Piece { bytes, whole } => self.gather(&bytes, whole).await,
+            Event::Piece { bytes, whole } => self.gather(bytes.into(), whole).await,
             Event::Answer { fields, whole } => {
                 let (status, headers) = wire::response_head(&fields)?;
                 self.answered((status, &headers), origin, whole);
@@ -191,8 +196,8 @@ impl Call {
 
     /// What every answer carries.
     fn stamps(&self) -> impl Iterator<Item = Field> + use<> {
-        respond::stamps(&self.ctx)
-            .map(|(name, value)| (name.as_str().to_owned().into(), value.into()))
+        let stamps = self.account.stamps();
+        stamps.map(|(name, value)| (name.as_str().to_owned().into(), value.into()))
     }
 
     /// Answers JSON.
@@ -217,19 +222,21 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let Some(head) = &self.head else { return };
-        // 499, nginx's word for a client that left before there was a status.
-        let gone = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
-        let (status, bytes) = self.answer.as_ref().map_or((gone, 0), |it| (it.status, it.bytes));
+        // The account says itself that we have panicked.
+        if self.head.is_none() || thread::panicking() {
+            return;
+        }
+        let (status, bytes) =
+            self.answer.as_ref().map_or((None, 0), |it| (Some(it.status), it.bytes));
         // Of an answer whose body Envoy keeps to itself, nobody can say whether it came to its end.
         let is_cut = self.answer.as_ref().is_none_or(|it| it.observer.is_some() && !it.is_whole);
         if is_cut {
-            self.ctx.error.get_or_insert(CLIENT_GONE);
+            self.account.error.get_or_insert(CLIENT_GONE);
             if let Some(placement) = &mut self.placement {
                 placement.failed(CLIENT_GONE);
             }
         }
-        self.desk.books.end(&self.ctx, Sent { head, client: self.client }, (status, bytes));
+        self.account.close(status, bytes);
     }
 }
 

@@ -81,8 +81,27 @@ pub(super) struct Exchange {
     stage: Stage,
     /// The request ended with trailers.
     has_trailers: bool,
+    /// The request does not end with its head.
+    has_body: bool,
     /// There was an answer's head.
     is_answered: bool,
+}
+
+/// A request's body as it is said again, and its trailers. Each message is made when it is asked for: all
+/// of them would be the body once more.
+#[derive(Debug, Default)]
+pub(super) struct Rest {
+    pieces: Option<Pieces>,
+    has_trailers: bool,
+}
+
+/// A body in pieces that Envoy takes, at least one.
+#[derive(Debug)]
+struct Pieces {
+    body: Bytes,
+    /// The last one is its end.
+    ends: bool,
+    is_over: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,6 +127,7 @@ impl Default for Exchange {
             answer: duplex,
             stage: Stage::Begin,
             has_trailers: false,
+            has_body: false,
             is_answered: false,
         }
     }
@@ -153,7 +173,7 @@ impl Exchange {
             return Err(Violation::SecondHead);
         }
         let whole = head.end_of_stream;
-        self.stage = if whole { Stage::Whole } else { Stage::Body };
+        (self.stage, self.has_body) = (if whole { Stage::Whole } else { Stage::Body }, !whole);
         let duplex_or_whole = [BodySendMode::FullDuplexStreamed, BodySendMode::Buffered];
         if !whole && !duplex_or_whole.contains(&self.request) {
             return Err(Violation::Mode(self.request.as_str_name()));
@@ -178,6 +198,11 @@ impl Exchange {
             // What goes on after its head was sent on is passed on: a WebSocket.
             Stage::Body | Stage::Forwarded => Ok(()),
         }
+    }
+
+    /// Whether the request does not end with its head.
+    pub(super) fn has_body(&self) -> bool {
+        self.has_body
     }
 
     /// Whether the request was sent on already, so that what still comes of it only passes.
@@ -206,8 +231,8 @@ impl Exchange {
         waits.then(|| ProcessingResponse { mode_override, ..say(response) })
     }
 
-    /// Sends the request on, whole or at its head.
-    pub(super) fn forward(&mut self, forward: Forward) -> Vec<ProcessingResponse> {
+    /// Sends the request on, whole or at its head: what is said at once, and what after that.
+    pub(super) fn forward(&mut self, forward: Forward) -> (ProcessingResponse, Rest) {
         let Forward { head, destination, body, is_changed } = forward;
         self.stage = Stage::Forwarded;
         let mut common = CommonResponse {
@@ -219,22 +244,18 @@ impl Exchange {
             |response| ProcessingResponse { dynamic_metadata: Some(destination), ..say(response) };
         let Some(body) = body else {
             let response = HeadersResponse { response: Some(common) };
-            return vec![with_destination(Response::RequestHeaders(response))];
+            return (with_destination(Response::RequestHeaders(response)), Rest::default());
         };
         if self.request == BodySendMode::Buffered {
             common.body_mutation =
                 is_changed.then(|| BodyMutation { mutation: Some(Mutation::Body(body.into())) });
             let response = BodyResponse { response: Some(common) };
-            return vec![with_destination(Response::RequestBody(response))];
+            return (with_destination(Response::RequestBody(response)), Rest::default());
         }
         let response = HeadersResponse { response: Some(common) };
-        let mut said = vec![with_destination(Response::RequestHeaders(response))];
-        let pieces = pieces(&body, !self.has_trailers);
-        said.extend(pieces.map(|piece| say(Response::RequestBody(piece))));
-        if self.has_trailers {
-            said.push(say(Response::RequestTrailers(TrailersResponse::default())));
-        }
-        said
+        let has_trailers = self.has_trailers;
+        let rest = Rest { pieces: Some(Pieces::of(body, !has_trailers)), has_trailers };
+        (with_destination(Response::RequestHeaders(response)), rest)
     }
 
     /// Passes on what comes after the request was sent on.
@@ -286,24 +307,48 @@ fn passed(mode: BodySendMode, bytes: Bytes, whole: bool) -> Box<dyn Iterator<Ite
     if mode != BodySendMode::FullDuplexStreamed {
         return Box::new(std::iter::once(BodyResponse::default()));
     }
-    Box::new(pieces(&bytes, whole))
+    Box::new(Pieces::of(bytes, whole))
 }
 
-/// A body in pieces that Envoy takes; `ends`: the last one is its end.
-fn pieces(body: &Bytes, ends: bool) -> impl Iterator<Item = BodyResponse> + use<> {
-    let body = body.clone();
-    let count = body.len().div_ceil(PIECE_BYTES).max(1);
-    (0..count).map(move |number| {
-        let from = number * PIECE_BYTES;
-        let piece = body.slice(from..body.len().min(from + PIECE_BYTES));
+// === impl Rest ===
+
+impl Iterator for Rest {
+    type Item = ProcessingResponse;
+
+    fn next(&mut self) -> Option<ProcessingResponse> {
+        if let Some(piece) = self.pieces.as_mut().and_then(Iterator::next) {
+            return Some(say(Response::RequestBody(piece)));
+        }
+        let trailers = || say(Response::RequestTrailers(TrailersResponse::default()));
+        std::mem::take(&mut self.has_trailers).then(trailers)
+    }
+}
+
+// === impl Pieces ===
+
+impl Pieces {
+    fn of(body: Bytes, ends: bool) -> Self {
+        Self { body, ends, is_over: false }
+    }
+}
+
+impl Iterator for Pieces {
+    type Item = BodyResponse;
+
+    fn next(&mut self) -> Option<BodyResponse> {
+        if self.is_over {
+            return None;
+        }
+        let piece = self.body.split_to(self.body.len().min(PIECE_BYTES));
+        self.is_over = self.body.is_empty();
         let streamed = StreamedBodyResponse {
             body: piece.into(),
-            end_of_stream: ends && number + 1 == count,
+            end_of_stream: self.ends && self.is_over,
             ..StreamedBodyResponse::default()
         };
         let body_mutation = BodyMutation { mutation: Some(Mutation::StreamedResponse(streamed)) };
         let common =
             CommonResponse { body_mutation: Some(body_mutation), ..CommonResponse::default() };
-        BodyResponse { response: Some(common) }
-    })
+        Some(BodyResponse { response: Some(common) })
+    }
 }

@@ -6,8 +6,8 @@ use router::Router;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::admin::reasons;
 use crate::drain::{Drain, Phase};
+use crate::readiness::reasons;
 
 /// The names under which probes and Envoys ask, those of an Endpoint Picker.
 const SERVICES: [&str; 4] =

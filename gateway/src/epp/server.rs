@@ -40,8 +40,9 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 /// Handshakes at once.
 const HANDSHAKES: usize = 4096;
 
-/// Requests at once on one connection: Envoy opens another beyond it.
-const STREAMS: u32 = 10_000;
+/// Requests at once on one connection: Envoy opens another beyond it. A body that comes in one piece is put
+/// together before the budget of bodies sees it, so a connection may hold that many of them unseen.
+const STREAMS: u32 = 512;
 
 /// How long nothing is accepted after it failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -125,7 +125,9 @@ pub(super) fn destination(pods: &str) -> Struct {
 pub(super) enum Origin {
     /// The pod that was named, or this one.
     Pod(Option<SocketAddr>),
-    /// Envoy itself, which did not reach the pod.
+    /// Envoy itself, which did not reach the pod, or got no answer of it.
+    Unreached,
+    /// Envoy itself, without asking the pod: it has no such cluster, say, or another filter refused.
     Envoy,
     /// One of the two: it is not told.
     Unknown,
@@ -135,6 +137,8 @@ pub(super) enum Origin {
 pub(super) fn origin(message: &ProcessingRequest) -> Origin {
     match attribute(message, "response.code_details") {
         Some("via_upstream") => Origin::Pod(served(message)),
+        // `upstream_reset_before_response_started{...}`, `upstream_response_timeout` and their like.
+        Some(details) if details.starts_with("upstream_") => Origin::Unreached,
         Some(_) => Origin::Envoy,
         None => served(message).map_or(Origin::Unknown, |pod| Origin::Pod(Some(pod))),
     }

@@ -18,10 +18,7 @@ use tokio::time::timeout;
 
 use super::Gateway;
 use super::connection::Connection;
-use super::ctx::Ctx;
-use super::failure::Failure;
 use super::legs::Request;
-use super::observe::Observer;
 use super::passage::Passage;
 use super::patience::Heard;
 use super::relay::{End, gone};
@@ -30,6 +27,9 @@ use super::upstream::Answer;
 use super::usage::Repair;
 use crate::drain::Phase;
 use crate::refuse::{CLIENT_GONE, CLIENT_SLOW, ERROR_EVENT, POD_ERROR, Refuse};
+use crate::request::account::Account;
+use crate::request::failure::Failure;
+use crate::request::observe::Observer;
 
 /// Chunks that are ready are joined up to this size: one write instead of many.
 const JOIN_BYTES: usize = 64 << 10;
@@ -55,12 +55,12 @@ impl Gateway {
     pub(super) async fn answer(
         &self,
         session: &mut Session,
-        ctx: &mut Ctx,
+        account: &mut Account,
         (answer, mut placement): (Answer, Placement),
         request: &Request<'_>,
     ) -> Result<End, Refuse> {
         let now = Instant::now();
-        ctx.upstream_head = Some(now);
+        account.attempt.head = Some(now);
         let is_stream = answer.is_event_stream();
         let is_success = answer.head.status.is_success();
         let is_pod_error = answer.head.status.is_server_error();
@@ -73,15 +73,15 @@ impl Gateway {
             connection.close().await;
             return Ok(End::ClientGone);
         }
-        let head = self.response_head(session, ctx, head);
+        let head = self.response_head(session, account, head);
         if let Err(error) = session.write_response_header(Box::new(head), false).await {
             placement.failed(CLIENT_GONE);
             connection.close().await;
             return Ok(End::of_write(&error));
         }
         let observer =
-            Observer::new(ctx.started, is_stream, request.query.api.unwrap_or(Api::Chat));
-        let reused = ctx.reused_tokens().filter(|_| is_success);
+            Observer::new(account.started, is_stream, request.query.api.unwrap_or(Api::Chat));
+        let reused = account.reused_tokens().filter(|_| is_success);
         let repair = reused.map(|tokens| Repair::new(tokens, is_stream));
         let mut passage =
             Passage { stream, observer, repair, is_success, has_token: true, silence: None };
@@ -92,27 +92,28 @@ impl Gateway {
             Some(connection)
         };
         let source = Source { first, connection };
-        let end = self.carry(session, ctx, (source, &mut passage, &mut placement), request).await;
+        let end =
+            self.carry(session, account, (source, &mut passage, &mut placement), request).await;
         passage.observer.finish();
         if is_success {
-            ctx.seen = passage.observer.seen;
-            ctx.seen.cached_tokens = reused.or(ctx.seen.cached_tokens);
-            ctx.tpot_ms = passage.observer.tpot_ms();
+            account.seen = passage.observer.seen;
+            account.seen.cached_tokens = reused.or(account.seen.cached_tokens);
+            account.tpot_ms = passage.observer.tpot_ms();
         }
         // An engine that was stopped in the middle counts no cached tokens.
-        if ctx.moves == 0 && !matches!(end, End::PodFailed) {
-            if let Some(ms) = ctx.tpot_ms {
+        if account.moves == 0 && !matches!(end, End::PodFailed) {
+            if let Some(ms) = account.tpot_ms {
                 placement.endpoint.record.pace.learn(ms);
             }
-            placement.usage(ctx.seen.prompt_tokens, ctx.seen.cached_tokens);
+            placement.usage(account.seen.prompt_tokens, account.seen.cached_tokens);
         }
         match end {
             End::PodFailed | End::DrainCut => {
                 let cut = (end, is_stream);
-                return Ok(self.cut_short(session, ctx, cut, (&passage, &mut placement)).await);
+                return Ok(self.cut_short(session, account, cut, (&passage, &mut placement)).await);
             }
-            End::Answered if passage.observer.seen.has_error => ctx.error = Some(ERROR_EVENT),
-            End::Answered if is_pod_error => ctx.error = Some(POD_ERROR),
+            End::Answered if passage.observer.seen.has_error => account.error = Some(ERROR_EVENT),
+            End::Answered if is_pod_error => account.error = Some(POD_ERROR),
             End::ClientGone => placement.failed(CLIENT_GONE),
             End::ClientSlow => placement.failed(CLIENT_SLOW),
             End::Answered => {}
@@ -124,7 +125,7 @@ impl Gateway {
     async fn cut_short(
         &self,
         session: &mut Session,
-        ctx: &mut Ctx,
+        account: &mut Account,
         (end, is_stream): (End, bool),
         (passage, placement): (&Passage, &mut Placement),
     ) -> End {
@@ -137,13 +138,13 @@ impl Gateway {
             (Refuse::PodFailed, pods_own)
         };
         session.set_keepalive(None);
-        ctx.error = Some(pods_own.map_or(refuse.reason(), |_| ERROR_EVENT));
+        account.error = Some(pods_own.map_or(refuse.reason(), |_| ERROR_EVENT));
         if !is_stream {
             return end;
         }
         let event = match pods_own {
             Some(event) => Bytes::copy_from_slice(event),
-            None => refuse.event(ctx.shape, passage.is_mid_line()),
+            None => refuse.event(account.shape, passage.is_mid_line()),
         };
         self.last_words(session, event).await
     }
@@ -152,22 +153,22 @@ impl Gateway {
     async fn carry(
         &self,
         session: &mut Session,
-        ctx: &mut Ctx,
+        account: &mut Account,
         (mut source, passage, placement): (Source, &mut Passage, &mut Placement),
         request: &Request<'_>,
     ) -> End {
         let mut is_first = true;
         loop {
             let part = (source, &mut *passage, &mut *placement);
-            let end = self.stream(session, ctx, part, (request, is_first)).await;
+            let end = self.stream(session, account, part, (request, is_first)).await;
             if !matches!(end, End::PodFailed) {
                 return end;
             }
             let silence = passage.silence.take();
-            self.report_cut(ctx, placement, (passage.stream.as_deref(), silence));
+            self.report_cut(account, placement, (passage.stream.as_deref(), silence));
             let Some(stream) = &mut passage.stream else { return end };
             // Boxed: it is rare, and kilobytes that every request would carry.
-            match Box::pin(self.go_on(session, ctx, (stream, placement), request)).await {
+            match Box::pin(self.go_on(session, account, (stream, placement), request)).await {
                 Onward::Pod(connection, first) => {
                     source = Source { first, connection: Some(connection) };
                     (passage.has_token, is_first) = (false, false);
@@ -188,7 +189,7 @@ impl Gateway {
     async fn stream(
         &self,
         session: &mut Session,
-        ctx: &Ctx,
+        account: &Account,
         (source, passage, placement): (Source, &mut Passage, &mut Placement),
         (request, mut is_ready): (&Request<'_>, bool),
     ) -> End {
@@ -232,7 +233,7 @@ impl Gateway {
                         () = &mut cutting => break 'part Part::Ends(End::DrainCut),
                         failure = &mut given_up => {
                             let stream = passage.stream.as_deref();
-                            if ear == Ear::BoundStream || self.may_move(ctx, stream, request) {
+                            if ear == Ear::BoundStream || self.may_move(account, stream, request) {
                                 passage.silence = Some(failure);
                                 break Err(failure);
                             }
@@ -320,10 +321,10 @@ impl Gateway {
     fn response_head(
         &self,
         session: &Session,
-        ctx: &Ctx,
+        account: &Account,
         mut head: response::Parts,
     ) -> ResponseHeader {
-        if ctx.reused_tokens().is_some() {
+        if account.reused_tokens().is_some() {
             // Its length changes with a number in it.
             head.headers.remove(header::CONTENT_LENGTH);
         }
@@ -335,7 +336,7 @@ impl Gateway {
         {
             head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        self.stamp(session, ctx, &mut head.headers);
+        self.stamp(session, account, &mut head.headers);
         ResponseHeader::from(head)
     }
 }

@@ -12,9 +12,9 @@ use router::openai::{Api, StreamFormat};
 use tokio::time::{Instant, timeout_at};
 
 use super::Gateway;
-use super::failure::Failure;
 use super::legs::Request;
 use super::upstream::Answer;
+use crate::request::failure::Failure;
 
 /// How long an answer may be held back.
 #[derive(Clone, Copy)]

@@ -11,18 +11,30 @@ use pingora_core::{Error, ErrorType, OrErr};
 use pingora_http::{RequestHeader, ResponseHeader};
 use router::pool::Pod;
 use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::failure::Failure;
 use crate::config::Deadlines;
+use crate::request::failure::Failure;
 
 /// One that carries nothing yet.
 pub(super) struct Idle {
     stream: Stream,
     peer: HttpPeer,
     /// It has carried a request before: the pod may have closed it since.
-    pub(super) is_reused: bool,
+    is_reused: bool,
 }
+
+/// A request that got no head of an answer.
+pub(super) struct Unanswered {
+    pub(super) failure: Failure,
+    /// The pod had closed the connection before it saw the request, which may be sent again.
+    pub(super) is_stale: bool,
+}
+
+/// A pod that had closed an idle connection says so within a round trip, which takes no 50 ms inside a
+/// cluster. A connection that ends later carried the request to an engine, and what that has computed
+/// it would compute again.
+const STALE_WITHIN: Duration = Duration::from_millis(50);
 
 /// One whose request was sent and the head of whose answer is here. Dropped, it is closed, which is
 /// how vLLM learns to stop; given back, it can be used again.
@@ -52,6 +64,21 @@ impl Idle {
         Ok(Self { stream, peer, is_reused })
     }
 
+    /// A new one: where one that was given back is stale, so may the others be.
+    ///
+    /// # Errors
+    ///
+    /// As [`Idle::get`].
+    pub(super) async fn new(
+        connector: &TransportConnector,
+        pod: &Pod,
+        deadlines: &Deadlines,
+    ) -> Result<Self, Box<Error>> {
+        let peer = peer(pod, deadlines);
+        let stream = connector.new_stream(&peer).await?;
+        Ok(Self { stream, peer, is_reused: false })
+    }
+
     /// Sends a request, within `limit`, and reads the head of its answer.
     ///
     /// # Errors
@@ -62,16 +89,38 @@ impl Idle {
         head: &RequestHeader,
         body: &Bytes,
         limit: Duration,
-    ) -> Result<Connection, Box<Error>> {
-        let wrote = timeout(limit, write(&mut self.stream, head, body)).await;
-        wrote.or_err(ErrorType::WriteTimedout, "while writing a request")??;
+    ) -> Result<Connection, Unanswered> {
+        let sent_at = Instant::now();
+        if let Err(error) = self.reach(head, body, limit).await {
+            let is_prompt = sent_at.elapsed() < STALE_WITHIN;
+            let is_stale = self.is_reused && is_prompt && has_ended(&error);
+            return Err(Unanswered { failure: Failure::of(&error), is_stale });
+        }
         let mut session = HttpSession::new_with_options(self.stream, &self.peer);
         loop {
-            session.read_response().await?;
+            let read = session.read_response().await;
+            read.map_err(|error| Unanswered { failure: Failure::of(&error), is_stale: false })?;
             if session.resp_header().is_none_or(|head| !head.status.is_informational()) {
                 return Ok(Connection(Box::new(Line { session, peer: self.peer })));
             }
         }
+    }
+
+    /// Sends a request. Where the pod may never see it, the first byte of its answer is waited for, and
+    /// left to be read.
+    async fn reach(
+        &mut self,
+        head: &RequestHeader,
+        body: &Bytes,
+        limit: Duration,
+    ) -> Result<(), Box<Error>> {
+        let wrote = timeout(limit, write(&mut self.stream, head, body)).await;
+        wrote.or_err(ErrorType::WriteTimedout, "while writing a request")??;
+        if self.is_reused {
+            let byte = self.stream.try_peek(&mut [0]).await;
+            byte.or_err(ErrorType::ConnectionClosed, "before an answer")?;
+        }
+        Ok(())
     }
 }
 
@@ -121,6 +170,10 @@ async fn write(stream: &mut Stream, head: &RequestHeader, body: &Bytes) -> Resul
     let mut request = head.chain(body.as_ref());
     stream.write_all_buf(&mut request).await.or_err(ErrorType::WriteError, "writing a request")?;
     stream.flush().await.or_err(ErrorType::WriteError, "flushing a request")
+}
+
+fn has_ended(error: &Error) -> bool {
+    matches!(error.etype(), ErrorType::WriteError | ErrorType::ConnectionClosed)
 }
 
 /// A pod as Pingora knows it. The group key keeps a new pod on an old address from getting a

@@ -4,10 +4,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use pingora_proxy::Session;
 
+use super::Gateway;
 use super::relay::End;
 use super::respond::set;
-use super::{Ctx, Gateway};
 use crate::refuse::Refuse;
+use crate::request::account::Account;
 
 /// Fields that a page's script may read.
 const EXPOSED: &str = "x-request-id, x-upstream-host, x-hearth-decision";
@@ -34,14 +35,18 @@ impl Gateway {
     }
 
     /// Answers a browser that asks what it may do.
-    pub(super) async fn preflight(&self, session: &mut Session, ctx: &Ctx) -> Result<End, Refuse> {
+    pub(super) async fn preflight(
+        &self,
+        session: &mut Session,
+        account: &Account,
+    ) -> Result<End, Refuse> {
         let fields = [
             ("access-control-allow-methods", "GET, POST, OPTIONS"),
             ("access-control-allow-headers", "*, authorization"),
             ("access-control-max-age", "86400"),
         ];
         let status = StatusCode::NO_CONTENT;
-        match self.write(session, ctx, status, "", &fields, Bytes::new()).await {
+        match self.write(session, account, status, "", &fields, Bytes::new()).await {
             Ok(()) => Ok(End::Answered),
             Err(error) => Ok(End::of_write(&error)),
         }

@@ -1,31 +1,29 @@
 //! What a pod is told of a request beyond what the client said: its id, its session, where it came from.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use http::{HeaderName, header};
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_proxy::Session;
-use router::session::SESSION_HEADER;
 
-use super::respond::REQUEST_ID;
-use super::{Ctx, Gateway};
-use crate::telemetry::traces::TRACEPARENT;
-
-/// A field of a head: its name and its value, which may be a client's and unfit.
-pub(super) type Field = (HeaderName, Bytes);
+use super::Gateway;
+use crate::request::account::{Account, Field};
+use crate::request::headers::last_hop;
 
 impl Gateway {
     /// The fields that tell it.
-    pub(super) fn told_to_pod(&self, session: &Session, ctx: &Ctx) -> Vec<Field> {
-        let mut fields = Vec::with_capacity(6);
-        fields.push((REQUEST_ID, ctx.request_id.clone().into()));
+    pub(super) fn told_to_pod(&self, session: &Session, account: &Account) -> Vec<Field> {
+        let mut fields = account.told_to_pods();
         self.forwarded(session, &mut fields);
-        if let Some(key) = &ctx.session {
-            fields.push((SESSION_HEADER, key.value.to_string().into()));
-        }
-        if let Some(trace) = &ctx.trace {
-            fields.push((TRACEPARENT, trace.traceparent().into()));
-        }
         fields
+    }
+
+    /// The client's address: what the proxy in front says, if it is believed, else what we see.
+    pub(super) fn client_address(&self, session: &Session) -> Option<IpAddr> {
+        let headers = &session.req_header().headers;
+        let told = last_hop(headers).filter(|_| self.config.forwarded.trust_addresses);
+        told.or_else(|| Some(session.client_addr()?.as_inet()?.ip()))
     }
 
     /// Where the request came from: what a proxy in front says, if it is believed, else what we see.

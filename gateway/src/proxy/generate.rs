@@ -1,84 +1,69 @@
 //! A generation request: its body is held whole and read once, then it is relayed.
 
 use std::pin::pin;
-use std::time::Instant;
 
-use bytes::Bytes;
-use http::HeaderMap;
+use http::header;
 use pingora_proxy::Session;
-use router::Router;
 use router::openai::Api;
-use router::query::Query;
-use tokio::runtime::RuntimeFlavor;
+use tokio::time::timeout;
 
+use super::Gateway;
 use super::relay::End;
-use super::{Ctx, Gateway, body};
 use crate::drain::Phase;
 use crate::refuse::Refuse;
-use crate::telemetry::Metrics;
+use crate::request::account::Account;
+use crate::request::body::{Body, Gathering};
+use crate::request::read::read;
 
 impl Gateway {
     /// Reads a generation request, and relays it.
     pub(super) async fn generate(
         &self,
         session: &mut Session,
-        ctx: &mut Ctx,
+        account: &mut Account,
         api: Api,
     ) -> Result<End, Refuse> {
         let body = self.read_body(session).await?;
-        ctx.body_bytes = Some(body.bytes.len());
+        account.body_bytes = Some(body.bytes.len());
         let headers = &session.req_header().headers;
-        let query = read((&self.router, &self.metrics), ctx, (api, headers), &body.bytes)?;
-        self.relay(session, ctx, &query, &body.bytes).await
+        let query = read((&self.router, &self.metrics), account, (api, headers), &body.bytes)?;
+        self.relay(session, account, &query, &body.bytes).await
     }
 
-    /// The whole body, within its bounds.
-    pub(super) async fn read_body(&self, session: &mut Session) -> Result<body::Body, Refuse> {
-        let bounds = body::Bounds {
-            bytes: self.config.limits.body.len(),
-            deadline: self.config.deadlines.request_body.get(),
-        };
-        let mut body = pin!(body::Body::read(session, bounds, &self.bodies));
+    /// The whole body, within its cap and its deadline: what is too large is refused before the client is
+    /// told to continue.
+    pub(super) async fn read_body(&self, session: &mut Session) -> Result<Body, Refuse> {
+        let limit = self.config.limits.body.len();
+        let gathering = self.bodies.begin(&session.req_header().headers, limit)?;
+        if expects_continue(session) {
+            session.write_continue_response().await.map_err(|_gone| Refuse::BodyBroken)?;
+        }
+        let deadline = self.config.deadlines.request_body.get();
+        let mut body = pin!(timeout(deadline, collect(session, gathering)));
         tokio::select! {
             biased;
-            body = &mut body => body,
+            body = &mut body => body.map_err(|_elapsed| Refuse::BodyTooSlow)?,
             () = self.drain.reached(Phase::Cutting) => Err(Refuse::Draining),
         }
     }
 }
 
-/// Reads a request, and notes what it says.
-///
-/// # Errors
-/// It cannot be read, or no pod lists its model.
-pub(crate) fn read(
-    (router, metrics): (&Router, &Metrics),
-    ctx: &mut Ctx,
-    (api, headers): (Api, &HeaderMap),
-    body: &Bytes,
-) -> Result<Query, Refuse> {
-    let (asked, began) = (ctx.asked.as_deref(), Instant::now());
-    let is_tokenized = !router.tokenizers().is_empty();
-    let mut query =
-        off_reactor((body.len(), is_tokenized), || router.read_as(asked, api, headers, body))?;
-    ctx.reading = Some((began, Instant::now()));
-    query.request_id.clone_from(&ctx.request_id);
-    ctx.knows(&query);
-    metrics.guarded_fields_removed.inc_by(query.guarded.len() as u64);
-    if let Some((alias, model)) = query.alias.as_deref().zip(query.model.as_deref()) {
-        metrics.alias(alias, model);
+async fn collect(session: &mut Session, mut gathering: Gathering) -> Result<Body, Refuse> {
+    loop {
+        let piece = session.downstream_session.read_request_body().await;
+        let Some(piece) = piece.map_err(|_broken| Refuse::BodyBroken)? else { break };
+        if gathering.is_whole_with(&piece) {
+            return gathering.finish_with(piece);
+        }
+        gathering.push(&piece)?;
     }
-    Ok(query)
+    gathering.finish()
 }
 
-/// Runs what takes long for long bodies so that this thread's other requests go on elsewhere
-/// meanwhile: reading 1 MB of text takes a millisecond, tokenizing it 15 and more. To go elsewhere
-/// costs a thread's waking, so shorter ones stay.
-fn off_reactor<T>((body_bytes, is_tokenized): (usize, bool), work: impl FnOnce() -> T) -> T {
-    let long = if is_tokenized { 256 << 10 } else { 1 << 20 };
-    let flavor = tokio::runtime::Handle::current().runtime_flavor();
-    if body_bytes < long || flavor != RuntimeFlavor::MultiThread {
-        return work();
-    }
-    tokio::task::block_in_place(work)
+fn expects_continue(session: &Session) -> bool {
+    session
+        .req_header()
+        .headers
+        .get(header::EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }

@@ -23,11 +23,11 @@ use router::silence::Ear;
 use tokio::time::Instant;
 
 use super::Gateway;
-use super::ctx::{Ctx, SplitSeen};
-use super::failure::{Failure, report};
 use super::lease::Lease;
 use super::patience::Heard;
 use super::upstream::{Answer, Call, with_length};
+use crate::request::account::Account;
+use crate::request::failure::{Failure, report};
 
 pub(super) use bootstrap::Engines;
 pub(super) use handed::Handed;
@@ -92,20 +92,20 @@ impl Gateway {
     /// a pod besides the placement's own that gave nothing joins `tried`.
     pub(super) async fn attempt(
         &self,
-        ctx: &mut Ctx,
+        account: &mut Account,
         request: &Request<'_>,
         (placement, tried): (&mut Placement, &mut Vec<Slot>),
         handed: &mut Option<Handed>,
     ) -> Result<Answer, Missed> {
         let connector = self.config.split.connector.connector();
         let Some((connector, from)) = connector.zip(placement.prefill.take()) else {
-            ctx.attempts += 1;
-            return self.first_to_speak(ctx, request, placement, tried).await;
+            account.attempts += 1;
+            return self.first_to_speak(account, request, placement, tried).await;
         };
         let prefill = from.endpoint.pod.addr;
-        ctx.split = SplitSeen { prefill: Some(prefill), ..SplitSeen::default() };
+        account.attempt.split.prefill = Some(prefill);
         let room = self.rooms.fetch_add(1, Ordering::Relaxed) & ((1 << 53) - 1);
-        let id = format!("{}-{room:x}", ctx.request_id);
+        let id = format!("{}-{room:x}", account.request_id);
         let mut engine = None;
         if connector.asks_for_engine() {
             let asked = self.engine(&from.endpoint.pod, room).await;
@@ -118,8 +118,10 @@ impl Gateway {
         let asked = [&**tried, &[placement.endpoint.slot]].concat();
         let legs = Legs { gateway: self, request, connector, handoff, rank, asked };
         match connector.order() {
-            Order::AfterPrefill => Box::pin(legs.one_by_one(ctx, *from, placement, handed)).await,
-            Order::Together => Box::pin(legs.together(ctx, *from, placement)).await,
+            Order::AfterPrefill => {
+                Box::pin(legs.one_by_one(account, *from, placement, handed)).await
+            }
+            Order::Together => Box::pin(legs.together(account, *from, placement)).await,
         }
     }
 
@@ -175,7 +177,7 @@ impl Legs<'_> {
     /// The decode leg is sent when the prefill leg was answered.
     async fn one_by_one(
         &self,
-        ctx: &mut Ctx,
+        account: &mut Account,
         mut from: Placement,
         placement: &mut Placement,
         handed: &mut Option<Handed>,
@@ -195,10 +197,10 @@ impl Legs<'_> {
         let lease = self.connector.has_lease().then_some(lease);
         let body = self.decode_body(&members)?;
         *handed = lease.map(|lease| Handed::new(members, lease, &gateway.metrics.splits));
-        ctx.split.prefilled(prefilled.took_ms, prefilled.cached_tokens);
-        ctx.attempts += 1;
+        account.attempt.split.prefilled(prefilled.took_ms, prefilled.cached_tokens);
+        account.attempts += 1;
         placement.handed_over(prefilled.took_ms, std::time::Instant::now());
-        let ear = gateway.ear(ctx, self.request.query, &self.asked);
+        let ear = gateway.ear(account, self.request.query, &self.asked);
         let answer = self.decode((placement, from_slot), ear, &body, handed.as_ref()).await;
         let is_settled = match &answer {
             // A pod that is busy turned it down, and has told the prefill pod.
@@ -206,7 +208,7 @@ impl Legs<'_> {
             Ok(_) => true,
         };
         if let Some(handed) = handed.as_mut().filter(|_| is_settled) {
-            handed.is_settled();
+            handed.settle();
         }
         answer
     }
@@ -215,7 +217,7 @@ impl Legs<'_> {
     /// wait for the engine's own timeout.
     async fn together(
         &self,
-        ctx: &mut Ctx,
+        account: &mut Account,
         mut from: Placement,
         placement: &mut Placement,
     ) -> Result<Answer, Missed> {
@@ -223,10 +225,10 @@ impl Legs<'_> {
         let members = self.connector.decode(&self.handoff, b"");
         let members = members.map_err(|error| gateway.prefill_missed(&from, no_handoff(error)))?;
         let body = self.decode_body(&members)?;
-        ctx.attempts += 1;
-        ctx.split.sent = Some(std::time::Instant::now());
+        account.attempts += 1;
+        account.attempt.split.sent = Some(std::time::Instant::now());
         placement.handed_over(0.0, std::time::Instant::now());
-        let ear = gateway.ear(ctx, self.request.query, &self.asked);
+        let ear = gateway.ear(account, self.request.query, &self.asked);
         let mut decode = pin!(self.decode((placement, from.endpoint.slot), ear, &body, None));
         let failure = {
             let mut prefill = pin!(self.prefill(&mut from));
@@ -234,7 +236,7 @@ impl Legs<'_> {
                 biased;
                 prefilled = &mut prefill => match prefilled {
                     Ok(prefilled) => {
-                        ctx.split.prefilled(prefilled.took_ms, prefilled.cached_tokens);
+                        account.attempt.split.prefilled(prefilled.took_ms, prefilled.cached_tokens);
                         None
                     }
                     Err(failure) => Some(failure),

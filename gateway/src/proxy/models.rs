@@ -1,125 +1,49 @@
-//! `/v1/models`, `/v1/models/{id}` and `/health`: what the fleet as a whole can say; and paths that
-//! name a model.
-
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+//! `/v1/models`, `/v1/models/{id}` and `/health`: what is ours to answer.
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
-use http::{Method, Uri};
 use pingora_proxy::Session;
-use router::aliases::ModelNames;
-use router::pool::Snapshot;
-use router::{Refusal, Router};
 
+use super::Gateway;
 use super::relay::End;
-use super::route;
-use super::{Ctx, Gateway};
 use crate::refuse::Refuse;
+use crate::request::account::Account;
+use crate::request::models::{can_answer, list, one, without_name};
 
 impl Gateway {
     /// The union over live pods, each model once.
-    pub(super) async fn models(&self, session: &mut Session, ctx: &Ctx) -> Result<End, Refuse> {
-        Ok(self.json(session, ctx, list(&self.router)).await)
+    pub(super) async fn models(
+        &self,
+        session: &mut Session,
+        account: &Account,
+    ) -> Result<End, Refuse> {
+        Ok(self.json(session, account, list(&self.router)).await)
     }
 
     /// One model's card.
     pub(super) async fn model(
         &self,
         session: &mut Session,
-        ctx: &Ctx,
+        account: &Account,
         id: String,
     ) -> Result<End, Refuse> {
-        Ok(self.json(session, ctx, one(&self.router, &id)?).await)
+        Ok(self.json(session, account, one(&self.router, &id)?).await)
     }
 
     /// Takes the name of a model out of a path that means nothing itself.
-    pub(super) fn take_name(&self, session: &mut Session, ctx: &mut Ctx) {
+    pub(super) fn take_name(&self, session: &mut Session, account: &mut Account) {
         let head = session.req_header_mut();
-        if let Some(uri) = without_name(self.router.names(), (&head.method, &head.uri), ctx) {
+        if let Some(uri) = without_name(self.router.names(), (&head.method, &head.uri), account) {
             head.set_uri(uri);
         }
     }
 
     /// 200 while any pod can serve.
-    pub(super) async fn health(&self, session: &mut Session, ctx: &Ctx) -> Result<End, Refuse> {
+    pub(super) async fn health(
+        &self,
+        session: &mut Session,
+        account: &Account,
+    ) -> Result<End, Refuse> {
         can_answer(&self.router)?;
-        Ok(self.json(session, ctx, Bytes::new()).await)
+        Ok(self.json(session, account, Bytes::new()).await)
     }
-}
-
-/// The union over live pods, each model once, as `/v1/models` lists it.
-pub(crate) fn list(router: &Router) -> Bytes {
-    let snapshot = router.pool().snapshot();
-    let cards = union(&snapshot, router.names());
-    let cards: Vec<&str> = cards.values().map(|card| &**card).collect();
-    Bytes::from(format!("{{\"object\":\"list\",\"data\":[{}]}}", cards.join(",")))
-}
-
-/// One model's card.
-///
-/// # Errors
-/// No pod lists it.
-pub(crate) fn one(router: &Router, id: &str) -> Result<Bytes, Refuse> {
-    let snapshot = router.pool().snapshot();
-    let cards = union(&snapshot, router.names());
-    let card = cards.get(id).map(|card| Bytes::copy_from_slice(card.as_bytes()));
-    card.ok_or_else(|| Refuse::Router(router.absent(id)))
-}
-
-/// Whether any pod can serve.
-///
-/// # Errors
-/// None can.
-pub(crate) fn can_answer(router: &Router) -> Result<(), Refuse> {
-    let any = router.pool().snapshot().answering().next().is_some();
-    any.then_some(()).ok_or(Refuse::Router(Refusal::NoReadyPod))
-}
-
-/// The target of a request whose path names a model and means nothing itself, without that name, which
-/// is noted.
-pub(crate) fn without_name(
-    names: &ModelNames,
-    (method, uri): (&Method, &Uri),
-    ctx: &mut Ctx,
-) -> Option<Uri> {
-    if names.paths.is_empty() || !route::is_unknown(method, uri.path()) {
-        return None;
-    }
-    let (name, rest) = names.strip(uri.path_and_query().map_or("", PathAndQuery::as_str))?;
-    let mut parts = uri.clone().into_parts();
-    parts.path_and_query = PathAndQuery::try_from(rest).ok();
-    let stripped = Uri::from_parts(parts).ok()?;
-    (ctx.asked, ctx.sent_path) = (Some(name.into()), Some(uri.path().into()));
-    Some(stripped)
-}
-
-/// Each model once, as the first ready pod that lists it wrote its card, and our own names of them.
-fn union<'a>(snapshot: &'a Snapshot, names: &'a ModelNames) -> BTreeMap<&'a str, Cow<'a, str>> {
-    let (mut cards, mut lengths) = (BTreeMap::new(), BTreeMap::new());
-    for endpoint in snapshot.answering() {
-        for card in &*endpoint.models {
-            cards.entry(&*card.id).or_insert(Cow::Borrowed(&*card.raw));
-            lengths.entry(&*card.id).or_insert(card.max_model_len);
-        }
-    }
-    for (alias, targets) in &names.aliases {
-        let served = targets.iter().filter(|(_, weight)| **weight > 0);
-        let served: Vec<_> = served.filter_map(|(model, _)| lengths.get(&**model)).collect();
-        if !served.is_empty() {
-            // What fits whichever it will be.
-            let length = served.into_iter().copied().flatten().min();
-            cards.insert(alias, Cow::Owned(card(alias, length)));
-        }
-    }
-    cards
-}
-
-/// An alias's card, with the members that clients look at.
-fn card(alias: &str, max_model_len: Option<u32>) -> String {
-    let card = serde_json::json!({
-        "id": alias, "object": "model", "created": 0, "owned_by": "hearth", "root": alias,
-        "parent": null, "max_model_len": max_model_len,
-    });
-    card.to_string()
 }

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use router::Placement;
 use router::continuation::{Stream, Writing};
 
-use super::failure::Failure;
-use super::observe::Observer;
 use super::usage::Repair;
+use crate::request::failure::Failure;
+use crate::request::observe::Observer;
 
 /// What is done with a pod's bytes on their way to the client.
 pub(super) struct Passage {

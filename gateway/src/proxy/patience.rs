@@ -11,9 +11,9 @@ use router::silence::{Action, Ear, Sight, Why};
 use tokio::time::{Instant, sleep_until};
 
 use super::Gateway;
-use super::ctx::Ctx;
-use super::failure::Failure;
 use super::legs::Request;
+use crate::request::account::Account;
+use crate::request::failure::Failure;
 
 /// When an answer last said something. One timer waits beside a whole answer, and not a new one beside
 /// every chunk of it: so it has to be read while it changes.
@@ -44,8 +44,8 @@ impl Heard {
 
 impl Gateway {
     /// What is waited for at a pod that has not begun, where these are tried or asked right now.
-    pub(super) fn ear(&self, ctx: &Ctx, query: &Query, tried: &[Slot]) -> Ear {
-        let may_go = ctx.attempts < self.config.retry.attempts;
+    pub(super) fn ear(&self, account: &Account, query: &Query, tried: &[Slot]) -> Ear {
+        let may_go = account.attempts < self.config.retry.attempts;
         if may_go && self.router.has_another(query, tried) {
             Ear::Beginning
         } else {
@@ -99,14 +99,14 @@ impl Gateway {
     /// Whether a stream's pod may be left in the middle.
     pub(super) fn may_move(
         &self,
-        ctx: &Ctx,
+        account: &Account,
         stream: Option<&router::continuation::Stream>,
         request: &Request<'_>,
     ) -> bool {
         let survive = &self.config.survive;
         let model = || self.router.model(request.query);
         survive.migrate
-            && ctx.moves < survive.moves
+            && account.moves < survive.moves
             && stream.is_some_and(|stream| stream.can_go_on(&request.body, model()))
     }
 }

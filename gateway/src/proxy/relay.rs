@@ -11,19 +11,19 @@ use bytes::Bytes;
 use kv_index::Slot;
 use pingora_core::{Error, ErrorType};
 use pingora_proxy::Session;
-use router::openai::{with, without};
 use router::pool::Endpoint;
 use router::query::Query;
 use router::{Placement, Split};
 use tower::retry::budget::Budget;
 
 use super::Gateway;
-use super::ctx::Ctx;
-use super::failure::Failure;
 use super::legs::{By, Missed, Request};
 use super::upstream::{Answer, request_head};
 use crate::drain::Phase;
 use crate::refuse::Refuse;
+use crate::request::account::Account;
+use crate::request::failure::Failure;
+use crate::request::read::for_any_pod;
 
 /// How a relay ended when no error is to be answered.
 pub(super) enum End {
@@ -77,28 +77,27 @@ impl Gateway {
     pub(super) async fn relay(
         &self,
         session: &mut Session,
-        ctx: &mut Ctx,
+        account: &mut Account,
         query: &Query,
         body: &Bytes,
     ) -> Result<End, Refuse> {
-        let request = self.for_pods(session, ctx, query, body)?;
+        let request = self.for_pods(session, account, query, body)?;
         self.retries.deposit();
         if request.format.is_some() {
             self.rescues.deposit();
         }
         let (mut tried, mut last_said) = (Tried::default(), None);
-        let Some(mut placement) = self.seat(session, ctx, query).await? else {
+        let Some(mut placement) = self.seat(session, account, query).await? else {
             return Ok(End::ClientGone);
         };
         loop {
-            note(ctx, query, &placement);
-            ctx.upstream_sent = Some(Instant::now());
+            account.goes_to(&placement, query);
             let prefilling = placement.prefill.as_ref().map(|it| Arc::clone(&it.endpoint));
             let mut handed = None;
             let raced = {
                 // Pinned here: what is selected among is moved, and this is kilobytes.
                 let place = (&mut placement, &mut tried.slots);
-                let mut attempt = pin!(self.attempt(ctx, &request, place, &mut handed));
+                let mut attempt = pin!(self.attempt(account, &request, place, &mut handed));
                 tokio::select! {
                     biased;
                     attempt = &mut attempt => Raced::Attempt(Box::new(attempt)),
@@ -109,7 +108,7 @@ impl Gateway {
             let missed = match raced {
                 Raced::Attempt(attempt) => match *attempt {
                     Ok(answer) => {
-                        return self.answer(session, ctx, (answer, placement), &request).await;
+                        return self.answer(session, account, (answer, placement), &request).await;
                     }
                     Err(missed) => missed,
                 },
@@ -123,9 +122,9 @@ impl Gateway {
                 }
             };
             placement.failed(missed.failure.reason());
-            self.remember(ctx, &mut tried, &missed, (&placement.endpoint, prefilling));
-            let next = self.another(ctx, query, &tried, &missed);
-            let said = missed.answer.zip(Some(placement));
+            self.remember(account, &mut tried, &missed, (&placement.endpoint, prefilling));
+            let next = self.another(account, query, &tried, &missed);
+            let said = missed.answer.map(|answer| (answer, placement, account.attempt));
             // Kept while others are asked; what was kept before is dropped, and its connection closed.
             last_said = said.or(last_said);
             match next {
@@ -135,9 +134,10 @@ impl Gateway {
                 }
                 // Nobody else: what a pod said last is a better answer than any of ours.
                 Err(refuse) => {
-                    let Some((answer, placement)) = last_said else { return Err(refuse) };
-                    note(ctx, query, &placement);
-                    return self.answer(session, ctx, (*answer, placement), &request).await;
+                    let Some((answer, placement, attempt)) = last_said else { return Err(refuse) };
+                    account.goes_to(&placement, query);
+                    account.attempt = attempt;
+                    return self.answer(session, account, (*answer, placement), &request).await;
                 }
             }
         }
@@ -147,25 +147,25 @@ impl Gateway {
     async fn seat(
         &self,
         session: &mut Session,
-        ctx: &mut Ctx,
+        account: &mut Account,
         query: &Query,
     ) -> Result<Option<Placement>, Refuse> {
-        let address = session.client_addr().and_then(|addr| Some(addr.as_inet()?.ip()));
+        let address = self.client_address(session);
         let client = self.seats.client(&session.req_header().headers, address);
         let seat = self.seats.seat(query, client, gone(session)).await?;
-        Ok(seat.map(|seat| ctx.seated(seat)))
+        Ok(seat.map(|seat| account.seated(seat)))
     }
 
     /// The request as pods get it.
     fn for_pods<'a>(
         &self,
         session: &Session,
-        ctx: &Ctx,
+        account: &Account,
         query: &'a Query,
         body: &Bytes,
     ) -> Result<Request<'a>, Refuse> {
         let (format, body) = self.prepare(query, for_any_pod(query, body)?);
-        let told = self.told_to_pod(session, ctx);
+        let told = self.told_to_pod(session, account);
         let head = request_head(session.req_header(), body.len(), told)
             .map_err(|_invalid| Refuse::Internal)?;
         Ok(Request { query, head, body, format })
@@ -174,7 +174,7 @@ impl Gateway {
     /// Notes who missed an attempt, and where the request cannot go for that.
     fn remember(
         &self,
-        ctx: &mut Ctx,
+        account: &mut Account,
         tried: &mut Tried,
         missed: &Missed,
         (answering, prefilling): (&Arc<Endpoint>, Option<Arc<Endpoint>>),
@@ -186,7 +186,7 @@ impl Gateway {
         };
         tried.slots.extend(by.map(|endpoint| endpoint.slot));
         let told = by.or(prefilling.as_ref()).unwrap_or(answering);
-        ctx.attempt_failed(told.pod.addr, missed.failure.reason());
+        account.attempt_failed(told.pod.addr, missed.failure.reason());
         tried.prefills += u32::from(missed.by != By::Answering);
         tried.has_failed_pair |= missed.by == By::Either;
         tried.errors += u32::from(missed.failure == Failure::ServerError);
@@ -203,7 +203,7 @@ impl Gateway {
     /// Another place for a request whose last attempt failed.
     fn another(
         &self,
-        ctx: &mut Ctx,
+        account: &mut Account,
         query: &Query,
         tried: &Tried,
         missed: &Missed,
@@ -222,7 +222,7 @@ impl Gateway {
         let attempts = self.config.retry.attempts;
         let may_split =
             !tried.has_failed_pair && failure != Failure::TurnedDown && tried.prefills < attempts;
-        if !is_prefill && (ctx.attempts >= attempts || !self.may_retry()) {
+        if !is_prefill && (account.attempts >= attempts || !self.may_retry()) {
             return Err(refuse());
         }
         let started = Instant::now();
@@ -230,7 +230,7 @@ impl Gateway {
             true => self.router.place(query, &tried.slots),
             false => self.router.place_whole(query, &tried.slots, verdict(failure)),
         };
-        ctx.deciding += started.elapsed();
+        account.deciding += started.elapsed();
         let mut placement = placement.map_err(|_nobody| refuse())?;
         if tried.prefills > 0 && placement.prefill.is_none() && placement.decision.split.is_some() {
             placement.decision.split = Some(Split::whole(verdict(failure)));
@@ -238,26 +238,6 @@ impl Gateway {
         self.metrics.retry(failure.reason());
         Ok(placement)
     }
-}
-
-/// Notes where the request goes, and why.
-pub(crate) fn note(ctx: &mut Ctx, query: &Query, placement: &Placement) {
-    ctx.upstream = Some(placement.endpoint.pod.addr);
-    ctx.decision = query.api.map(|_read| placement.decision);
-}
-
-/// The body without what no client may send, and with the name by which pods know the model.
-pub(crate) fn for_any_pod(query: &Query, body: &Bytes) -> Result<Bytes, Refuse> {
-    renamed(query, without(body, &query.guarded))
-}
-
-/// The body with the name by which the pod knows the model, if it says another.
-fn renamed(query: &Query, body: Bytes) -> Result<Bytes, Refuse> {
-    let Some((_alias, model)) = query.alias.as_ref().zip(query.model.as_deref()) else {
-        return Ok(body);
-    };
-    let name = serde_json::Value::from(model).to_string();
-    with(&body, &[("model", name)]).map_err(|_read_before| Refuse::Internal)
 }
 
 /// Why a request that could not be split was not, in a word.

@@ -12,10 +12,10 @@ use tokio::time::{Instant, sleep_until};
 use tower::retry::budget::Budget;
 
 use super::Gateway;
-use super::ctx::Ctx;
-use super::failure::Failure;
 use super::legs::{Missed, Request};
 use super::upstream::Answer;
+use crate::request::account::Account;
+use crate::request::failure::Failure;
 
 /// How it went between two pods.
 struct Raced {
@@ -33,14 +33,14 @@ impl Gateway {
     /// the first was late: then the place is there. A pod that gave nothing meanwhile joins `tried`.
     pub(super) async fn first_to_speak(
         &self,
-        ctx: &mut Ctx,
+        account: &mut Account,
         request: &Request<'_>,
         placement: &mut Placement,
         tried: &mut Vec<Slot>,
     ) -> Result<Answer, Missed> {
         let sent = Instant::now();
         let asked_now = [&**tried, &[placement.endpoint.slot]].concat();
-        let ear = self.ear(ctx, request.query, &asked_now);
+        let ear = self.ear(account, request.query, &asked_now);
         let rescue = &self.config.survive.rescue;
         let late_at =
             rescue.late_at(sent, &placement.forecast).filter(|_| request.format.is_some());
@@ -53,7 +53,7 @@ impl Gateway {
                 answer = &mut first => return answer,
                 () = sleep_until(late_at) => {}
             }
-            let Some(second) = self.second(ctx, request, (placement, sent), tried) else {
+            let Some(second) = self.second(account, request, (placement, sent), tried) else {
                 return first.await;
             };
             asked = std::time::Instant::now();
@@ -64,9 +64,8 @@ impl Gateway {
         let Raced { answer, is_second, other: failure } = raced;
         if is_second {
             std::mem::swap(placement, &mut other);
-            ctx.upstream = Some(placement.endpoint.pod.addr);
-            ctx.upstream_sent = Some(asked);
-            ctx.decision = Some(placement.decision);
+            account.goes_to(placement, request.query);
+            account.attempt.sent = Some(asked);
         }
         let reason = match failure {
             Some(failure) => {
@@ -84,7 +83,7 @@ impl Gateway {
             }
         };
         if let Some(reason) = reason {
-            ctx.attempt_failed(other.endpoint.pod.addr, reason);
+            account.attempt_failed(other.endpoint.pod.addr, reason);
         }
         self.metrics.rescue(match (&answer, is_second) {
             (Err(_), _) => "failed",
@@ -97,26 +96,33 @@ impl Gateway {
     /// A place at a second pod, if it is expected to win and may be asked.
     fn second(
         &self,
-        ctx: &mut Ctx,
+        account: &mut Account,
         request: &Request<'_>,
         (first, sent): (&Placement, Instant),
         tried: &[Slot],
     ) -> Option<Placement> {
-        if !self.rescues.withdraw() {
-            self.metrics.rescue("over_budget");
-            return None;
-        }
+        let not_asked = |why| {
+            self.metrics.rescue(why);
+            None
+        };
         let tried = [tried, &[first.endpoint.slot]].concat();
-        let mut second = self.router.place_second(request.query, &tried).ok()?;
+        let Ok(mut second) = self.router.place_second(request.query, &tried) else {
+            return not_asked("full");
+        };
         let elsewhere_ms = second.forecast.ttft_ms;
         let late = self.config.survive.rescue.late_after(first.forecast.ttft_ms, elsewhere_ms);
-        if late.is_none_or(|late| sent.elapsed() < late) {
-            // Others were placed there meanwhile.
-            second.failed("not_faster");
-            return None;
-        }
-        ctx.attempts += 1;
-        Some(second)
+        // Others may have been placed there meanwhile. The budget comes last: nothing is spent on a
+        // request that is not sent.
+        let why = if late.is_none_or(|late| sent.elapsed() < late) {
+            "not_faster"
+        } else if !self.rescues.withdraw() {
+            "over_budget"
+        } else {
+            account.attempts += 1;
+            return Some(second);
+        };
+        second.failed(why);
+        not_asked(why)
     }
 }
 

@@ -7,25 +7,30 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use tokio::time::timeout;
 
+use super::Gateway;
 use super::relay::End;
-use super::{Ctx, Gateway};
 use crate::refuse::{LINGER, Refuse};
+use crate::request::account::Account;
 
 impl Gateway {
     /// Answers an error; if part of an answer has gone out already, there is nothing to say.
-    pub(super) async fn refuse(&self, session: &mut Session, ctx: &mut Ctx, refuse: &Refuse) {
-        ctx.error = Some(refuse.reason());
-        let begun = session.response_written().is_some_and(|r| !r.status.is_informational());
-        if begun {
+    pub(super) async fn refuse(
+        &self,
+        session: &mut Session,
+        account: &mut Account,
+        refuse: &Refuse,
+    ) {
+        account.error = Some(refuse.reason());
+        if has_begun(session) {
             session.set_keepalive(None);
             return;
         }
         if refuse.leaves_unread() || !session.downstream_session.is_body_done() {
             session.set_keepalive(None);
         }
-        let (fields, body) = (refuse.headers(), refuse.body(ctx.shape));
+        let (fields, body) = (refuse.headers(), refuse.body(account.shape));
         let status = refuse.status();
-        let written = self.write(session, ctx, status, "application/json", &fields, body).await;
+        let written = self.write(session, account, status, "application/json", &fields, body).await;
         match written {
             Ok(()) => linger(session).await,
             Err(error) => tracing::debug!(%error, "a client left before its error"),
@@ -33,19 +38,19 @@ impl Gateway {
     }
 
     /// Answers a JSON text.
-    pub(super) async fn json(&self, session: &mut Session, ctx: &Ctx, body: Bytes) -> End {
-        self.plain(session, ctx, StatusCode::OK, body).await
+    pub(super) async fn json(&self, session: &mut Session, account: &Account, body: Bytes) -> End {
+        self.plain(session, account, StatusCode::OK, body).await
     }
 
     /// Answers with a status and a body.
     pub(super) async fn plain(
         &self,
         session: &mut Session,
-        ctx: &Ctx,
+        account: &Account,
         status: StatusCode,
         body: Bytes,
     ) -> End {
-        match self.write(session, ctx, status, "application/json", &[], body).await {
+        match self.write(session, account, status, "application/json", &[], body).await {
             Ok(()) => End::Answered,
             Err(error) => End::of_write(&error),
         }
@@ -55,7 +60,7 @@ impl Gateway {
     pub(super) async fn write(
         &self,
         session: &mut Session,
-        ctx: &Ctx,
+        account: &Account,
         status: StatusCode,
         content_type: &'static str,
         fields: &[(&'static str, &'static str)],
@@ -72,7 +77,7 @@ impl Gateway {
         for (name, value) in fields {
             head.headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        self.stamp(session, ctx, &mut head.headers);
+        self.stamp(session, account, &mut head.headers);
         let head = ResponseHeader::from(head);
         let is_head = session.req_header().method == http::Method::HEAD;
         let is_empty = body.is_empty() || is_head;
@@ -84,19 +89,20 @@ impl Gateway {
     }
 
     /// What every answer carries: the request's id, the pod, and why that pod.
-    pub(super) fn stamp(&self, session: &Session, ctx: &Ctx, head: &mut HeaderMap) {
-        for (name, value) in stamps(ctx) {
+    pub(super) fn stamp(&self, session: &Session, account: &Account, head: &mut HeaderMap) {
+        for (name, value) in account.stamps() {
             set(head, name, value);
         }
         self.allow_origin(session, head);
     }
 }
 
-/// The same as fields.
-pub(crate) fn stamps(ctx: &Ctx) -> impl Iterator<Item = (HeaderName, String)> + use<> {
-    let upstream = ctx.upstream.map(|addr| (UPSTREAM_HOST, addr.to_string()));
-    let decision = (DECISION, ctx.decision_header().to_owned());
-    [(REQUEST_ID, ctx.request_id.clone())].into_iter().chain(upstream).chain([decision])
+/// Whether part of an answer has gone out: a head, or the switch to another protocol, whose bytes are
+/// nobody's but the pod's.
+pub(super) fn has_begun(session: &Session) -> bool {
+    session.response_written().is_some_and(|head| {
+        !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
+    })
 }
 
 /// Sets a field whose value should be fit for one.
@@ -119,12 +125,3 @@ async fn linger(session: &mut Session) {
         tracing::debug!("a refused client went on sending");
     }
 }
-
-/// The request's id, in both directions.
-pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Which pod answered.
-const UPSTREAM_HOST: HeaderName = HeaderName::from_static("x-upstream-host");
-
-/// Why that pod.
-const DECISION: HeaderName = HeaderName::from_static("x-hearth-decision");

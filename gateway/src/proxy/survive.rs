@@ -5,22 +5,23 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{StatusCode, header};
+use kv_index::Slot;
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
-use router::Placement;
 use router::continuation::{Next, Resumption, Stream, Writing, asking_for_ids};
 use router::openai::{Api, StreamFormat};
 use router::query::Query;
 use router::silence::Ear;
+use router::{Placement, Refusal};
 
 use super::Gateway;
 use super::connection::Connection;
-use super::ctx::Ctx;
-use super::failure::{Failure, report};
 use super::legs::Request;
 use super::relay::gone;
 use super::upstream::{Answer, request_head};
 use crate::drain::Phase;
+use crate::request::account::Account;
+use crate::request::failure::{Failure, report};
 
 /// How a stream goes on.
 pub(super) enum Onward {
@@ -50,11 +51,11 @@ impl Gateway {
     pub(super) async fn go_on(
         &self,
         session: &mut Session,
-        ctx: &mut Ctx,
+        account: &mut Account,
         (stream, placement): (&mut Stream, &mut Placement),
         request: &Request<'_>,
     ) -> Onward {
-        let mut moves_left = self.config.survive.moves.saturating_sub(ctx.moves);
+        let mut moves_left = self.config.survive.moves.saturating_sub(account.moves);
         if !self.config.survive.migrate {
             moves_left = 0;
         }
@@ -64,7 +65,7 @@ impl Gateway {
             Next::Cannot(why) => (Onward::Nobody, why.label()),
             Next::Pod(_) if moves_left == 0 => (Onward::Nobody, "failed"),
             Next::Pod(next) => {
-                match self.next_pod(session, ctx, placement, (request.query, &next)).await {
+                match self.next_pod(session, account, placement, (request.query, &next)).await {
                     Onward::Nobody => (Onward::Nobody, "failed"),
                     onward => (onward, "continued"),
                 }
@@ -79,22 +80,22 @@ impl Gateway {
     async fn next_pod(
         &self,
         session: &mut Session,
-        ctx: &mut Ctx,
+        account: &mut Account,
         placement: &mut Placement,
         (query, next): (&Query, &Resumption),
     ) -> Onward {
         let body = Bytes::copy_from_slice(&next.body);
-        let Some(head) = self.leg_head(session, ctx, body.len()) else { return Onward::Nobody };
+        let Some(head) = self.leg_head(session, account, body.len()) else { return Onward::Nobody };
         let query = self.router.follow(query, next);
         let mut tried = vec![placement.endpoint.slot];
         for _ in 0..self.config.retry.attempts {
             let started = std::time::Instant::now();
-            let next = self.router.place(&query, &tried);
-            ctx.deciding += started.elapsed();
+            let next = self.place_of_rest(&query, &tried);
+            account.deciding += started.elapsed();
             let Ok(mut next) = next else { break };
             let endpoint = Arc::clone(&next.endpoint);
             let pod = &endpoint.pod;
-            ctx.attempts += 1;
+            account.attempts += 1;
             let call = self.call(pod, &head, &body);
             let attempt = pin!(Answer::of(&call, self.config.deadlines.first_byte.get()));
             let attempt = self.while_hopeful((next.endpoint.slot, Ear::Beginning), attempt);
@@ -115,20 +116,34 @@ impl Gateway {
             if let (None, Ok(answer)) = (failure, attempt) {
                 *placement = next;
                 placement.answered(answer.head.status.as_u16(), std::time::Instant::now());
-                ctx.upstream = Some(placement.endpoint.pod.addr);
-                ctx.moves += 1;
+                account.attempt.pod = Some(placement.endpoint.pod.addr);
+                account.moves += 1;
                 return Onward::Pod(answer.connection, answer.first);
             }
             let reason = failure.map_or("refused", Failure::reason);
-            ctx.attempt_failed(pod.addr, reason);
+            account.attempt_failed(pod.addr, reason);
             next.failed(reason);
             tried.push(next.endpoint.slot);
         }
         Onward::Nobody
     }
 
-    fn leg_head(&self, session: &Session, ctx: &Ctx, body_len: usize) -> Option<RequestHeader> {
-        let told = self.told_to_pod(session, ctx);
+    /// A place for the rest of a stream. One that is free if there is one: what a pod with hundreds of
+    /// streams leaves behind comes all at once. But a stream that has begun is refused for want of
+    /// neither a place nor a budget: its client would lose an answer that was paid for, and a rest is
+    /// no load beyond that which the fleet had before (`survive.moves` bounds how often).
+    fn place_of_rest(&self, query: &Query, tried: &[Slot]) -> Result<Placement, Refusal> {
+        let free = self.router.place_free(query, tried, "continued");
+        free.or_else(|_full| self.router.place(query, tried))
+    }
+
+    fn leg_head(
+        &self,
+        session: &Session,
+        account: &Account,
+        body_len: usize,
+    ) -> Option<RequestHeader> {
+        let told = self.told_to_pod(session, account);
         let mut head = request_head(session.req_header(), body_len, told).ok()?;
         head.set_raw_path(Api::Completions.path().as_bytes()).ok()?;
         head.insert_header(header::CONTENT_TYPE, "application/json").ok()?;
@@ -138,7 +153,7 @@ impl Gateway {
     /// Tells the pool of a pod whose stream ended early.
     pub(super) fn report_cut(
         &self,
-        ctx: &mut Ctx,
+        account: &mut Account,
         placement: &mut Placement,
         (stream, silence): (Option<&Stream>, Option<Failure>),
     ) {
@@ -149,7 +164,7 @@ impl Gateway {
         let is_error = stream.is_some_and(|stream| stream.state() == Writing::Failed);
         let failure = if is_error { Failure::ErrorEvent } else { silence.unwrap_or(Failure::Cut) };
         report(self.router.pool(), placement.endpoint.slot, Some(failure));
-        ctx.attempt_failed(placement.endpoint.pod.addr, failure.reason());
+        account.attempt_failed(placement.endpoint.pod.addr, failure.reason());
         placement.failed(failure.reason());
     }
 }

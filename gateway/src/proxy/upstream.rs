@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header, response};
+use pingora_core::Error;
 use pingora_core::connectors::TransportConnector;
-use pingora_core::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use router::continuation::Stream;
 use router::pool::Pod;
 use tokio::time::{Instant, timeout};
 
-use super::connection::{Connection, Idle};
-use super::failure::Failure;
-use super::forwarded::Field;
+use super::connection::{Connection, Idle, Unanswered};
 use super::lease::{Lease, looked_for};
 use crate::config::Deadlines;
+use crate::request::account::Field;
+use crate::request::failure::Failure;
+use crate::request::headers;
 
 /// A request to a pod.
 #[derive(Clone, Copy)]
@@ -51,10 +52,6 @@ pub(super) struct Answer {
     pub(super) absent_at: Instant,
 }
 
-/// How often a pooled connection may turn out to be closed before the pod is blamed. vLLM closes
-/// idle ones after 5 s and we after 3, so one is rare and three are a pod that just went.
-const STALE_CONNECTIONS: usize = 3;
-
 /// The 500s of a vLLM that drains and of one whose engine has died look like this, and are no fault of
 /// the request.
 const ENGINE_GONE: [&[u8]; 2] =
@@ -84,37 +81,41 @@ impl Answer {
         timeout(limit, answer).await.unwrap_or(Err(Failure::TooLate))
     }
 
+    /// By a connection that was used before, if there is one. Where the pod had closed that, by a new
+    /// one: vLLM closes idle ones after 5 s and we after 3, so this is rare, and no fault of a pod's.
     async fn by_any_connection(call: &Call<'_>) -> Result<Self, Failure> {
         let Call { connector, pod, deadlines, .. } = *call;
-        let mut stale = 0;
-        loop {
-            let idle = Idle::get(connector, pod, deadlines).await;
-            let idle = idle.map_err(|error| Failure::of(&error))?;
-            let is_reused = idle.is_reused;
-            let now = Instant::now();
-            if call.lease.is_some_and(|lease| !lease.is_open(now)) {
-                return Err(Failure::LeaseOver);
-            }
-            if let Some(sent) = call.sent {
-                sent.store(true, Ordering::Relaxed);
-            }
-            let head = call.head();
-            let send = idle.send(&head, call.body, deadlines.upstream_write.get());
-            let (sent, absent_at) = match call.look_every {
-                Some(every) => looked_for(send, every).await,
-                None => (send.await, now),
-            };
-            match sent {
-                Ok(connection) => return Self::begin(connection, deadlines, absent_at).await,
-                Err(error) if is_reused && stale < STALE_CONNECTIONS && was_closed(&error) => {
-                    stale += 1;
-                    if let Some(sent) = call.sent {
-                        sent.store(false, Ordering::Relaxed);
-                    }
+        let idle = Idle::get(connector, pod, deadlines).await;
+        let idle = idle.map_err(|error| Failure::of(&error))?;
+        let answer = match Self::by(idle, call).await {
+            Err(Unanswered { is_stale: true, .. }) => {
+                if let Some(sent) = call.sent {
+                    sent.store(false, Ordering::Relaxed);
                 }
-                Err(error) => return Err(Failure::of(&error)),
+                let idle = Idle::new(connector, pod, deadlines).await;
+                Self::by(idle.map_err(|error| Failure::of(&error))?, call).await
             }
+            answer => answer,
+        };
+        answer.map_err(|unanswered| unanswered.failure)
+    }
+
+    async fn by(idle: Idle, call: &Call<'_>) -> Result<Self, Unanswered> {
+        let failed = |failure| Unanswered { failure, is_stale: false };
+        let now = Instant::now();
+        if call.lease.is_some_and(|lease| !lease.is_open(now)) {
+            return Err(failed(Failure::LeaseOver));
         }
+        if let Some(sent) = call.sent {
+            sent.store(true, Ordering::Relaxed);
+        }
+        let head = call.head();
+        let send = idle.send(&head, call.body, call.deadlines.upstream_write.get());
+        let (sent, absent_at) = match call.look_every {
+            Some(every) => looked_for(send, every).await,
+            None => (send.await, now),
+        };
+        Self::begin(sent?, call.deadlines, absent_at).await.map_err(failed)
     }
 
     async fn begin(
@@ -135,8 +136,7 @@ impl Answer {
 
     /// Whether the client asked for it and got a stream of events.
     pub(super) fn is_event_stream(&self) -> bool {
-        let value = self.head.headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
-        value.is_some_and(|value| value.starts_with(b"text/event-stream"))
+        headers::is_event_stream(&self.head.headers)
     }
 
     /// Why another pod should be asked instead, if it should.
@@ -172,7 +172,7 @@ pub(super) fn request_head(
     body_len: usize,
     told: Vec<Field>,
 ) -> Result<RequestHeader, Box<Error>> {
-    let mut fields = super::headers::for_pod(&client.headers);
+    let mut fields = headers::for_pod(&client.headers);
     fields.remove(header::EXPECT);
     if !fields.contains_key(header::HOST) {
         let authority = client.uri.authority().map_or("localhost", |authority| authority.as_str());
@@ -199,7 +199,7 @@ pub(super) fn request_head(
 fn answer_head(pod: &ResponseHeader) -> response::Parts {
     let (mut head, ()) = http::Response::new(()).into_parts();
     (head.status, head.version) = (pod.status, pod.version);
-    head.headers = super::headers::for_client(&pod.headers);
+    head.headers = headers::for_client(&pod.headers);
     head
 }
 
@@ -235,8 +235,4 @@ pub(super) fn get_for(path: &str) -> Result<RequestHeader, Box<Error>> {
     let mut head = RequestHeader::build(Method::GET, path.as_bytes(), Some(1))?;
     head.insert_header(header::HOST, "localhost")?;
     Ok(head)
-}
-
-fn was_closed(error: &Error) -> bool {
-    !matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout)
 }

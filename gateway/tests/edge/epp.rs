@@ -12,6 +12,7 @@ use envoy_types::pb::envoy::service::ext_proc::v3::processing_request::Request;
 use envoy_types::pb::envoy::service::ext_proc::v3::processing_response::Response;
 use envoy_types::pb::google::protobuf::value::Kind;
 use envoy_types::pb::google::protobuf::{ListValue, Struct, Value};
+use futures_util::FutureExt as _;
 use loadtest::simulator::{Fleet, Simulator};
 use router::discovery::StaticEndpoint;
 use router::pool::Role;
@@ -20,7 +21,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use self::talk::{DESTINATION, DUPLEX, Picker, head, message, settings, streamed};
 use crate::support::process::Process;
-use crate::support::{MODEL, fast_pod, hasten, metric, simulate, within};
+use crate::support::{MODEL, at_rest, fast_pod, hasten, metric, simulate, within};
 
 const CHAT: &str = "/v1/chat/completions";
 const EVENTS: &str = "text/event-stream";
@@ -162,8 +163,12 @@ async fn pods_that_would_be_next_are_named_if_that_is_wanted() {
     let mut config = settings(&addresses);
     config.epp.fallbacks = 5;
     let picker = Picker::start(config).await;
+    let bookings = std::sync::Arc::clone(picker.app.router.bookings());
+    let mut freed = std::pin::pin!(bookings.freed());
+    freed.as_mut().enable();
     let mut talk = picker.ask(CHAT, &chat("hi")).await;
     let forwarded = talk.forwarded().await;
+    assert!(freed.now_or_never().is_none(), "nobody's place was taken to name it");
     let mut named: Vec<SocketAddr> =
         forwarded.set[DESTINATION].split(',').map(|pod| pod.parse().expect("an address")).collect();
     named.sort_unstable();
@@ -172,6 +177,47 @@ async fn pods_that_would_be_next_are_named_if_that_is_wanted() {
     assert_eq!(named, all, "each once");
     assert_eq!(picker.booked(), 1, "only the first is booked");
     drop(talk);
+    picker.end().await;
+}
+
+#[tokio::test]
+async fn what_envoy_says_itself_is_no_word_of_the_pods() {
+    let (_pods, addresses) = pods(2).await;
+    let mut config = settings(&addresses);
+    config.pool.health.failed_requests = 1;
+    let picker = Picker::start(config).await;
+    let body = chat(&"prompt ".repeat(1_000));
+    let (http, admin) = (&picker.http, picker.app.admin_addr);
+    for (details, status, is_held) in [
+        ("direct_response", "200", false),
+        ("cluster_not_found", "503", false),
+        ("via_upstream", "200", true),
+    ] {
+        let mut talk = picker.ask(CHAT, &body).await;
+        let pod = talk.forwarded().await.named;
+        talk.forwarded_body().await;
+        talk.answer_with(status, details);
+        talk.answered().await;
+        talk.say(message(Request::ResponseTrailers(HttpTrailers::default())));
+        talk.next().await;
+        drop(talk);
+        at_rest(http, admin).await;
+        let mut next = picker.ask(CHAT, &body).await;
+        let forwarded = next.forwarded().await;
+        next.forwarded_body().await;
+        next.answer("404", "application/json");
+        let decision = next.answered().await["x-hearth-decision"].clone();
+        assert_eq!(!decision.contains("matched=0;"), is_held, "{details}: {decision}");
+        assert!(!is_held || forwarded.named == pod);
+        drop(next);
+        at_rest(http, admin).await;
+    }
+    let reason = |reason| format!("hearth_errors_total{{reason=\"{reason}\"}}");
+    assert_eq!(metric(http, admin, &reason("envoy")).await, 1);
+    assert_eq!(metric(http, admin, &reason("pod_error")).await, 0);
+    let snapshot = picker.app.router.pool().snapshot();
+    let accused = snapshot.endpoints.iter().filter(|pod| pod.record.last_failure.is_some()).count();
+    assert_eq!(accused, 0, "cluster_not_found is no fault of a pod's");
     picker.end().await;
 }
 

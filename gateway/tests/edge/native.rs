@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use crate::support::client::{Client, pieces, post, whole};
 use crate::support::echo::Echo;
 use crate::support::raw_pod::{RawPod, Reply, Seen, Then};
-use crate::support::wire::Wire;
+use crate::support::wire::{Answer, Wire};
 use crate::support::{House, config, fast_pod, ms, simulate};
 
 const AUDIO: &str = "/v1/audio/transcriptions?x=%20y";
@@ -56,12 +56,12 @@ async fn a_pod_that_is_gone_is_passed_over() {
     house.end().await;
 }
 
-#[tokio::test]
-async fn a_websocket_passes_and_a_hangup_closes_it_at_the_pod() {
-    let upgraded = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
-        upgrade: websocket\r\nsec-websocket-accept: x\r\n\r\n\x81\x05hello";
-    let mut pod = RawPod::start([Reply::new(&upgraded[..], Then::Hold)]).await;
-    let house = House::over(&[pod.addr]).await;
+/// A pod's side of a WebSocket, and its first message.
+const UPGRADED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
+    upgrade: websocket\r\nsec-websocket-accept: x\r\n\r\n\x81\x05hello";
+
+/// Asks for a WebSocket.
+async fn websocket(house: &House) -> (Wire, Answer) {
     let mut wire = Wire::connect(house.addr).await;
     wire.send(
         b"GET /v1/realtime HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -69,6 +69,32 @@ async fn a_websocket_passes_and_a_hangup_closes_it_at_the_pod() {
     )
     .await;
     let answer = wire.answer().await.expect("an answer");
+    (wire, answer)
+}
+
+#[tokio::test]
+async fn a_websocket_whose_pod_fails_or_falls_silent_ends_without_a_word_of_ours() {
+    for then in [Then::Close, Then::Reset, Then::Hold] {
+        let pod = RawPod::start([Reply::new(UPGRADED, then)]).await;
+        let mut settings = config(&[pod.addr]);
+        settings.deadlines.websocket_idle = ms(200);
+        let house = House::start(settings).await;
+        let (mut wire, answer) = websocket(&house).await;
+        assert_eq!(answer.status, 101);
+        assert_eq!(wire.take(7).await.as_deref(), Some(&b"\x81\x05hello"[..]));
+        assert!(wire.is_ended().await, "{then:?}: nothing comes after it");
+        house.at_rest().await;
+        let cut = house.metric("hearth_errors_total{reason=\"upstream_cut\"").await;
+        assert_eq!(cut, i64::from(then != Then::Close), "{then:?}");
+        house.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_passes_and_a_hangup_closes_it_at_the_pod() {
+    let mut pod = RawPod::start([Reply::new(UPGRADED, Then::Hold)]).await;
+    let house = House::over(&[pod.addr]).await;
+    let (mut wire, answer) = websocket(&house).await;
     assert_eq!(answer.status, 101);
     assert!(answer.has("upgrade: websocket"), "{}", answer.head);
     assert_eq!(wire.take(7).await.as_deref(), Some(&b"\x81\x05hello"[..]));

@@ -1,5 +1,7 @@
 //! More requests than the pods may have at once: who waits, in which order, and who is turned away.
 
+use std::net::SocketAddr;
+
 use gateway::config::Config;
 use loadtest::simulator::{Fault, Simulator};
 use serde_json::json;
@@ -19,13 +21,46 @@ async fn narrow(pod: &Simulator, change: impl FnOnce(&mut Config)) -> House {
     House::start(config).await
 }
 
-/// A request with this text in its prompt, by this client.
-async fn ask(addr: std::net::SocketAddr, client: &str, text: &str) -> Reply {
+/// A request with this text in its prompt, by the client with this key.
+async fn ask(addr: SocketAddr, key: &str, text: &str) -> Reply {
+    ask_from(addr, ("192.0.2.1", key), text).await
+}
+
+/// The same of a client that a proxy in front says is there.
+async fn ask_from(addr: SocketAddr, (from, key): (&str, &str), text: &str) -> Reply {
     let body = json!({"model": MODEL, "prompt": text, "max_tokens": 1}).to_string();
     let mut request = post(addr, PATH, whole(body));
-    let key = client.parse().expect("it is fit for a header");
-    request.headers_mut().insert("authorization", key);
+    for (name, value) in [("authorization", key), ("x-forwarded-for", from)] {
+        request.headers_mut().insert(name, value.parse().expect("it is fit for a header"));
+    }
     Client::default().request(request).await
+}
+
+/// Has a pod with one place answer all of these, asked in this order; gives the order in which it got them.
+async fn served(trust: bool, plan: [(&'static str, &'static str, &'static str); 4]) -> Vec<usize> {
+    let pod = simulate(fast_pod()).await;
+    let house = narrow(&pod, |config| config.forwarded.trust_addresses = trust).await;
+    pod.set_fault(Some(Fault::Pause));
+    let mut answers = Vec::new();
+    for (number, (from, key, text)) in plan.into_iter().enumerate() {
+        answers.push(tokio::spawn(ask_from(house.addr, (from, key), text)));
+        if number == 0 {
+            booked(&house).await;
+        }
+        waiting(&house, i64::try_from(number).expect("few")).await;
+    }
+    assert_eq!(pod.in_flight(), 1, "the others are not in its engine");
+    pod.set_fault(None);
+    for answer in answers {
+        assert_eq!(answer.await.expect("no panic").status, 200);
+    }
+    let bodies: Vec<_> =
+        pod.requests().iter().map(|it| String::from_utf8_lossy(&it.body).into_owned()).collect();
+    assert_eq!(house.metric("hearth_queue_wait_seconds_count").await, 3);
+    house.end().await;
+    pod.shutdown().await;
+    let is_of = |body: &String| plan.iter().position(|(_, _, text)| body.contains(text));
+    bodies.iter().filter_map(is_of).collect()
 }
 
 /// Waits until so many requests wait.
@@ -42,32 +77,22 @@ async fn booked(house: &House) {
 
 #[tokio::test]
 async fn clients_take_turns_and_a_pod_never_has_more_than_its_places() {
-    let pod = simulate(fast_pod()).await;
-    let house = narrow(&pod, |_| {}).await;
-    pod.set_fault(Some(Fault::Pause));
-    let mut answers = Vec::new();
-    let plan = [("one", "first"), ("one", "second"), ("one", "third"), ("two", "of another")];
-    for (number, (client, text)) in plan.into_iter().enumerate() {
-        answers.push(tokio::spawn(ask(house.addr, client, text)));
-        if number == 0 {
-            booked(&house).await;
-        }
-        waiting(&house, i64::try_from(number).expect("few")).await;
+    let (here, there, a) = ("192.0.2.1", "198.51.100.9, 192.0.2.2", "Bearer a");
+    let (b, c, d) = ("Bearer b", "Bearer c", "Bearer d");
+    // The keys of one address.
+    let keys = [(here, a, "first"), (here, a, "second"), (here, a, "third"), (here, b, "other's")];
+    // Somebody invents a key for each request, and somebody else is at another address.
+    let invented =
+        [(here, a, "first"), (here, b, "second"), (here, c, "third"), (there, d, "other's")];
+    for (trust, plan, order) in [
+        (false, keys, [0, 1, 3, 2]),
+        (true, keys, [0, 1, 3, 2]),
+        (true, invented, [0, 1, 3, 2]),
+        // What nobody vouches for is no address.
+        (false, invented, [0, 1, 2, 3]),
+    ] {
+        assert_eq!(served(trust, plan).await, order, "{trust}: {plan:?}");
     }
-    assert_eq!(pod.in_flight(), 1, "the others are not in its engine");
-    pod.set_fault(None);
-    for answer in answers {
-        assert_eq!(answer.await.expect("no panic").status, 200);
-    }
-    let bodies: Vec<_> =
-        pod.requests().iter().map(|it| String::from_utf8_lossy(&it.body).into_owned()).collect();
-    let position =
-        |text: &str| bodies.iter().position(|body| body.contains(text)).expect("it came");
-    let order = ["first", "second", "of another", "third"].map(position);
-    assert!(order.is_sorted(), "the other client comes before the third of one: {order:?}");
-    assert_eq!(house.metric("hearth_queue_wait_seconds_count").await, 3);
-    house.end().await;
-    pod.shutdown().await;
 }
 
 #[tokio::test]

@@ -118,6 +118,38 @@ async fn no_more_than_a_share_of_the_streams_is_asked_twice_and_no_plain_answer(
 }
 
 #[tokio::test]
+async fn a_second_pod_without_a_free_place_costs_no_budget() {
+    let mut pods = [silent().await, silent().await];
+    let mut config = config(&[pods[0].addr, pods[1].addr]);
+    config.routing.policy = PolicyName::RoundRobin;
+    // Two streams are worth one rescue.
+    config.survive.rescue = RescueSettings { budget: 0.5, times: 1.0, floor: ms(20) };
+    config.queue.per_pod = 1;
+    let house = House::start(config).await;
+    let both_full = async {
+        while house.metric("hearth_rescues_total{outcome=\"full\"").await == 0 {}
+        pods.iter().for_each(RawPod::release);
+    };
+    let ask = || house.post("/v1/completions", STREAM);
+    let (a, b, ()) =
+        tokio::join!(ask(), ask(), within("the first finds the other full", both_full));
+    assert_eq!((a.status.as_u16(), b.status.as_u16()), (200, 200));
+    assert_eq!(pods.each_mut().map(RawPod::unseen), [1, 1]);
+    house.at_rest().await;
+    // The one that comes now has what they did not spend.
+    let saved = async {
+        let [a, b] = pods.each_mut();
+        tokio::join!(a.request(), b.request());
+        a.release();
+        b.release();
+    };
+    let (answer, ()) = tokio::join!(ask(), within("it is asked of both", saved));
+    assert_eq!(answer.status, 200);
+    assert_eq!(house.metric(OVER_BUDGET).await, 0);
+    house.end().await;
+}
+
+#[tokio::test]
 async fn a_plain_answer_is_asked_once_however_late_it_is() {
     let mut pods = [silent().await, silent().await];
     pods.iter().for_each(|pod| pod.tell([Reply::new("", Then::Hold)]));

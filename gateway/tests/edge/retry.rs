@@ -104,6 +104,25 @@ async fn a_reused_connection_that_was_closed_is_replaced_without_blame() {
 }
 
 #[tokio::test]
+async fn what_a_pod_may_have_computed_is_not_sent_again_in_the_same_attempt() {
+    for (reply, most) in [
+        (Reply::new("", Then::ResetLate), 1),
+        (Reply::new("HTTP/1.1 200", Then::Close), 1),
+        (Reply::new("HTTP/1.1 200 OK\r\ncontent length\r\n\r\n", Then::Close), 1),
+        // As if it had closed while it was idle: by another connection, and once.
+        (Reply::new("", Then::Close), 2),
+    ] {
+        let mut pod = RawPod::start([good(), reply.clone()]).await;
+        let house = House::over(&[pod.addr]).await;
+        assert_eq!(ask(&house, PLAIN).await.status, StatusCode::OK, "its connection is kept");
+        assert_eq!(pod.unseen(), 1);
+        assert_eq!(ask(&house, PLAIN).await.refusal(), (502, "attempts_failed".to_owned()));
+        assert!((1..=most).contains(&pod.unseen()), "{reply:?}");
+        house.end().await;
+    }
+}
+
+#[tokio::test]
 async fn an_overload_is_passed_on_when_every_pod_has_it() {
     for status in ["429 Too Many Requests", "503 Service Unavailable"] {
         let body = r#"{"error":{"message":"busy"}}"#;

@@ -3,7 +3,7 @@
 use router::policy::PolicyName;
 use serde_json::Value;
 
-use crate::support::client::Reply as Answer;
+use crate::support::client::{Reply as Answer, post, whole as body};
 use crate::support::raw_pod::{LAST_CHUNK, RawPod, Reply, Then, stream};
 use crate::support::{House, config, ms};
 
@@ -122,6 +122,47 @@ async fn a_stream_whose_pod_dies_goes_on_at_another_to_the_same_bytes() {
         assert_eq!(counted, 1);
         house.end().await;
     }
+}
+
+/// Streams at pods with a place for one each, of which the first one's pod dies. Gives that stream's text,
+/// and how many requests the pods of the others got besides.
+async fn moved(pods: usize, streams: usize) -> (String, usize) {
+    let begun = Reply::new(stream(&[&role(), &token("A", 1)]), Then::Hold);
+    let rest = whole(&[&next("B", 2, r#""stop""#), DONE]);
+    let mut raw = Vec::new();
+    for _ in 0..pods {
+        raw.push(RawPod::start([begun.clone(), rest.clone()]).await);
+    }
+    let mut config = config(&raw.iter().map(|pod| pod.addr).collect::<Vec<_>>());
+    config.routing.policy = PolicyName::RoundRobin;
+    config.queue.per_pod = 1;
+    let house = House::start(config).await;
+    let mut full = Vec::new();
+    for _ in 0..streams {
+        let answer = house.client.open(post(house.addr, "/v1/chat/completions", body(CHAT))).await;
+        let addr = answer.headers()["x-upstream-host"].to_str().expect("an address");
+        let at = raw.iter().position(|pod| pod.addr.to_string() == addr).expect("a pod");
+        full.push((answer, raw.swap_remove(at)));
+    }
+    raw.iter().for_each(|pod| pod.tell([rest.clone()]));
+    let (first, dies) = full.swap_remove(0);
+    drop(dies);
+    let text = text(&Answer::of(first).await);
+    let mut besides = 0;
+    for (answer, mut pod) in full {
+        pod.release();
+        Answer::of(answer).await;
+        besides += pod.unseen() - 1;
+    }
+    house.end().await;
+    (text, besides)
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_where_a_place_is_free_and_nowhere_is_no_refusal() {
+    // In turn it would be at a full one.
+    assert_eq!(moved(4, 3).await, ("AB".to_owned(), 0));
+    assert_eq!(moved(2, 2).await, ("AB".to_owned(), 1));
 }
 
 #[tokio::test]

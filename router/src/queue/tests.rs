@@ -10,6 +10,11 @@ fn at(pods: &str) -> Query {
     Query { subset: Some(Subset::of(pods)), ..model("m") }
 }
 
+/// A client with an address of its own.
+fn client(address: u64) -> Client {
+    Client { address, key: 0 }
+}
+
 fn is_next(ticket: &Ticket) -> bool {
     ticket.turn().now_or_never().is_some()
 }
@@ -17,35 +22,36 @@ fn is_next(ticket: &Ticket) -> bool {
 #[test]
 fn a_full_room_takes_nobody_and_who_leaves_makes_room() {
     let room = Arc::new(Room::new(2));
-    let a = room.join(&model("m"), 1).expect("it is empty");
-    let b = room.join(&model("n"), 1).expect("it has one more place");
-    assert!(room.join(&model("m"), 2).is_none());
+    let a = room.join(&model("m"), client(1)).expect("it is empty");
+    let b = room.join(&model("n"), client(1)).expect("it has one more place");
+    assert!(room.join(&model("m"), client(2)).is_none());
     assert_eq!(room.waiting(), 2, "who was turned away is not counted");
     drop(a);
-    let c = room.join(&model("m"), 2).expect("a place was left");
+    let c = room.join(&model("m"), client(2)).expect("a place was left");
     b.served();
     drop(c);
     assert_eq!(room.waiting(), 0);
     assert!(room.lines.lock().by_pods.is_empty(), "no line is kept for nobody");
-    assert!(Arc::new(Room::new(0)).join(&model("m"), 1).is_none());
+    assert!(Arc::new(Room::new(0)).join(&model("m"), client(1)).is_none());
 }
 
 #[test]
 fn models_do_not_wait_for_each_other() {
     let room = Arc::new(Room::new(9));
-    let a = room.join(&model("m"), 1).expect("room");
+    let a = room.join(&model("m"), client(1)).expect("room");
     assert!(room.has_line(&model("m")) && !room.has_line(&model("n")));
-    let b = room.join(&model("n"), 1).expect("room");
+    let b = room.join(&model("n"), client(1)).expect("room");
     assert!(is_next(&a) && is_next(&b));
 }
 
 #[test]
 fn who_may_go_to_some_pods_only_holds_up_nobody_else() {
     let room = Arc::new(Room::new(9));
-    let some = room.join(&at("10.0.0.7:8000"), 1).expect("room");
+    let some = room.join(&at("10.0.0.7:8000"), client(1)).expect("room");
     assert!(!room.has_line(&model("m")) && !room.has_line(&at("10.0.0.8")));
     assert!(room.has_line(&at("10.0.0.7:8000")));
-    let (any, behind) = (room.join(&model("m"), 2), room.join(&at("10.0.0.7:8000"), 2));
+    let (any, behind) =
+        (room.join(&model("m"), client(2)), room.join(&at("10.0.0.7:8000"), client(2)));
     let (any, behind) = (any.expect("room"), behind.expect("room"));
     assert_eq!([&some, &any, &behind].map(is_next), [true, true, false]);
     drop((some, any));
@@ -57,7 +63,7 @@ fn who_may_go_to_some_pods_only_holds_up_nobody_else() {
 #[tokio::test]
 async fn the_turn_goes_on_when_somebody_leaves_served_or_not() {
     let room = Arc::new(Room::new(9));
-    let join = |client| room.join(&model("m"), client).expect("room");
+    let join = |number| room.join(&model("m"), client(number)).expect("room");
     let (a, b, c, d) = (join(1), join(1), join(2), join(3));
     assert_eq!([&a, &b, &c, &d].map(is_next), [true, false, false, false]);
     let waits = tokio::spawn(async move {

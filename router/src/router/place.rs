@@ -62,7 +62,7 @@ impl Router {
 
     /// A request that we do not read goes to the pod that is least busy, whatever the policy: of its
     /// prompt nothing is known.
-    fn settings_for(&self, query: &Query) -> policy::Settings {
+    pub(super) fn settings_for(&self, query: &Query) -> policy::Settings {
         let policy = query.api.map_or(PolicyName::LeastRequest, |_read| self.settings.policy);
         policy::Settings { policy, ..self.settings }
     }

@@ -123,7 +123,7 @@ impl Placement {
     }
 
     /// Another pod prefills for it, and so many tokens come from there.
-    pub(super) fn is_split(
+    pub(super) fn split_with(
         &mut self,
         prefill: Placement,
         tokens: u32,

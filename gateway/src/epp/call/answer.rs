@@ -3,13 +3,14 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::super::wire::{self, Origin};
 use super::Call;
-use crate::proxy::failure::{Failure, report};
-use crate::proxy::observe::Observer;
-use crate::refuse::{ERROR_EVENT, POD_ERROR};
+use crate::refuse::{ENVOY, ERROR_EVENT, POD_ERROR};
+use crate::request::failure::{Failure, report};
+use crate::request::headers;
+use crate::request::observe::Observer;
 
 /// What is seen of an answer.
 #[derive(Debug)]
@@ -27,62 +28,70 @@ impl Call {
     /// The answer's head.
     pub(super) fn answered(
         &mut self,
-        (status, headers): (StatusCode, &HeaderMap),
+        (status, fields): (StatusCode, &HeaderMap),
         origin: Origin,
         whole: bool,
     ) {
         // What Envoy answers before the request is whole is no pod's, and nothing is decided any more.
         self.gathering = None;
         let now = Instant::now();
-        self.ctx.upstream_head = Some(now);
-        let mut observer = None;
-        if let Some(placement) = &mut self.placement {
-            let pool = self.desk.router.pool();
-            let (slot, chosen) = (placement.endpoint.slot, placement.endpoint.pod.addr);
-            if let Origin::Pod(Some(other)) = origin
-                && other != chosen
-            {
-                self.ctx.upstream = Some(other);
-                placement.failed("served_elsewhere");
-            } else if origin == Origin::Envoy && status.is_server_error() {
-                let failure = Failure::Reset;
-                report(pool, slot, Some(failure));
-                self.ctx.attempt_failed(chosen, failure.reason());
-                placement.failed(failure.reason());
-            } else {
-                // What is, or may be, Envoy's own word is no sign of the pod's life.
-                let is_pods = match origin {
-                    Origin::Pod(_) => true,
-                    Origin::Unknown => !is_gateways(status),
-                    Origin::Envoy => false,
-                };
-                if is_pods {
-                    report(pool, slot, Failure::of_status(status));
-                }
-                if let Some(mut prefill) = placement.prefill.take() {
-                    prefill.answered(status.as_u16(), now);
-                }
-                placement.answered(status.as_u16(), now);
-                observer = self
-                    .api
-                    .filter(|_| self.desk.config.epp.answers)
-                    .map(|api| Observer::new(self.ctx.started, is_event_stream(headers), api));
-            }
-        }
+        self.account.attempt.head = Some(now);
+        let observer = self.learn((status, fields), origin, now);
         let stamps: Vec<_> = self.stamps().collect();
         // What is ours to say and is not said here, a pod does not say either.
-        let theirs = headers.keys().map(HeaderName::as_str).filter(|name| {
+        let theirs = fields.keys().map(HeaderName::as_str).filter(|name| {
             name.starts_with("x-hearth-") && stamps.iter().all(|(ours, _)| ours != name)
         });
         let theirs = theirs.map(str::to_owned).collect();
         self.said.push_back(self.exchange.answer(wire::mutation(stamps, theirs)));
-        if self.ctx.error.is_none() && status.is_server_error() {
-            self.ctx.error = Some(POD_ERROR);
+        if status.is_server_error() {
+            let is_envoys = matches!(origin, Origin::Envoy | Origin::Unreached);
+            self.account.error.get_or_insert(if is_envoys { ENVOY } else { POD_ERROR });
         }
         self.answer = Some(Answer { status, bytes: 0, observer, is_whole: false });
         if whole {
             self.whole();
         }
+    }
+
+    /// What an answer's head says of the pod, and who looks into its body, if anybody does.
+    fn learn(
+        &mut self,
+        (status, fields): (StatusCode, &HeaderMap),
+        origin: Origin,
+        now: Instant,
+    ) -> Option<Observer> {
+        let placement = self.placement.as_mut()?;
+        let pool = self.desk.router.pool();
+        let (slot, chosen) = (placement.endpoint.slot, placement.endpoint.pod.addr);
+        match origin {
+            Origin::Pod(Some(other)) if other != chosen => {
+                self.account.attempt.pod = Some(other);
+                placement.failed("served_elsewhere");
+                return None;
+            }
+            Origin::Unreached => {
+                let failure = Failure::Reset;
+                report(pool, slot, Some(failure));
+                self.account.attempt_failed(chosen, failure.reason());
+                placement.failed(failure.reason());
+                return None;
+            }
+            // The pod knows nothing of it, and holds nothing of its prompt.
+            Origin::Envoy => {
+                placement.failed(ENVOY);
+                return None;
+            }
+            // What may be a proxy's word is no sign of the pod's life.
+            Origin::Unknown if is_gateways(status) => {}
+            Origin::Pod(_) | Origin::Unknown => report(pool, slot, Failure::of_status(status)),
+        }
+        if let Some(mut prefill) = placement.prefill.take() {
+            prefill.answered(status.as_u16(), now);
+        }
+        placement.answered(status.as_u16(), now);
+        let api = self.api.filter(|_| self.desk.config.epp.answers)?;
+        Some(Observer::new(self.account.started, headers::is_event_stream(fields), api))
     }
 
     /// More of the answer's body.
@@ -110,15 +119,15 @@ impl Call {
             return;
         };
         observer.finish();
-        (self.ctx.seen, self.ctx.tpot_ms) = (observer.seen, observer.tpot_ms());
+        (self.account.seen, self.account.tpot_ms) = (observer.seen, observer.tpot_ms());
         if observer.seen.has_error {
-            self.ctx.error = Some(ERROR_EVENT);
+            self.account.error = Some(ERROR_EVENT);
         }
         if let Some(placement) = &mut placement {
-            if let Some(ms) = self.ctx.tpot_ms {
+            if let Some(ms) = self.account.tpot_ms {
                 placement.endpoint.record.pace.learn(ms);
             }
-            placement.usage(self.ctx.seen.prompt_tokens, self.ctx.seen.cached_tokens);
+            placement.usage(self.account.seen.prompt_tokens, self.account.seen.cached_tokens);
         }
     }
 }
@@ -126,9 +135,4 @@ impl Call {
 /// Whether a proxy in between may have said so.
 fn is_gateways(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 502 | 503 | 504)
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"))
 }

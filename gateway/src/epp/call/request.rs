@@ -1,12 +1,11 @@
 //! The request's half of a call: read when it is whole, given a place, and sent there.
 
-use std::net::{IpAddr, SocketAddr};
+use std::iter;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
+use http::HeaderName;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName};
 use router::query::Query;
 use router::{Placement, Refusal};
 
@@ -14,11 +13,12 @@ use super::super::exchange::Forward;
 use super::super::wire::{self, DESTINATION, Field};
 use super::{Call, field};
 use crate::head::Fault;
-use crate::proxy::body::Body;
-use crate::proxy::relay::{for_any_pod, note};
-use crate::proxy::route::{self, Route};
-use crate::proxy::{generate, headers, models, native};
 use crate::refuse::{Refuse, Shape};
+use crate::request::body::Body;
+use crate::request::headers::{self, last_hop};
+use crate::request::read::{for_any_pod, read};
+use crate::request::route::{self, Route};
+use crate::request::{models, named};
 
 // === impl Call ===
 
@@ -32,15 +32,17 @@ impl Call {
     ) -> Result<(), Refuse> {
         let head = self.head.insert(head);
         let desk = &self.desk;
-        desk.books.begin(&mut self.ctx, head, (&desk.drain, desk.config.forwarded));
+        let (sent, about) = ((&*head, self.client), (&desk.drain, desk.config.forwarded));
+        self.presence = Some(desk.books.begin(&mut self.account, sent, about));
         if let Some(fault) = fault {
             return Err(fault.into());
         }
         let names = desk.router.names();
-        if let Some(uri) = models::without_name(names, (&head.method, &head.uri), &mut self.ctx) {
+        if let Some(uri) = models::without_name(names, (&head.method, &head.uri), &mut self.account)
+        {
             head.uri = uri;
         }
-        self.ctx.shape = Shape::of_path(head.uri.path());
+        self.account.shape = Shape::of_path(head.uri.path());
         self.enter(whole).await
     }
 
@@ -50,7 +52,7 @@ impl Call {
         headers::check(head, desk.config.limits.head.len())?;
         // Envoy answers browsers itself, if it is to: no preflight is found.
         let route = route::route(&head.method, head.uri.path(), false)?;
-        self.ctx.route = route.label();
+        self.account.route = route.label();
         if desk.drain.is_closing() {
             return Err(Refuse::Draining);
         }
@@ -62,106 +64,98 @@ impl Call {
                 self.json(Bytes::new());
             }
             // It is sent on at its head: its body has no end.
-            Route::Native(_) if !whole && headers::is_websocket(&head.headers) => {
-                let model = native::model_of_query(&head.uri);
+            Route::Unread(_) if !whole && headers::is_websocket(&head.headers) => {
+                let model = named::model_of_query(&head.uri);
                 let query = desk.router.unread(&head.headers, model.as_deref())?;
                 self.send_on(query, None).await?;
             }
-            Route::Generate(_) | Route::Native(_) => {
+            Route::Generate(_) | Route::Unread(_) => {
                 let gathering = desk.bodies.begin(&head.headers, desk.config.limits.body.len())?;
                 self.gathering = Some(gathering);
                 self.route = Some(route);
                 self.said.extend(self.exchange.go_on(desk.config.epp.answers));
                 if whole {
-                    self.decide(false).await?;
+                    self.gather(Bytes::new(), true).await?;
                 }
             }
         }
         Ok(())
     }
 
-    pub(super) async fn gather(&mut self, piece: &[u8], whole: bool) -> Result<(), Refuse> {
-        // What was refused at its head may still be on its way.
-        let Some(gathering) = &mut self.gathering else { return Ok(()) };
-        gathering.push(piece)?;
-        if whole { self.decide(true).await } else { Ok(()) }
+    pub(super) async fn gather(&mut self, piece: Bytes, whole: bool) -> Result<(), Refuse> {
+        if whole {
+            // What was refused at its head may still be on its way.
+            let Some(gathering) = self.gathering.take() else { return Ok(()) };
+            return self.decide(gathering.finish_with(piece)?).await;
+        }
+        self.gathering.as_mut().map_or(Ok(()), |gathering| gathering.push(&piece))
     }
 
     /// The request is whole.
-    async fn decide(&mut self, has_body: bool) -> Result<(), Refuse> {
-        let (Some(gathering), Some(route)) = (self.gathering.take(), self.route.take()) else {
-            return Err(Refuse::Internal);
-        };
-        let body = gathering.finish()?;
-        self.ctx.body_bytes = Some(body.bytes.len());
+    async fn decide(&mut self, body: Body) -> Result<(), Refuse> {
+        let route = self.route.take().ok_or(Refuse::Internal)?;
+        self.account.body_bytes = Some(body.bytes.len());
         let desk = Arc::clone(&self.desk);
         let headers = &self.head.as_ref().ok_or(Refuse::Internal)?.headers;
         let query = match route {
             Route::Generate(api) => {
                 let with = (&*desk.router, &*desk.books.metrics);
-                generate::read(with, &mut self.ctx, (api, headers), &body.bytes)?
+                read(with, &mut self.account, (api, headers), &body.bytes)?
             }
             _ => {
-                let model = native::model_of_form(headers, &body.bytes).await;
+                let model = named::model_of_form(headers, &body.bytes).await;
                 desk.router.unread(headers, model.as_deref())?
             }
         };
-        self.send_on(query, has_body.then_some(body)).await
+        self.send_on(query, Some(body).filter(|_| self.exchange.has_body())).await
     }
 
     /// Chooses a pod, and sends the request there.
     async fn send_on(&mut self, mut query: Query, body: Option<Body>) -> Result<(), Refuse> {
         let desk = Arc::clone(&self.desk);
-        self.ctx.knows(&query);
+        self.account.knows(&query);
         query.subset = self.subset.take();
         let headers = &self.head.as_ref().ok_or(Refuse::Internal)?.headers;
-        let client = desk.seats.client(headers, address(headers, self.client));
+        // As Envoy tells it, or as it has written it behind those of the proxies before.
+        let address = self.client.map(|client| client.ip()).or_else(|| last_hop(headers));
+        let client = desk.seats.client(headers, address);
         // Who is gone takes the call along.
         let seat = desk.seats.seat(&query, client, std::future::pending()).await?;
-        let placement = self.ctx.seated(seat.ok_or(Refusal::NoReadyPod)?);
-        note(&mut self.ctx, &query, &placement);
-        (self.ctx.attempts, self.ctx.upstream_sent) = (1, Some(Instant::now()));
-        self.ctx.split.prefill = placement.prefill.as_ref().map(|it| it.endpoint.pod.addr);
+        let placement = self.account.seated(seat.ok_or(Refusal::NoReadyPod)?);
+        self.account.goes_to(&placement, &query);
+        self.account.attempts = 1;
+        self.account.attempt.split.prefill =
+            placement.prefill.as_ref().map(|it| it.endpoint.pod.addr);
         let sent = body.as_ref().map(|body| for_any_pod(&query, &body.bytes)).transpose()?;
         let is_changed = query.alias.is_some() || !query.guarded.is_empty();
         let length = sent.as_ref().filter(|_| is_changed).map(Bytes::len);
-        let pods = self.pods(&mut query, &placement);
+        let pods = self.pods(&query, &placement);
         let head = wire::mutation(self.told_to_pod(&placement, &pods, length), self.unwanted());
         let destination = wire::destination(&pods);
         let forward = Forward { head, destination, body: sent, is_changed };
-        self.said.extend(self.exchange.forward(forward));
-        (self.placement, self.api, self.sending) = (Some(placement), query.api, body);
+        let (first, rest) = self.exchange.forward(forward);
+        self.said.push_back(first);
+        (self.placement, self.api, self.sending) =
+            (Some(placement), query.api, body.map(|body| (rest, body)));
         Ok(())
     }
 
     /// The pod, and those that would be next, as the list that proxies walk.
-    fn pods(&self, query: &mut Query, placement: &Placement) -> String {
-        // What is only asked for is not told of on the page `/why`.
-        query.request_id.clear();
-        let router = &self.desk.router;
-        let (mut pods, mut tried) =
-            (vec![placement.endpoint.pod.addr.to_string()], vec![placement.endpoint.slot]);
-        for _ in 0..self.desk.config.epp.fallbacks {
-            let Ok(next) = router.place_whole(query, &tried, "fallback") else { break };
-            pods.push(next.endpoint.pod.addr.to_string());
-            tried.push(next.endpoint.slot);
-        }
-        pods.join(",")
+    fn pods(&self, query: &Query, placement: &Placement) -> String {
+        let most = usize::try_from(self.desk.config.epp.fallbacks).unwrap_or(usize::MAX);
+        let next = self.desk.router.ranked(query, &[placement.endpoint.slot], most);
+        let pods = iter::once(&placement.endpoint).chain(&next);
+        pods.map(|endpoint| endpoint.pod.addr.to_string()).collect::<Vec<_>>().join(",")
     }
 
     /// What the pod, and Envoy on the way there, is told.
     fn told_to_pod(&self, placement: &Placement, pods: &str, length: Option<usize>) -> Vec<Field> {
         let mut fields = vec![field(DESTINATION, pods.to_owned())];
+        let told = self.account.told_to_pods().into_iter();
+        fields.extend(told.map(|(name, value)| (name.as_str().to_owned().into(), value)));
         let mut tell = |name: &'static str, value: String| fields.push(field(name, value));
-        tell("x-request-id", self.ctx.request_id.clone());
-        if let Some(key) = &self.ctx.session {
-            tell("x-session-id", key.value.to_string());
-        }
-        if let (Some(_), Some(head)) = (&self.ctx.asked, &self.head) {
+        if let (Some(_), Some(head)) = (&self.account.asked, &self.head) {
             tell(":path", head.uri.to_string());
-        }
-        if let Some(trace) = &self.ctx.trace {
-            tell("traceparent", trace.traceparent());
         }
         if let Some(rank) = placement.endpoint.pod.rank {
             tell("x-data-parallel-rank", rank.to_string());
@@ -185,11 +179,4 @@ impl Call {
             .map(str::to_owned)
             .collect()
     }
-}
-
-/// The client's address: as it is told, or as Envoy has written it behind those of the proxies before.
-fn address(headers: &HeaderMap, client: Option<SocketAddr>) -> Option<IpAddr> {
-    let hops = headers.get_all("x-forwarded-for").iter().next_back();
-    let last = || hops?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok();
-    client.map(|client| client.ip()).or_else(last)
 }

@@ -16,8 +16,8 @@ use tokio::time::timeout;
 
 use super::prefill::whole;
 use crate::proxy::Gateway;
-use crate::proxy::failure::Failure;
 use crate::proxy::upstream::{Answer, get_for};
+use crate::request::failure::Failure;
 
 /// The engines of the prefill pods that were asked, by the pods' uids.
 #[derive(Debug, Default)]

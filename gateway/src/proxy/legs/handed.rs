@@ -39,7 +39,7 @@ impl Handed {
     }
 
     /// A decode pod tells the prefill pod when they are free.
-    pub(super) fn is_settled(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.is_open = false;
     }
 
@@ -65,7 +65,7 @@ impl Gateway {
     pub(in crate::proxy) async fn forsake(&self, handed: Option<Handed>, decode: &Pod) {
         let Some(mut handed) = handed else { return };
         if handed.sent.load(Ordering::Relaxed) {
-            handed.is_settled();
+            handed.settle();
         }
         self.give_back(Some(handed), decode).await;
     }

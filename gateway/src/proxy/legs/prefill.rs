@@ -12,9 +12,10 @@ use tokio::time::timeout;
 
 use super::Legs;
 use crate::proxy::connection::Connection;
-use crate::proxy::failure::{Failure, report};
 use crate::proxy::lease::Lease;
 use crate::proxy::upstream::{Answer, Call, with_length};
+use crate::request::failure::{Failure, report};
+use crate::request::usage::Usage;
 
 /// A prefill that is done.
 pub(in crate::proxy) struct Prefilled {
@@ -28,24 +29,10 @@ pub(in crate::proxy) struct Prefilled {
     pub(in crate::proxy) absent_at: tokio::time::Instant,
 }
 
-/// The answer's counts, in the shapes of chat, responses and messages.
+/// What counts of an answer.
 #[derive(Deserialize)]
-struct Counts {
+struct Counted {
     usage: Option<Usage>,
-}
-
-#[derive(Deserialize)]
-struct Usage {
-    #[serde(alias = "input_tokens")]
-    prompt_tokens: Option<u32>,
-    #[serde(alias = "input_tokens_details")]
-    prompt_tokens_details: Option<Details>,
-    cache_read_input_tokens: Option<u32>,
-}
-
-#[derive(Deserialize)]
-struct Details {
-    cached_tokens: Option<u32>,
 }
 
 /// An answer of one token names the prompt's blocks, some bytes each: a million tokens' take half of
@@ -99,21 +86,12 @@ impl Legs<'_> {
         let idle = gateway.config.deadlines.upstream_idle.get();
         connection.release(&gateway.connector, idle).await;
         report(gateway.router.pool(), from.endpoint.slot, None);
-        let usage = serde_json::from_slice::<Counts>(&body).ok().and_then(|counts| counts.usage);
-        let usage = usage.map_or((None, None), Usage::counts);
-        from.usage(usage.0, usage.1);
+        let usage = serde_json::from_slice::<Counted>(&body).ok().and_then(|counted| counted.usage);
+        let cached_tokens = usage.and_then(|usage| usage.cached_tokens());
+        from.usage(usage.and_then(|usage| usage.prompt_tokens), cached_tokens);
         let took_ms = now.saturating_duration_since(sent_at).as_secs_f64() * 1e3;
-        Ok(Prefilled { body, cached_tokens: usage.1, took_ms, absent_at })
-    }
-}
-
-// === impl Usage ===
-
-impl Usage {
-    /// Tokens of the prompt, and those of them that were cached.
-    fn counts(self) -> (Option<u32>, Option<u32>) {
-        let details = self.prompt_tokens_details.and_then(|details| details.cached_tokens);
-        (self.prompt_tokens, details.or(self.cache_read_input_tokens))
+        gateway.metrics.splits.prefilled(took_ms);
+        Ok(Prefilled { body, cached_tokens, took_ms, absent_at })
     }
 }
 

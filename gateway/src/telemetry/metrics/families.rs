@@ -2,7 +2,7 @@
 
 use prometheus::{Error, Histogram, HistogramOpts, HistogramVec, IntCounterVec};
 
-use crate::refuse::{CLIENT_SLOW, ERROR_EVENT, POD_ERROR};
+use crate::refuse::{CLIENT_SLOW, ENVOY, ERROR_EVENT, POD_ERROR};
 use crate::telemetry::registrar::Registrar;
 
 /// Seconds to a first token: a warm short prompt takes milliseconds, a queue minutes.
@@ -64,8 +64,8 @@ impl Counts {
             )?,
             errors: of.counters_from_zero(
                 "hearth_errors_total",
-                "Requests that ended in an error of the gateway, a pod's 5xx, or a cut, by reason.",
-                ("reason", &[CLIENT_SLOW, ERROR_EVENT, POD_ERROR]),
+                "Requests that ended in an error of the gateway, a pod's or an Envoy's 5xx, or a cut, by reason.",
+                ("reason", &[CLIENT_SLOW, ENVOY, ERROR_EVENT, POD_ERROR]),
             )?,
             retries: of.counters(
                 "hearth_retries_total",
@@ -79,8 +79,8 @@ impl Counts {
             )?,
             rescues: of.counters_from_zero(
                 "hearth_rescues_total",
-                "Streams whose first token was late, by what came of asking a second pod: won (it spoke first), lost (the first did), failed (both), or over_budget (none was asked).",
-                ("outcome", &["won", "lost", "failed", "over_budget"]),
+                "Streams whose first token was late, by what came of asking a second pod: won (it spoke first), lost (the first did), failed (both), or why none was asked: full (no other pod had a free place), not_faster, over_budget.",
+                ("outcome", &["won", "lost", "failed", "full", "not_faster", "over_budget"]),
             )?,
             aliases: of.counters(
                 "hearth_alias_requests_total",

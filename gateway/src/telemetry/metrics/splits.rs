@@ -55,14 +55,17 @@ impl Splits {
         })
     }
 
-    /// A request has ended; prefill and transfer in milliseconds, if there were any.
-    pub fn ended(&self, verdict: &'static str, (prefill, transfer): (Option<f64>, Option<f64>)) {
+    /// A request has ended; its transfer in milliseconds, if there was one.
+    pub fn ended(&self, verdict: &'static str, transfer: Option<f64>) {
         self.verdicts.with_label_values(&[verdict]).inc();
-        for (ms, times) in [(prefill, &self.prefill), (transfer, &self.transfer)] {
-            if let Some(ms) = ms {
-                times.observe(ms / 1e3);
-            }
+        if let Some(ms) = transfer {
+            self.transfer.observe(ms / 1e3);
         }
+    }
+
+    /// A prefill leg was answered after so many milliseconds, whatever becomes of its decode leg.
+    pub fn prefilled(&self, ms: f64) {
+        self.prefill.observe(ms / 1e3);
     }
 
     /// A leg failed: `prefill` or `decode`.

@@ -37,7 +37,8 @@ fn exposition() -> String {
         decision: Some(decided),
     };
     metrics.epp.as_ref().expect("it is wanted").ended(&ended);
-    metrics.splits.ended("split", (Some(200.0), Some(30.0)));
+    metrics.splits.ended("split", Some(30.0));
+    metrics.splits.prefilled(200.0);
     metrics.splits.failed("prefill", "connect_refused");
     metrics.splits.leaked(1.5);
     metrics.splits.released(true);

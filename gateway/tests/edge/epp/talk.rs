@@ -14,6 +14,7 @@ use envoy_types::pb::envoy::service::ext_proc::v3::{
     ProcessingResponse, ProtocolConfiguration,
 };
 use envoy_types::pb::google::protobuf::value::Kind;
+use envoy_types::pb::google::protobuf::{Struct, Value};
 use futures_util::stream;
 use gateway::app::App;
 use gateway::config::{Config, Loaded};
@@ -143,6 +144,16 @@ impl Talk {
         let headers = fields(&[(":status", status), ("content-type", kind)]);
         let head = HttpHeaders { headers: Some(headers), ..HttpHeaders::default() };
         self.say(message(Request::ResponseHeaders(head)));
+    }
+
+    /// The same of an Envoy that tells whose answer it is.
+    pub(super) fn answer_with(&self, status: &str, details: &str) {
+        let head =
+            HttpHeaders { headers: Some(fields(&[(":status", status)])), ..HttpHeaders::default() };
+        let details = Value { kind: Some(Kind::StringValue(details.to_owned())) };
+        let told = Struct { fields: [("response.code_details".to_owned(), details)].into() };
+        let attributes = [("envoy.filters.http.ext_proc".to_owned(), told)].into();
+        self.say(ProcessingRequest { attributes, ..message(Request::ResponseHeaders(head)) });
     }
 
     pub(super) fn answer_body(&self, bytes: &[u8], whole: bool) {

@@ -119,6 +119,9 @@ async fn a_decode_pod_that_cannot_use_what_it_was_handed_computes_the_prompt_its
         assert!(all.endpoints.iter().all(|pod| pod.is_ready()), "{reason}: nobody is blamed");
         let failures = format!("hearth_split_failures_total{{leg=\"decode\",reason=\"{reason}\"}}");
         assert_eq!(house.metric(&failures).await, 1, "{reason}");
+        let times = ["prefill", "transfer"].map(|it| format!("hearth_split_{it}_seconds_count"));
+        let times = [house.metric(&times[0]).await, house.metric(&times[1]).await];
+        assert_eq!(times, [1, 0], "{reason}: the legs that were answered");
         house.end().await;
     }
 }

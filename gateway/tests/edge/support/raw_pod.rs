@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::interval;
+use tokio::time::{interval, sleep};
 
 /// The pod; dropping it closes its connections.
 pub(crate) struct RawPod {
@@ -45,6 +45,8 @@ pub(crate) enum Then {
     Close,
     /// It resets the connection.
     Reset,
+    /// The same, when it has computed for 100 ms.
+    ResetLate,
     /// It says nothing more and waits until the gateway closes, or until it is released: then it
     /// says `[DONE]` and closes.
     Hold,
@@ -211,6 +213,10 @@ async fn connection(mut socket: TcpStream, script: Arc<Script>) -> io::Result<()
                 Then::Next => continue,
                 Then::Close => return Ok(()),
                 Then::Reset => return socket.set_zero_linger(),
+                Then::ResetLate => {
+                    sleep(Duration::from_millis(100)).await;
+                    return socket.set_zero_linger();
+                }
                 Then::Hold if hold(&mut socket, &script.release).await => {
                     let end = stream(&["[DONE]"]);
                     let at = memchr::memmem::find(&end, b"\r\n\r\n").expect("a head") + 4;

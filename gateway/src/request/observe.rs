@@ -10,6 +10,8 @@ use router::sse::{Lines, Piece};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::usage::Usage;
+
 /// What was seen of an answer.
 #[derive(Debug)]
 pub(crate) struct Observer {
@@ -46,23 +48,6 @@ const MAX_LINE: usize = 64 << 10;
 
 /// `usage` stands near the end of a plain answer.
 const TAIL: usize = 4 << 10;
-
-/// `usage`, in the shapes of chat, responses and messages.
-#[derive(Deserialize)]
-struct Usage {
-    #[serde(alias = "input_tokens")]
-    prompt_tokens: Option<u32>,
-    #[serde(alias = "output_tokens")]
-    completion_tokens: Option<u32>,
-    #[serde(alias = "input_tokens_details")]
-    prompt_tokens_details: Option<PromptDetails>,
-    cache_read_input_tokens: Option<u32>,
-}
-
-#[derive(Deserialize)]
-struct PromptDetails {
-    cached_tokens: Option<u32>,
-}
 
 // === impl Observer ===
 
@@ -138,8 +123,7 @@ impl Seen {
         let Some(Ok(usage)) = values.next() else { return };
         self.prompt_tokens = usage.prompt_tokens.or(self.prompt_tokens);
         self.output_tokens = usage.completion_tokens.unwrap_or(self.output_tokens);
-        let cached = usage.prompt_tokens_details.and_then(|details| details.cached_tokens);
-        self.cached_tokens = cached.or(usage.cache_read_input_tokens).or(self.cached_tokens);
+        self.cached_tokens = usage.cached_tokens().or(self.cached_tokens);
     }
 }
 

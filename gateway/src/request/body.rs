@@ -1,13 +1,8 @@
-//! A request's body, read once: under a cap, a deadline and a budget over all requests.
-
-use std::pin::pin;
-use std::time::Duration;
+//! A request's body in memory: under a cap, and a budget over all requests.
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
-use pingora_proxy::Session;
 use prometheus::IntGauge;
-use tokio::time::timeout;
 
 use super::buffer_pool::BufferPool;
 use crate::refuse::Refuse;
@@ -44,15 +39,6 @@ pub(crate) struct Gathering {
     declared: Option<usize>,
     limit: usize,
     share: Share,
-}
-
-/// Bounds of one body.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    /// Longest body in bytes.
-    pub bytes: usize,
-    /// From the head's end to the body's end.
-    pub deadline: Duration,
 }
 
 /// What a chunked body is expected to be before it is read.
@@ -124,8 +110,24 @@ impl Gathering {
         self.share.grow(bytes)
     }
 
-    /// Whether a piece is all of it, and need not be copied.
-    fn is_whole_with(&self, piece: &Bytes) -> bool {
+    /// It is whole with this, which need not be copied if it is all of it.
+    ///
+    /// # Errors
+    /// As [`Gathering::push`] and [`Gathering::finish`].
+    pub(crate) fn finish_with(mut self, piece: Bytes) -> Result<Body, Refuse> {
+        if !self.bytes.is_empty() {
+            self.push(&piece)?;
+            return self.finish();
+        }
+        self.charge(piece.len())?;
+        if self.declared.is_some_and(|length| length != piece.len()) {
+            return Err(Refuse::BodyBroken);
+        }
+        Ok(Body { bytes: piece, share: self.share })
+    }
+
+    /// Whether it is whole with a piece, by its own word.
+    pub(crate) fn is_whole_with(&self, piece: &Bytes) -> bool {
         self.bytes.is_empty() && self.declared == Some(piece.len())
     }
 }
@@ -156,39 +158,6 @@ impl Drop for Share {
 
 // === impl Body ===
 
-impl Body {
-    /// Reads the whole body of `session`. One that says to be too large is refused before the client is
-    /// told to continue.
-    ///
-    /// # Errors
-    /// Too large, too slow, broken, or no room for it.
-    pub(super) async fn read(
-        session: &mut Session,
-        bounds: Bounds,
-        budget: &BodyBudget,
-    ) -> Result<Self, Refuse> {
-        let gathering = budget.begin(&session.req_header().headers, bounds.bytes)?;
-        if expects_continue(session) {
-            session.write_continue_response().await.map_err(|_gone| Refuse::BodyBroken)?;
-        }
-        let reading = pin!(Self::collect(session, gathering));
-        timeout(bounds.deadline, reading).await.map_err(|_elapsed| Refuse::BodyTooSlow)?
-    }
-
-    async fn collect(session: &mut Session, mut gathering: Gathering) -> Result<Self, Refuse> {
-        loop {
-            let piece = session.downstream_session.read_request_body().await;
-            let Some(piece) = piece.map_err(|_broken| Refuse::BodyBroken)? else { break };
-            if gathering.is_whole_with(&piece) {
-                gathering.charge(piece.len())?;
-                return Ok(Self { bytes: piece, share: gathering.share });
-            }
-            gathering.push(&piece)?;
-        }
-        gathering.finish()
-    }
-}
-
 impl Drop for Body {
     fn drop(&mut self) {
         self.share.budget.buffers.give(std::mem::take(&mut self.bytes));
@@ -200,17 +169,23 @@ fn declared_length(headers: &HeaderMap) -> Option<usize> {
     value.to_str().ok()?.parse().ok()
 }
 
-fn expects_continue(session: &Session) -> bool {
-    session
-        .req_header()
-        .headers
-        .get(header::EXPECT)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_body_that_comes_in_one_piece_is_not_copied() {
+        let held = IntGauge::new("held", "held").unwrap();
+        let budget = BodyBudget::new(10_000, held.clone());
+        let begin = |limit| budget.begin(&HeaderMap::new(), limit).unwrap();
+        let piece = Bytes::from(vec![b' '; 1_000]);
+        let body = begin(1_000).finish_with(piece.clone()).unwrap();
+        assert_eq!((body.bytes.as_ptr(), held.get()), (piece.as_ptr(), 1_000));
+        assert!(matches!(begin(999).finish_with(piece.clone()), Err(Refuse::BodyTooLarge { .. })));
+        let mut parts = begin(2_000);
+        parts.push(&piece).unwrap();
+        assert_eq!(parts.finish_with(piece).unwrap().bytes.len(), 2_000);
+    }
 
     #[test]
     fn a_share_is_given_back_on_drop_and_a_full_budget_refuses() {

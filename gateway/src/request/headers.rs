@@ -1,5 +1,7 @@
 //! Which header fields travel, and in which direction.
 
+use std::net::{IpAddr, SocketAddr};
+
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Version, request};
@@ -137,6 +139,19 @@ pub(crate) fn may_stay(head: &RequestHeader) -> bool {
     });
     let is_chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
     !is_chunked && (asks || head.version != Version::HTTP_10)
+}
+
+/// Who sent the request to the proxy in front, as that has written it behind those before.
+pub(crate) fn last_hop(headers: &HeaderMap) -> Option<IpAddr> {
+    let hops = headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?;
+    let hop = hops.rsplit(',').next()?.trim();
+    hop.parse().ok().or_else(|| Some(hop.parse::<SocketAddr>().ok()?.ip()))
+}
+
+/// Whether an answer is a stream of events.
+pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"))
 }
 
 fn is_hop(name: &HeaderName) -> bool {

@@ -1,15 +1,15 @@
 //! A request's first place at a pod, and the wait for it where every pod is full.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
 use router::query::Query;
-use router::queue::{QueueSettings, Room, Ticket};
+use router::queue::{Client, QueueSettings, Room, Ticket};
 use router::{Placement, Refusal, Router};
 
 use crate::drain::{Drain, Phase};
@@ -40,14 +40,6 @@ pub(crate) struct Seat {
     pub queue_ms: Option<f64>,
 }
 
-/// Whose turn it is: the first of these that a request has. Not its session: a client may name as
-/// many of those as it likes, and would get a turn for each.
-#[derive(Hash)]
-enum Client<'a> {
-    Key(&'a [u8]),
-    Address(Option<IpAddr>),
-}
-
 // === impl Seats ===
 
 impl Seats {
@@ -62,11 +54,14 @@ impl Seats {
         Self { router, metrics, drain, room, wait, clients: RandomState::new() }
     }
 
-    /// The client in whose line a request waits, hashed with a key of this process's own.
-    pub(crate) fn client(&self, headers: &HeaderMap, address: Option<IpAddr>) -> u64 {
-        let key = headers.get(AUTHORIZATION);
-        self.clients
-            .hash_one(key.map_or(Client::Address(address), |key| Client::Key(key.as_bytes())))
+    /// The client in whose line a request waits, hashed with a key of this process's own. Not by its
+    /// session, of which it may name as many as it likes.
+    pub(crate) fn client(&self, headers: &HeaderMap, address: Option<IpAddr>) -> Client {
+        let key = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        Client {
+            address: self.clients.hash_one(address.map(network)),
+            key: self.clients.hash_one(key),
+        }
     }
 
     /// A place for a request that was nowhere yet; none if its client left before there was one.
@@ -76,7 +71,7 @@ impl Seats {
     pub(crate) async fn seat(
         &self,
         query: &Query,
-        client: u64,
+        client: Client,
         gone: impl Future<Output = ()>,
     ) -> Result<Option<Seat>, Refuse> {
         let mut deciding = Duration::ZERO;
@@ -153,5 +148,32 @@ impl Seats {
         let placement = self.router.place_within(query);
         *deciding += started.elapsed();
         placement
+    }
+}
+
+/// The part of an address that its owner cannot choose: who has one of IPv6 has 2^64 of them.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_of_many_addresses_is_one() {
+        let is_one = |a: &str, b: &str| {
+            let [a, b] = [a, b].map(|it| network(it.parse().expect("an address")));
+            a == b
+        };
+        assert!(is_one("2001:db8:0:1::1", "2001:db8:0:1:ffff::2"));
+        assert!(is_one("::ffff:10.0.0.1", "10.0.0.1"));
+        assert!(!is_one("2001:db8:0:1::1", "2001:db8:0:2::1"));
+        assert!(!is_one("10.0.0.1", "10.0.0.2"));
     }
 }

@@ -66,7 +66,7 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// What came of trying to connect, to send, or to read.
-    pub(super) fn of(error: &Error) -> Self {
+    pub(crate) fn of(error: &Error) -> Self {
         match error.etype() {
             ErrorType::ConnectTimedout => Self::ConnectTimeout,
             ErrorType::ConnectRefused => Self::ConnectRefused,
@@ -129,7 +129,7 @@ impl Failure {
     }
 
     /// In a few words, for the client.
-    pub(super) const fn cause(self) -> &'static str {
+    pub(crate) const fn cause(self) -> &'static str {
         self.words().1
     }
 

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 /// Buffers that nobody uses now.
 #[derive(Clone, Debug, Default)]
-pub(super) struct BufferPool(Arc<Mutex<Vec<BytesMut>>>);
+pub(crate) struct BufferPool(Arc<Mutex<Vec<BytesMut>>>);
 
 /// So many are kept, of so many bytes: 16 MiB at the most.
 const BUFFERS: usize = 16;
@@ -21,7 +21,7 @@ const BYTES: RangeInclusive<usize> = (16 << 10)..=(1 << 20);
 
 impl BufferPool {
     /// An empty buffer with room for so many bytes.
-    pub(super) fn take(&self, bytes: usize) -> BytesMut {
+    pub(crate) fn take(&self, bytes: usize) -> BytesMut {
         let kept = BYTES.contains(&bytes).then(|| self.0.lock().pop()).flatten();
         let mut buffer = kept.unwrap_or_default();
         buffer.reserve(bytes);
@@ -29,7 +29,7 @@ impl BufferPool {
     }
 
     /// Keeps a buffer, if nobody reads it any more and there is room.
-    pub(super) fn give(&self, bytes: Bytes) {
+    pub(crate) fn give(&self, bytes: Bytes) {
         let Ok(mut buffer) = bytes.try_into_mut() else { return };
         let mut kept = self.0.lock();
         if BYTES.contains(&buffer.capacity()) && kept.len() < BUFFERS {

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant, SystemTime};
 use http::StatusCode;
 use opentelemetry::KeyValue;
 
-use super::ctx::Ctx;
+use super::Account;
 use crate::telemetry::traces::{Part, PartKind};
 
-impl Ctx {
+impl Account {
     /// What happened when: the request, reading it, deciding, and each leg.
     pub(super) fn spans(&self, status: StatusCode) -> Vec<Part> {
         let now = Instant::now();
@@ -25,24 +25,24 @@ impl Ctx {
         if let Some(read) = self.reading {
             parts.push(part("read", read, PartKind::Inner, Vec::new()));
         }
-        let Some(sent) = self.upstream_sent else { return parts };
+        let Some(sent) = self.attempt.sent else { return parts };
         let began = sent.checked_sub(self.deciding).unwrap_or(self.started);
         parts.push(part("decide", (began, sent), PartKind::Inner, Vec::new()));
         let at = |pod: Option<std::net::SocketAddr>| {
             pod.map(|pod| KeyValue::new("server.address", pod.to_string())).into_iter().collect()
         };
-        let decode_sent = self.split.sent.unwrap_or(sent);
-        if let Some(ms) = self.split.prefill_ms {
+        let decode_sent = self.attempt.split.sent.unwrap_or(sent);
+        if let Some(ms) = self.attempt.split.prefill_ms {
             let took = Duration::try_from_secs_f64(ms / 1e3).unwrap_or_default();
             let from = decode_sent.checked_sub(took).unwrap_or(sent);
             parts.push(part(
                 "prefill",
                 (from, decode_sent),
                 PartKind::Prefill,
-                at(self.split.prefill),
+                at(self.attempt.split.prefill),
             ));
         }
-        let mut facts: Vec<KeyValue> = at(self.upstream);
+        let mut facts: Vec<KeyValue> = at(self.attempt.pod);
         if let Some(ms) = self.seen.ttft_ms {
             facts.push(KeyValue::new("hearth.ttft_ms", ms));
         }

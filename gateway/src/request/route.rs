@@ -23,7 +23,7 @@ pub(crate) enum Route {
     /// Whether any pod can serve.
     Health,
     /// As it is, to any ready pod that serves the model that it names, if it names one.
-    Native(&'static str),
+    Unread(&'static str),
     /// A browser asks what it may do.
     Preflight,
 }
@@ -51,14 +51,14 @@ pub(crate) fn route(method: &Method, path: &str, cors: bool) -> Result<Route, Re
     if let Some(id) = decoded.strip_prefix("/v1/models/").filter(|id| !id.is_empty()) {
         return allow(method, "GET", &[Method::GET], Route::Model(id.to_owned()));
     }
-    if let Some((label, allowed, methods)) = native(&decoded) {
-        return allow(method, allowed, methods, Route::Native(label));
+    if let Some((label, allowed, methods)) = unread(&decoded) {
+        return allow(method, allowed, methods, Route::Unread(label));
     }
     Err(Refuse::NoSuchPath { path: shortened(&decoded) })
 }
 
 /// Whether this path is none of ours, whatever the method.
-pub(super) fn is_unknown(method: &Method, path: &str) -> bool {
+pub(crate) fn is_unknown(method: &Method, path: &str) -> bool {
     matches!(route(method, path, false), Err(Refuse::NoSuchPath { .. }))
 }
 
@@ -79,7 +79,7 @@ fn api(path: &str) -> Option<Api> {
 }
 
 /// What else vLLM offers to users: label, allowed methods.
-fn native(path: &str) -> Option<(&'static str, &'static str, &'static [Method])> {
+fn unread(path: &str) -> Option<(&'static str, &'static str, &'static [Method])> {
     const GET: (&str, &[Method]) = ("GET", &[Method::GET]);
     const POST: (&str, &[Method]) = ("POST", &[Method::POST]);
     let (label, (allowed, methods)) = match path {
@@ -128,7 +128,7 @@ impl Route {
             Self::Models => "models",
             Self::Model(_) => "model",
             Self::Health => "health",
-            Self::Native(label) => label,
+            Self::Unread(label) => label,
             Self::Preflight => "preflight",
         }
     }
@@ -210,8 +210,8 @@ mod tests {
         let slashed = Route::Model("meta-llama/Llama-3".into());
         assert_eq!(to(Method::GET, "/v1/models/meta-llama%2FLlama-3"), Ok(slashed));
         assert_eq!(to(Method::GET, "/ping"), Ok(Route::Health));
-        assert_eq!(to(Method::GET, "/v1/responses/resp_1"), Ok(Route::Native("response")));
-        let cancel = Ok(Route::Native("response_cancel"));
+        assert_eq!(to(Method::GET, "/v1/responses/resp_1"), Ok(Route::Unread("response")));
+        let cancel = Ok(Route::Unread("response_cancel"));
         assert_eq!(to(Method::POST, "/v1/responses/resp_1/cancel"), cancel);
         assert_eq!(route(&Method::OPTIONS, "/v1/models", true).ok(), Some(Route::Preflight));
         assert_eq!(to(Method::OPTIONS, "/v1/models"), Err(405));
