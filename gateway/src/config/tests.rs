@@ -183,7 +183,7 @@ fn a_switch_is_told_in_the_usual_words_wherever_it_is_told() {
         ("0", false),
     ] {
         let told = env(&[("HEARTH_LOG_ACCESS", word)]);
-        let flags = [flag("endpoints", "a:1"), flag("cors.enabled", word)];
+        let flags = [flag("endpoints", "a:1"), flag("cors-enabled", word)];
         let config = Config::load(None, told, &flags).expect("it is fine").config;
         assert_eq!((config.log.access, config.cors.enabled), (want, want), "{word}");
     }
