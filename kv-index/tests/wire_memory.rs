@@ -14,11 +14,11 @@ const MANY: u32 = 100_000;
 fn payload(blocks: u32, lists: u32) -> Vec<u8> {
     let mut bytes = b"\x92\xcb\0\0\0\0\0\0\0\0\x91\x99\xabBlockStored\xdd".to_vec();
     bytes.extend(blocks.to_be_bytes());
-    bytes.extend((0..blocks).map(|_| 7));
+    bytes.extend(std::iter::repeat_n(7, blocks as usize));
     // No parent, no tokens, 16 to a block, no adapter, no medium, no adapter's name.
     bytes.extend(b"\xc0\x90\x10\xc0\xc0\xc0\xdd");
     bytes.extend(lists.to_be_bytes());
-    bytes.extend((0..lists).map(|_| 0xc0));
+    bytes.extend(std::iter::repeat_n(0xc0, lists as usize));
     bytes
 }
 

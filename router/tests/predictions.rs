@@ -64,6 +64,11 @@ impl World {
         self.router.place(&self.query(), &[]).expect("the pod is ready")
     }
 
+    fn place_at(&self, query: &Query, now: Instant) -> Placement {
+        let turn = Turn { now, dice: 0, rule: None };
+        self.router.place_at(query, turn).expect("the pod is ready")
+    }
+
     fn tell(&self, event: &Event) {
         self.knowledge.apply(self.endpoint.slot, event);
     }
@@ -176,7 +181,7 @@ fn a_history_that_is_not_told_to_its_end_promises_nothing() {
 /// look there.
 fn answer_uncached(world: &World, now: Instant) {
     let query = world.query_with(r#","prompt_logprobs":0"#);
-    let mut placement = world.router.place_at(&query, Turn { now, dice: 0, rule: None }).unwrap();
+    let mut placement = world.place_at(&query, now);
     assert_eq!(placement.decision.matched_tokens, 0, "nothing is promised");
     placement.usage(Some(PROMPT), Some(0));
     world.endpoint.kv_events.story_is_told();
@@ -199,13 +204,12 @@ fn nor_of_what_it_was_sent() {
     world.place().answered(200, now);
     let later = now + Duration::from_secs(60);
     answer_uncached(&world, later);
-    let turn = Turn { now: later, dice: 0, rule: None };
-    let mut placement = world.router.place_at(&world.query(), turn).unwrap();
+    let mut placement = world.place_at(&world.query(), later);
     assert_eq!(placement.decision.matched_tokens, 4 * BLOCK, "it is remembered still");
     // Where it does look, finding nothing means that all of that age is gone.
     placement.usage(Some(PROMPT), Some(0));
     drop(placement);
-    let placement = world.router.place_at(&world.query(), turn).unwrap();
+    let placement = world.place_at(&world.query(), later);
     assert_eq!(placement.decision.matched_tokens, 0);
 }
 
@@ -214,11 +218,11 @@ fn what_was_found_of_the_last_of_several_prompts_says_nothing_of_the_first() {
     let world = World::new(Trust::Approximate);
     let now = Instant::now();
     world.place().answered(200, now);
-    let turn = Turn { now: now + Duration::from_secs(60), dice: 0, rule: None };
+    let later = now + Duration::from_secs(60);
     let first: Vec<u32> = (0..PROMPT).collect();
     let query = world.query_with(&format!(r#","prompt":[{first:?},[7]]"#));
     for _ in 0..2 {
-        let mut placement = world.router.place_at(&query, turn).unwrap();
+        let mut placement = world.place_at(&query, later);
         assert_eq!(placement.decision.matched_tokens, 4 * BLOCK);
         placement.usage(Some(PROMPT + 1), Some(0));
     }
