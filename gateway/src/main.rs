@@ -110,7 +110,7 @@ fn demo(once: bool, loaded: Loaded) -> anyhow::Result<ExitCode> {
     let log_level = telemetry::init_log(&loaded.config.log).context("the log")?;
     runtime(&loaded.config)?.block_on(async {
         let mut out = std::io::stdout();
-        gateway::demo::run(once, (loaded, log_level), handlers()?, &mut out).await
+        Box::pin(gateway::demo::run(once, (loaded, log_level), handlers()?, &mut out)).await
     })
 }
 

@@ -13,6 +13,7 @@ use super::{
 pub(super) fn page(engine: &Engine, config: &Config, reading: usize) -> String {
     let mut page = Page::new(&config.model);
     gauges(&mut page, engine, reading);
+    zeros(&mut page);
     counters(&mut page, engine);
     sources(&mut page, engine);
     finished(&mut page, engine);
@@ -46,33 +47,38 @@ fn gauges(page: &mut Page<'_>, engine: &Engine, reading: usize) {
     page.gauge("kv_cache_usage_perc", help, engine.cache_usage());
 }
 
-fn counters(page: &mut Page<'_>, engine: &Engine) {
-    let stats = engine.stats();
-    let plain: [(&str, &str, u64); 13] = [
+/// What there is none of here: nobody sends pictures, and vLLM too estimates only where it is asked to.
+fn zeros(page: &mut Page<'_>) {
+    let all = [
         (
             "estimated_flops_per_gpu_total",
             "Estimated number of floating point operations per GPU (for Model Flops Utilization \
              calculations).",
-            0,
         ),
         (
             "estimated_read_bytes_per_gpu_total",
             "Estimated number of bytes read from memory per GPU (for Model Flops Utilization \
              calculations).",
-            0,
         ),
         (
             "estimated_write_bytes_per_gpu_total",
             "Estimated number of bytes written to memory per GPU (for Model Flops Utilization \
              calculations).",
-            0,
         ),
         (
             "mm_cache_queries_total",
             "Multi-modal cache queries, in terms of number of queried items.",
-            0,
         ),
-        ("mm_cache_hits_total", "Multi-modal cache hits, in terms of number of cached items.", 0),
+        ("mm_cache_hits_total", "Multi-modal cache hits, in terms of number of cached items."),
+    ];
+    for (name, help) in all {
+        page.counter(name, help, 0.0);
+    }
+}
+
+fn counters(page: &mut Page<'_>, engine: &Engine) {
+    let stats = engine.stats();
+    let plain: [(&str, &str, u64); 8] = [
         (
             "prefix_cache_queries_total",
             "Prefix cache queries, in terms of number of queried tokens.",
