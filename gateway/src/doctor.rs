@@ -104,9 +104,9 @@ pub async fn diagnose(config: &Config) -> Result<Diagnosis, DoctorError> {
 
     let mut fleet = Vec::new();
     if let Some(error) = &snapshot.discovery_error {
-        fleet.push(Finding::discovery(error));
+        fleet.push(Finding::discovery(error, &config.kubernetes));
     } else if listed.is_err() {
-        fleet.push(Finding::discovery("no answer within 10 s"));
+        fleet.push(Finding::discovery("no answer within 10 s", &config.kubernetes));
     }
     if snapshot.endpoints.is_empty() {
         fleet.push(Finding::no_pods(&config.kubernetes));

@@ -243,7 +243,8 @@ impl ProxyHttp for Gateway {
         head: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        headers::clean_request(head, headers::is_websocket(&session.req_header().headers));
+        let asked = session.req_header();
+        headers::clean_request(head, headers::is_websocket(&asked.method, &asked.headers));
         for (name, text) in self.told_to_pod(session, &ctx.account) {
             if let Some(value) = upstream::value(&name, text) {
                 head.insert_header(name, value)?;

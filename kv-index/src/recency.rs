@@ -167,7 +167,7 @@ impl Recency {
     /// Moves what is left together, and gives back the rest.
     fn compact(&mut self) {
         let nodes = std::mem::take(&mut self.nodes);
-        let mut places = vec![0; nodes.iter().last().map_or(0, |(at, _)| at + 1)];
+        let mut places = vec![0; nodes.iter().next_back().map_or(0, |(at, _)| at + 1)];
         for (to, (at, _)) in nodes.iter().enumerate() {
             places[at] = to;
         }

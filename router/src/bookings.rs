@@ -25,7 +25,7 @@ pub struct Load {
     pub requests: u32,
     /// Those of them for which another pod prefills still.
     pub awaiting: u32,
-    /// Cold prompt tokens placed on it of late: the last ones count most. What keeps paced
+    /// Prompt tokens that were new to it, of late: the last ones count most. What keeps paced
     /// sessions, which never overlap in time, from piling on one pod.
     pub recent_tokens: f64,
     /// Learned cost of one uncached prompt token, in milliseconds. Of a pod that has not shown its
@@ -54,7 +54,8 @@ pub struct Claim {
     /// All that it computes of the prompt before its first token, from which its rate can be learned;
     /// none: another pod does, and the time says nothing of this one.
     pub computed_tokens: Option<u32>,
-    /// Prompt tokens that will be new in its cache: those, and those that it gets from elsewhere.
+    /// Prompt tokens that are new to it, those of a last block that is not full included, and those that it
+    /// gets from elsewhere.
     pub new_tokens: u32,
 }
 
@@ -70,6 +71,8 @@ pub struct Booking {
     queued_before: u64,
     booked_at: Instant,
     prefilling: bool,
+    /// When its prefill is taken to be over, if nobody will tell.
+    due: Option<desk::Due>,
     began: bool,
     ended: bool,
 }
@@ -116,7 +119,7 @@ impl Bookings {
         now: Instant,
         choose: impl FnOnce(&mut Desk) -> Option<(R, Slot, u32)>,
     ) -> Option<(R, Booking)> {
-        let (result, booking, _) = self.book_legs(now, |desk| {
+        let (result, booking, _) = self.book_legs((now, true), |desk| {
             let (result, slot, cold_tokens) = choose(desk)?;
             Some((result, Claim::of(slot, cold_tokens, cold_tokens), None))
         })?;
@@ -124,28 +127,36 @@ impl Bookings {
     }
 
     /// The same for a request that may be split: a place on the pod that answers, and one on the pod
-    /// that prefills for it, taken in one step.
+    /// that prefills for it, taken in one step. `is_told`: of the answer's first token, or of its end,
+    /// which of a plain answer are one.
     pub fn book_legs<R>(
         self: &Arc<Self>,
-        now: Instant,
+        (now, is_told): (Instant, bool),
         choose: impl FnOnce(&mut Desk) -> Option<(R, Claim, Option<Claim>)>,
     ) -> Option<(R, Booking, Option<Booking>)> {
         let mut desk = self.desk.lock();
+        desk.retire(now);
         let (result, answering, prefilling) = choose(&mut desk)?;
-        let mut take = |claim: Claim| Booking {
-            bookings: Arc::clone(self),
-            slot: claim.slot,
-            cold_tokens: claim.cold_tokens,
-            computed_tokens: claim.computed_tokens,
-            worked_tokens: claim.new_tokens,
-            queued_before: desk.enter(claim),
-            booked_at: now,
-            prefilling: true,
-            began: false,
-            ended: false,
+        let mut take = |claim: Claim, is_told: bool| {
+            let queued_before = desk.enter(claim);
+            let due = (!is_told).then(|| desk.expect(now, claim, queued_before));
+            Booking {
+                bookings: Arc::clone(self),
+                slot: claim.slot,
+                cold_tokens: claim.cold_tokens,
+                computed_tokens: claim.computed_tokens,
+                worked_tokens: claim.new_tokens,
+                queued_before,
+                booked_at: now,
+                prefilling: true,
+                due,
+                began: false,
+                ended: false,
+            }
         };
-        let answering = take(answering);
-        let prefilling = prefilling.map(take);
+        let answering = take(answering, is_told);
+        // A prefill pod answers when it has prefilled.
+        let prefilling = prefilling.map(|claim| take(claim, true));
         Some((result, answering, prefilling))
     }
 
@@ -209,9 +220,9 @@ impl Booking {
     }
 
     /// The pod has counted the prompt's tokens: so much was its work, and not what we estimated.
-    pub fn measured(&mut self, cold_tokens: u32) {
-        let more = f64::from(cold_tokens)
-            - f64::from(std::mem::replace(&mut self.worked_tokens, cold_tokens));
+    pub fn measured(&mut self, new_tokens: u32) {
+        let more = f64::from(new_tokens)
+            - f64::from(std::mem::replace(&mut self.worked_tokens, new_tokens));
         self.bookings.desk.lock().change(self.slot, |load| {
             load.recent_tokens = (load.recent_tokens + more).max(0.0);
         });
@@ -224,11 +235,11 @@ impl Booking {
         if !std::mem::take(&mut self.prefilling) {
             return;
         }
-        let cold_tokens = self.cold_tokens;
         let ttft_ms = now.saturating_duration_since(self.booked_at).as_secs_f64() * 1e3;
         let mut desk = self.bookings.desk.lock();
+        let prefill = self.booked_prefill(&mut desk);
         desk.change(self.slot, |load| {
-            load.prefill_tokens = load.prefill_tokens.saturating_sub(u64::from(cold_tokens));
+            load.prefill_tokens = load.prefill_tokens.saturating_sub(prefill);
             load.awaiting = load.awaiting.saturating_sub(self.awaited());
         });
         let Some(computed_tokens) = self.computed_tokens else { return };
@@ -239,6 +250,12 @@ impl Booking {
 }
 
 impl Booking {
+    /// What of its prefill is in `prefill_tokens` still, to be taken out.
+    fn booked_prefill(&self, desk: &mut Desk) -> u64 {
+        let is_over = self.due.is_some_and(|due| desk.is_over(due));
+        if is_over { 0 } else { u64::from(self.cold_tokens) }
+    }
+
     /// One, if another pod prefills for it, else none.
     fn awaited(&self) -> u32 {
         u32::from(self.computed_tokens.is_none())
@@ -250,15 +267,17 @@ impl Booking {
             return;
         }
         let is_prefilling = std::mem::take(&mut self.prefilling);
-        let (prefill, awaited) =
-            if is_prefilling { (u64::from(self.cold_tokens), self.awaited()) } else { (0, 0) };
         let undone = if self.began { 0.0 } else { f64::from(self.worked_tokens) };
-        self.bookings.desk.lock().change(self.slot, |load| {
+        let mut desk = self.bookings.desk.lock();
+        let (prefill, awaited) =
+            if is_prefilling { (self.booked_prefill(&mut desk), self.awaited()) } else { (0, 0) };
+        desk.change(self.slot, |load| {
             load.prefill_tokens = load.prefill_tokens.saturating_sub(prefill);
             load.requests = load.requests.saturating_sub(1);
             load.awaiting = load.awaiting.saturating_sub(awaited);
             load.recent_tokens = (load.recent_tokens - undone).max(0.0);
         });
+        drop(desk);
         self.bookings.freed.notify_waiters();
     }
 }

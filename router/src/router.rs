@@ -186,7 +186,8 @@ impl Router {
 
     fn book(&self, wanted: &Wanted<'_>, tables: &mut Tables) -> Result<Placement, Refusal> {
         let Wanted { settings, turn, view, .. } = *wanted;
-        let booked = self.bookings.book_legs(turn.now, |desk| self.choose(wanted, desk, tables));
+        let when = (turn.now, view.query.stream.is_some());
+        let booked = self.bookings.book_legs(when, |desk| self.choose(wanted, desk, tables));
         let rows = &tables.answering;
         trace(settings, view, rows, booked.as_ref().map(|(chosen, ..)| chosen.row));
         let Some((chosen, booking, prefilling)) = booked else {
@@ -237,7 +238,7 @@ impl Router {
             moved: None,
             booking,
             _visit: visit,
-            cold_tokens: chosen.cold_tokens,
+            new_tokens: pairing::new_tokens(query, chosen),
             assumption: None,
             sequel: None,
             knowledge: Arc::clone(self.knowledge()),

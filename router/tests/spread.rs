@@ -1,6 +1,7 @@
 //! Where `warm` puts paced conversations: one request at a time, nothing ever in flight when the
 //! next one comes. Real bodies, hashes, memory and bookings; only the pods are missing.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ enum Order {
 struct World {
     router: Router,
     pods: usize,
+    /// Requests, by pod.
+    sent: RefCell<Vec<usize>>,
 }
 
 impl World {
@@ -56,7 +59,7 @@ impl World {
         let settings = policy::Settings::default();
         let router =
             Router::new(pool, settings, (knowledge, Arc::default()), Tokenizers::default());
-        Self { router, pods: pods.into() }
+        Self { router, pods: pods.into(), sent: RefCell::new(vec![0; pods.into()]) }
     }
 
     /// Sends one request and lets it be answered well. Returns the pod's place, and the tokens that
@@ -77,7 +80,9 @@ impl World {
         // Half as many bytes per token as the router guesses before it has been told.
         let tokens = u32::try_from(body.len() / 2).expect("a short prompt");
         placement.usage(Some(tokens), None);
-        (placement.endpoint.slot.index(), placement.decision.matched_tokens)
+        let pod = placement.endpoint.slot.index();
+        self.sent.borrow_mut()[pod] += 1;
+        (pod, placement.decision.matched_tokens)
     }
 }
 
@@ -180,6 +185,27 @@ fn many_single_questions_end_within_45_and_55_percent() {
         let share = homes(&world, &went)[0];
         assert!((45..=55).contains(&share), "{prompt:?} keyed={keyed}: {share} %");
     });
+}
+
+/// Their questions are shorter than a block, and often end within the last one of the system prompt: next
+/// to nothing is new to a pod that had one of them.
+#[test]
+fn many_tiny_questions_under_one_prompt_end_within_45_and_55_percent() {
+    for system in 1_000..1_032 {
+        let world = World::of(2, None);
+        let text = words(7, system);
+        let text = &text[..text.len() - system % 32];
+        for n in 0..100 {
+            let system = message("system", text);
+            let body = format!(
+                r#"{{"model":"m","messages":[{system},{}]}}"#,
+                message("user", &format!("q{n:02}"))
+            );
+            world.send(&body, Some(n));
+        }
+        let share = world.sent.borrow()[0];
+        assert!((45..=55).contains(&share), "{system}: {share} %");
+    }
 }
 
 #[test]

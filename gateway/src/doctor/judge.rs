@@ -33,8 +33,10 @@ impl Finding {
         Self { code, what: what.into(), fix: fix.into() }
     }
 
-    pub(super) fn discovery(error: &str) -> Self {
-        let fix = if error.contains("RBAC") {
+    pub(super) fn discovery(error: &str, settings: &KubernetesSettings) -> Self {
+        let fix = if !settings.enabled {
+            "is the host name in `endpoints` right, and can it be resolved from where you stand?"
+        } else if error.contains("RBAC") {
             "apply manifests/base/role.yaml in the pods' namespace"
         } else {
             "check `kubernetes.*` in the configuration, and the way to the API server (port 443 or \
@@ -50,7 +52,12 @@ impl Finding {
         } else {
             "no endpoint resolves to an address".to_owned()
         };
-        Self::new("no_pods", what, "compare with `kubectl get pods --show-labels`")
+        let fix = if settings.enabled {
+            "compare with `kubectl get pods --show-labels`"
+        } else {
+            "correct `endpoints`"
+        };
+        Self::new("no_pods", what, fix)
     }
 
     pub(super) fn split(what: impl fmt::Display) -> Self {

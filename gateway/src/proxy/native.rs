@@ -1,5 +1,5 @@
-//! Paths that a pod gets as they are: read only for the model that they name, so that a pod that
-//! does not serve it never gets them.
+//! Paths of which nothing but the model that they name is read, so that a pod that does not serve it
+//! never gets them: relayed as all others, but for WebSockets, which Pingora carries.
 
 use pingora_proxy::Session;
 use tower::retry::budget::Budget;
@@ -21,7 +21,9 @@ impl Gateway {
         let body = self.read_body(session).await?;
         let headers = &session.req_header().headers;
         let model = model_of_form(headers, &body.bytes).await;
-        let query = self.router.unread(headers, model.as_deref())?;
+        // A path that names a model says it, whatever the form says.
+        let model = account.asked.as_deref().or(model.as_deref());
+        let query = self.router.unread(headers, model)?;
         account.knows(&query);
         self.relay(session, account, &query, &body.bytes).await
     }
@@ -29,7 +31,9 @@ impl Gateway {
     /// Prepares a WebSocket, which Pingora carries: its model is in the query (`?model=`).
     pub(super) fn open_websocket(&self, session: &Session, ctx: &mut Ctx) -> Result<(), Refuse> {
         let head = session.req_header();
-        let query = self.router.unread(&head.headers, model_of_query(&head.uri).as_deref())?;
+        let named = model_of_query(&head.uri);
+        let model = ctx.account.asked.as_deref().or(named.as_deref());
+        let query = self.router.unread(&head.headers, model)?;
         ctx.account.knows(&query);
         ctx.websocket.query = query;
         self.retries.deposit();
@@ -39,5 +43,6 @@ impl Gateway {
 
 /// Whether Pingora has to carry the request itself.
 pub(super) fn is_websocket(session: &Session) -> bool {
-    session.is_upgrade_req() && headers::is_websocket(&session.req_header().headers)
+    let head = session.req_header();
+    session.is_upgrade_req() && headers::is_websocket(&head.method, &head.headers)
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Version, request};
+use http::{Method, Version, request};
 use pingora_http::RequestHeader;
 
 use crate::head::{Fault, MAX_FIELDS};
@@ -96,12 +96,14 @@ pub(crate) fn request_id(headers: &HeaderMap, trust: bool) -> String {
         .map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned)
 }
 
-/// Whether the client asks for a WebSocket, the one upgrade that passes.
+/// Whether the client asks for a WebSocket (RFC 6455, 4.1), the one upgrade that passes: a GET without a
+/// body. With one it would carry that past every cap and deadline of bodies.
 #[must_use]
-pub(crate) fn is_websocket(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::UPGRADE)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+pub(crate) fn is_websocket(method: &Method, headers: &HeaderMap) -> bool {
+    let has_body = headers.contains_key(header::CONTENT_LENGTH)
+        || headers.contains_key(header::TRANSFER_ENCODING);
+    let is_named = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
+    method == Method::GET && !has_body && headers.get(header::UPGRADE).is_some_and(is_named)
 }
 
 /// Refuses in HTTP/2 what the ingress, which reads the heads of HTTP/1 only, refuses there: a length

@@ -57,7 +57,9 @@ impl Seats {
     /// The client in whose line a request waits, hashed with a key of this process's own. Not by its
     /// session, of which it may name as many as it likes.
     pub(crate) fn client(&self, headers: &HeaderMap, address: Option<IpAddr>) -> Client {
-        let key = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        // Anthropic's clients have theirs in `x-api-key`.
+        let key = headers.get(AUTHORIZATION).or_else(|| headers.get("x-api-key"));
+        let key = key.map(HeaderValue::as_bytes);
         Client {
             address: self.clients.hash_one(address.map(network)),
             key: self.clients.hash_one(key),

@@ -12,8 +12,7 @@ use router::pool::Endpoint;
 
 use super::metrics::{TokenCounts, UNKNOWN_MODEL};
 use super::reading::Reading;
-use super::registrar::Registrar;
-use super::scrape::as_f64;
+use super::registrar::{Registrar, as_f64};
 
 /// The families that count as requests end.
 #[derive(Clone, Debug)]

@@ -4,9 +4,7 @@ use prometheus::{Error, GaugeVec, IntCounterVec, IntGaugeVec};
 use router::feed::kv_events::{KvCount, KvReport};
 
 use super::reading::Reading;
-use super::registrar::Registrar;
-use super::router_metrics::POD;
-use super::scrape::as_f64;
+use super::registrar::{POD, Registrar, as_f64};
 
 /// The families that have a series for each pod that tells.
 struct Families {

@@ -6,8 +6,17 @@ use prometheus::{
     Opts, Registry,
 };
 
+/// The labels by which our families name a pod: its name, and where it listens.
+pub(super) const POD: [&str; 2] = ["pod", "addr"];
+
 /// Makes families and registers them.
 pub(super) struct Registrar<'a>(pub(super) &'a Registry);
+
+/// A count as a gauge's value.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+pub(super) fn as_f64(count: impl TryInto<u64>) -> f64 {
+    count.try_into().map_or(f64::INFINITY, |count: u64| count as f64)
+}
 
 // === impl Registrar ===
 

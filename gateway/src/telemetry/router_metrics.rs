@@ -5,11 +5,7 @@ use router::pool::{Health, Snapshot};
 use tokio::time::Instant;
 
 use super::reading::Reading;
-use super::registrar::Registrar;
-use super::scrape::as_f64;
-
-/// The labels by which our families name a pod: its name, and where it listens.
-pub(super) const POD: [&str; 2] = ["pod", "addr"];
+use super::registrar::{POD, Registrar, as_f64};
 
 /// Registers these families with what they say now.
 pub(super) fn register(of: &Registrar<'_>, reading: &Reading, now: Instant) -> Result<(), Error> {

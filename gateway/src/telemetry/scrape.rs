@@ -34,9 +34,3 @@ pub fn scrape(
     families.sort_by(|a, b| a.name().cmp(b.name()));
     Ok(families)
 }
-
-/// A count as a gauge's value.
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-pub(super) fn as_f64(count: impl TryInto<u64>) -> f64 {
-    count.try_into().map_or(f64::INFINITY, |count: u64| count as f64)
-}

@@ -105,6 +105,27 @@ async fn a_websocket_passes_and_a_hangup_closes_it_at_the_pod() {
     house.end().await;
 }
 
+#[tokio::test]
+async fn a_body_with_a_websockets_head_is_read_under_the_cap_of_all_others() {
+    let mut pod = RawPod::start([Reply::new(UPGRADED, Then::Hold)]).await;
+    let mut settings = config(&[pod.addr]);
+    settings.limits.body = "1KiB".parse().expect("a size");
+    let house = House::start(settings).await;
+    for framing in ["content-length: 4096", "transfer-encoding: chunked"] {
+        let mut wire = Wire::connect(house.addr).await;
+        let head = format!(
+            "POST {AUDIO} HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n{framing}\r\n\r\n"
+        );
+        let body = if framing.ends_with("chunked") { "1000\r\n" } else { "" };
+        wire.send(&[head.as_bytes(), body.as_bytes(), &[b'x'; 4096], b"\r\n0\r\n\r\n"].concat())
+            .await;
+        let answer = wire.answer().await.expect("it is refused");
+        assert!([400, 413].contains(&answer.status), "{framing}: {}", answer.head);
+    }
+    assert_eq!(pod.unseen(), 0, "no pod got any of it");
+    house.end().await;
+}
+
 /// A form with a file and then its model.
 pub(crate) fn form(
     addr: std::net::SocketAddr,

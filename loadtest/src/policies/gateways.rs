@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use kv_index::{EngineHash, Event, Removed, Slot, Slots, Stored};
 use router::feed::kv_events::KvStatus;
-use router::openai::Api;
+use router::openai::{Api, StreamFormat};
 use router::policy;
 use router::pool::{Endpoint, EngineHints, Health, Pod, Pool, Record, Role, Snapshot};
 use router::query::{PromptBlocks, Query};
@@ -157,7 +157,12 @@ fn query(router: &Router, request: &Request, block_tokens: usize) -> Query {
     let home = router.home(&prompt, names, 1);
     let value = request.session.to_string().into();
     let session = Some(SessionKey { value, is_secret: false });
-    Query { api: Some(Api::Chat), session, home, prompt, ..Query::any() }
+    let api = Api::Chat;
+    // All are streams: their first tokens are told.
+    let (choices, wants_usage) = (1, true);
+    let format = StreamFormat { api, choices, wants_usage, wants_ids: false, has_ids: false };
+    let (api, stream) = (Some(api), Some(format));
+    Query { api, session, home, prompt, stream, ..Query::any() }
 }
 
 fn endpoint(fleet: &Fleet, number: usize, slot: Slot) -> Arc<Endpoint> {

@@ -1,5 +1,8 @@
 //! What the bookings' lock guards: who has how much booked, and what is known of each pod's rate.
 
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
 use kv_index::Slot;
 
 use super::rate::Rates;
@@ -11,11 +14,20 @@ pub struct Desk {
     loads: Vec<(Option<Slot>, Load)>,
     rates: Rates,
     tickets: u64,
+    /// Prefills whose end nobody will tell, by when they are over.
+    untold: BTreeMap<Due, (Slot, u64)>,
+    untold_ever: u64,
 }
+
+/// When a prefill is over by what was known when it was booked, and a number that makes it the only one.
+pub(super) type Due = (Instant, u64);
 
 /// Placements over which `recent_tokens` fades to 1/e, per pod of the fleet. Long, so that even a
 /// 16-token suffix after a 1,000-token shared prefix adds up to a reason to use another pod.
 const RECENT_PLACEMENTS_PER_POD: f64 = 1024.0;
+
+/// Whatever the rates say, nothing is computed for longer: an hour, in milliseconds.
+const LONGEST_UNTOLD_MS: f64 = 3_600_000.0;
 
 // === impl Desk ===
 
@@ -46,6 +58,42 @@ impl Desk {
             }
             _ => self.newcomer(),
         }
+    }
+
+    /// Prefills are over that nobody tells of and that were to end by now.
+    pub(super) fn retire(&mut self, now: Instant) {
+        while let Some(first) = self.untold.first_entry()
+            && first.key().0 <= now
+        {
+            let (slot, tokens) = first.remove();
+            self.change(slot, |load| {
+                load.prefill_tokens = load.prefill_tokens.saturating_sub(tokens);
+            });
+        }
+    }
+
+    /// Nobody will tell of this prefill: it is over when what is booked before and it are computed.
+    pub(super) fn expect(&mut self, now: Instant, claim: Claim, queued_before: u64) -> Due {
+        let Load { prefill_ms_per_token, overhead_ms, .. } = self.load(claim.slot);
+        let computed = u64::from(claim.computed_tokens.unwrap_or(0));
+        #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
+        let tokens = (queued_before + computed) as f64;
+        let ms = (tokens * prefill_ms_per_token + overhead_ms).clamp(0.0, LONGEST_UNTOLD_MS);
+        self.untold_ever += 1;
+        let due = (now + Duration::from_secs_f64(ms / 1e3), self.untold_ever);
+        self.untold.insert(due, (claim.slot, u64::from(claim.cold_tokens)));
+        due
+    }
+
+    /// It has ended in another way, or its request has. Whether it was over already.
+    pub(super) fn is_over(&mut self, due: Due) -> bool {
+        self.untold.remove(&due).is_none()
+    }
+
+    /// Whether no prefill is waited for that nobody tells of.
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        self.untold.is_empty()
     }
 
     /// A number that counts decisions.

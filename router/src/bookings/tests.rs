@@ -35,7 +35,7 @@ fn who_waits_for_another_pods_prefill_is_counted_until_its_first_token_or_its_en
             desk.admit(slot);
             Some(((), claim, None))
         };
-        bookings.book_legs(Instant::now(), choose).unwrap().1
+        bookings.book_legs((Instant::now(), true), choose).unwrap().1
     };
     let (mut a, b) = (awaiting(), awaiting());
     let own = book(&bookings, slot, 50);
@@ -135,4 +135,32 @@ fn a_newcomer_starts_at_the_mean() {
     bookings.forget(b);
     let recent = bookings.load(c).recent_tokens;
     assert!((990.0..1_010.0).contains(&recent), "a pod that left does not count: {recent}");
+}
+
+/// Of a plain answer the first token is the last: its prompt was computed long before, and queues nobody.
+#[test]
+fn a_prefill_that_nobody_tells_of_is_over_when_it_should_be() {
+    let (bookings, slot) = (Arc::<Bookings>::default(), Slots::default().acquire());
+    let began = Instant::now();
+    let book = |now, is_told| {
+        let choose = |_: &mut Desk| Some(((), Claim::of(slot, 1_000, 1_000), None));
+        bookings.book_legs((now, is_told), choose).unwrap().1
+    };
+    let plain = book(began, false);
+    let behind = book(began, false);
+    let tokens = || bookings.load(slot).prefill_tokens;
+    assert_eq!(tokens(), 2_000);
+    // 100 ms each at the initial rate, one after the other.
+    let stream = book(began + Duration::from_millis(150), true);
+    assert_eq!(tokens(), 2_000, "the second of them is computed still");
+    drop(book(began + Duration::from_millis(250), true));
+    assert_eq!(tokens(), 1_000, "only the stream's, which will be told of");
+    drop((plain, behind));
+    assert_eq!(tokens(), 1_000, "what was over is not taken off again");
+    drop(stream);
+    assert_eq!(bookings.totals(), Totals::default());
+    let cut = book(began + Duration::from_millis(300), false);
+    drop(cut);
+    assert_eq!(bookings.totals(), Totals::default(), "it ended before it should have");
+    assert!(bookings.desk.lock().is_idle());
 }

@@ -15,9 +15,9 @@ use super::scan::BadJson;
 /// A member that a leg gets: its key, and its value as JSON.
 pub type Member = (&'static str, String);
 
-/// Members that say how many tokens are sampled and how they are sent. `stop` goes too: an answer
+/// Members that say how many tokens are sampled and what is sent of them. `stop` goes too: an answer
 /// that a stop string ends is aborted, and an aborted prefill hands nothing over.
-const SAMPLING: [&str; 14] = [
+const SAMPLING: [&str; 15] = [
     "max_tokens",
     "max_completion_tokens",
     "max_output_tokens",
@@ -32,6 +32,8 @@ const SAMPLING: [&str; 14] = [
     "stream_options",
     "stop",
     "stop_sequences",
+    // Ours, for a stream that may move, or the client's: of a prefill all ids of the prompt come back.
+    "return_token_ids",
 ];
 
 /// Where `/inference/v1/generate` has them.
@@ -171,7 +173,7 @@ mod tests {
         for (api, body, want) in [
             (
                 Api::Chat,
-                r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true,"stream_options":{"include_usage":true},"max_tokens":200,"min_tokens":9,"n":1,"logprobs":true,"top_logprobs":5,"stop":["x"],"seed":9007199254740993}"#,
+                r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true,"stream_options":{"include_usage":true},"max_tokens":200,"min_tokens":9,"n":1,"logprobs":true,"top_logprobs":5,"stop":["x"],"seed":9007199254740993,"return_token_ids":true}"#,
                 r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"seed":9007199254740993,"stream":false,"max_tokens":1,"max_completion_tokens":1,"min_tokens":1,"kv_transfer_params":{}}"#,
             ),
             (

@@ -2,8 +2,10 @@
 
 use crate::bookings::{Claim, Desk};
 use crate::decide::{Leg, View, decide, decide_by};
+use crate::openai::Api;
 use crate::policy::{self, Ask, Candidate, PolicyName};
 use crate::pool::Role;
+use crate::query::Query;
 use crate::split::{self, Pair, Split, Verdict};
 
 use super::{Router, Turn};
@@ -36,6 +38,13 @@ pub(super) struct Chosen {
     pub(super) split: Option<Split>,
 }
 
+/// What counts as a pod's recent work: all that is computed anew, and not whole blocks of it. Conversations
+/// whose turns fill none would leave no trace, and the pod that once had a few tokens more than another
+/// would never get a new one again (99 of 100 went elsewhere).
+pub(super) fn new_tokens(query: &Query, row: &Candidate) -> u32 {
+    if query.api.is_some_and(Api::prefills) { row.uncached_tokens } else { 0 }
+}
+
 // === impl Router ===
 
 impl Router {
@@ -62,14 +71,17 @@ impl Router {
                 .unwrap_or_else(|verdict| Chosen { split: Some(Split::whole(verdict)), ..chosen });
         }
         let row = &tables.answering[chosen.row];
-        let Some(from) = chosen.prefill else {
+        let claim = |row: &Candidate| {
             let claim = Claim::of(row.slot, row.cold_tokens, row.uncached_tokens);
+            Claim { new_tokens: new_tokens(view.query, row), ..claim }
+        };
+        let Some(from) = chosen.prefill else {
+            let claim = claim(row);
             return Some((chosen, claim, None));
         };
-        let from = &tables.prefilling[from];
-        let prefill = Claim::of(from.slot, from.cold_tokens, from.uncached_tokens);
-        let (slot, new_tokens) = (row.slot, row.cold_tokens);
+        let (slot, new_tokens) = (row.slot, new_tokens(view.query, row));
         let answer = Claim { slot, cold_tokens: 0, computed_tokens: None, new_tokens };
+        let prefill = claim(&tables.prefilling[from]);
         Some((chosen, answer, Some(prefill)))
     }
 

@@ -36,8 +36,8 @@ pub struct Placement {
     pub(super) booking: Booking,
     /// Its feeds look more often while a request is there.
     pub(super) _visit: Visit,
-    /// What it has to compute of the prompt, by our own estimate.
-    pub(super) cold_tokens: u32,
+    /// What of the prompt is new to it, by our own estimate.
+    pub(super) new_tokens: u32,
     pub(super) assumption: Option<Assumption>,
     pub(super) sequel: Option<Sequel>,
     pub(super) knowledge: Arc<Knowledge>,
@@ -174,12 +174,12 @@ impl Placement {
             rates.learn(model, *bytes, tokens);
         }
         if let Some(tokens) = prompt_tokens {
-            // The share that we believed to be cold, in the pod's unit. What it really held does not
+            // The share that we believed to be new, in the pod's unit. What it really held does not
             // count: a gateway that has just begun knows of no warm pod, and weighs a copy by what
             // it believes.
             let estimate = u64::from(self.decision.prompt_tokens.max(1));
-            let cold = u64::from(self.cold_tokens) * u64::from(tokens) / estimate;
-            self.booking.measured(u32::try_from(cold).unwrap_or(u32::MAX));
+            let new = u64::from(self.new_tokens) * u64::from(tokens) / estimate;
+            self.booking.measured(u32::try_from(new).unwrap_or(u32::MAX));
         }
         // A pod that gets blocks from another counts them as it likes: vLLM 0.26 all, 0.32 none.
         let is_evidence = self.cache_use == CacheUse::Told && self.moved.is_none();

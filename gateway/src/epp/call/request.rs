@@ -64,9 +64,10 @@ impl Call {
                 self.json(Bytes::new());
             }
             // It is sent on at its head: its body has no end.
-            Route::Unread(_) if !whole && headers::is_websocket(&head.headers) => {
-                let model = named::model_of_query(&head.uri);
-                let query = desk.router.unread(&head.headers, model.as_deref())?;
+            Route::Unread(_) if !whole && headers::is_websocket(&head.method, &head.headers) => {
+                let named = named::model_of_query(&head.uri);
+                let model = self.account.asked.as_deref().or(named.as_deref());
+                let query = desk.router.unread(&head.headers, model)?;
                 self.send_on(query, None).await?;
             }
             Route::Generate(_) | Route::Unread(_) => {
@@ -103,8 +104,9 @@ impl Call {
                 read(with, &mut self.account, (api, headers), &body.bytes)?
             }
             _ => {
-                let model = named::model_of_form(headers, &body.bytes).await;
-                desk.router.unread(headers, model.as_deref())?
+                let named = named::model_of_form(headers, &body.bytes).await;
+                let model = self.account.asked.as_deref().or(named.as_deref());
+                desk.router.unread(headers, model)?
             }
         };
         self.send_on(query, Some(body).filter(|_| self.exchange.has_body())).await
@@ -115,6 +117,8 @@ impl Call {
         let desk = Arc::clone(&self.desk);
         self.account.knows(&query);
         query.subset = self.subset.take();
+        // Of an answer that does not come by, no first token is told.
+        query.stream = query.stream.filter(|_| desk.config.epp.answers);
         let headers = &self.head.as_ref().ok_or(Refuse::Internal)?.headers;
         // As Envoy tells it, or as it has written it behind those of the proxies before.
         let address = self.client.map(|client| client.ip()).or_else(|| last_hop(headers));

@@ -137,6 +137,9 @@ impl fmt::Display for Record {
         for FailedAttempt { pod, reason } in &self.attempts_failed {
             write!(f, " failed={pod}/{reason}")?;
         }
+        if self.moves > 0 {
+            write!(f, " moves={}", self.moves)?;
+        }
         if let Some(error) = self.error {
             write!(f, " error={error}")?;
         }
@@ -188,7 +191,12 @@ impl fmt::Display for Clipped {
 impl From<&str> for PathOnly {
     fn from(target: &str) -> Self {
         let end = target.find(['?', '#']).unwrap_or(target.len());
-        Self(Clipped::from(&target[..end]))
+        let target = &target[..end];
+        // Of a whole URL the path alone: what stands before it may hold a password.
+        let path = target
+            .split_once("://")
+            .map_or(target, |(_scheme, rest)| rest.find('/').map_or("/", |at| &rest[at..]));
+        Self(Clipped::from(path))
     }
 }
 

@@ -94,7 +94,7 @@ fn record() -> Record {
     Record {
         start_time: "2026-11-24T09:52:06.123456Z".parse().expect("it is a time"),
         method: "POST".into(),
-        path: "/v1/chat/completions?key=secret".into(),
+        path: "http://user:secret@llm-d.demo.local/v1/chat/completions?key=secret".into(),
         protocol: "HTTP/1.1",
         response_code: 200,
         duration: 123,

@@ -67,10 +67,10 @@ impl Counts {
                 "Requests that ended in an error of the gateway, a pod's or an Envoy's 5xx, or a cut, by reason.",
                 ("reason", &[CLIENT_SLOW, ENVOY, ERROR_EVENT, POD_ERROR]),
             )?,
-            retries: of.counters(
+            retries: of.counters_from_zero(
                 "hearth_retries_total",
-                "Attempts after the first, by why the one before failed.",
-                &["reason"],
+                "Attempts after the first, by why the one before failed; the usual reasons from 0 on.",
+                ("reason", &["busy", "connect_refused", "connect_timeout", "reset", "status_500"]),
             )?,
             migrations: of.counters_from_zero(
                 "hearth_migrations_total",
