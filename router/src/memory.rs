@@ -18,8 +18,11 @@ pub(crate) struct Memory {
     pub(crate) knowledge: Arc<Knowledge>,
     pub(crate) conversations: Conversations,
     /// By their first milestone: with others a prompt has nothing in common.
-    on_their_way: Mutex<HashMap<BlockHash, Vec<(Slot, Arc<Milestones>)>>>,
+    on_their_way: Mutex<HashMap<BlockHash, Vec<OnItsWay>>>,
 }
+
+/// A prompt, and the pod that was sent it.
+type OnItsWay = (Slot, Arc<Milestones>);
 
 /// A prompt on its way to a pod. Dropped before it was confirmed, nothing is remembered of it.
 #[derive(Debug)]

@@ -91,7 +91,7 @@ async fn clients_take_turns_and_a_pod_never_has_more_than_its_places() {
         // What nobody vouches for is no address.
         (false, invented, [0, 1, 2, 3]),
     ] {
-        assert_eq!(served(trust, plan).await, order, "{trust}: {plan:?}");
+        assert_eq!(Box::pin(served(trust, plan)).await, order, "{trust}: {plan:?}");
     }
 }
 
