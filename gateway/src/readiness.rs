@@ -99,13 +99,13 @@ fn kv_trouble(snapshot: &Snapshot) -> Vec<String> {
 /// Pods that have what is asked for, tell so, and are never recognized.
 fn other_tokens(snapshot: &Snapshot) -> Option<String> {
     let is_other = |it: &&Arc<Endpoint>| it.kv_events.report().predictions.are_of_other_tokens();
-    let first = snapshot.endpoints.iter().find(is_other)?;
-    let count = snapshot.endpoints.iter().filter(is_other).count();
+    let others: Vec<_> = snapshot.endpoints.iter().filter(is_other).collect();
+    let first = others.first()?;
     Some(format!(
         "{} and {} more find prompts cached that we never know of: is the tokenizer theirs? `hearth doctor` \
          holds our tokens against the pods'",
         first.pod.addr,
-        count - 1
+        others.len() - 1
     ))
 }
 

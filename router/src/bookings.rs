@@ -88,6 +88,16 @@ pub struct Totals {
 
 // === impl Load ===
 
+impl Load {
+    /// How long it takes to compute what is booked, in milliseconds.
+    #[must_use]
+    pub fn queued_ms(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
+        let queued = self.prefill_tokens as f64;
+        queued * self.prefill_ms_per_token
+    }
+}
+
 impl Default for Load {
     fn default() -> Self {
         Self {
@@ -139,7 +149,8 @@ impl Bookings {
         let (result, answering, prefilling) = choose(&mut desk)?;
         let mut take = |claim: Claim, is_told: bool| {
             let queued_before = desk.enter(claim);
-            let due = (!is_told).then(|| desk.expect(now, claim, queued_before));
+            let is_untold = !is_told && claim.cold_tokens > 0;
+            let due = is_untold.then(|| desk.expect(now, claim, queued_before));
             Booking {
                 bookings: Arc::clone(self),
                 slot: claim.slot,
@@ -203,14 +214,10 @@ impl Booking {
         self.slot
     }
 
-    /// How long the pod has to compute for others, in milliseconds.
+    /// How long the pod has to compute, in milliseconds: for others, where another pod prefills for this.
     #[must_use]
     pub fn queued_ms(&self) -> f64 {
-        let load = self.bookings.load(self.slot);
-        let own = if self.prefilling { u64::from(self.cold_tokens) } else { 0 };
-        #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
-        let others = load.prefill_tokens.saturating_sub(own) as f64;
-        others * load.prefill_ms_per_token
+        self.bookings.load(self.slot).queued_ms()
     }
 
     /// The pod has begun a good answer: what was placed on it counts as its work from now on, in

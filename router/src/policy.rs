@@ -179,10 +179,8 @@ impl Candidate {
     /// a first token takes whatever the prompt.
     #[must_use]
     pub fn ttft_ms(&self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
-        let queued = self.load.prefill_tokens as f64;
-        let tokens = queued + f64::from(self.uncached_tokens);
-        tokens * self.load.prefill_ms_per_token + self.load.overhead_ms
+        let own_ms = f64::from(self.uncached_tokens) * self.load.prefill_ms_per_token;
+        self.load.queued_ms() + own_ms + self.load.overhead_ms
     }
 }
 

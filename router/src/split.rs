@@ -15,8 +15,8 @@
 //! comes next is held up. `waiting` is how many a prefill pod has: by Little's law as many come while a
 //! prompt stands in line as stand in it, and each of them waits for this one too. Without it a prompt
 //! stood in line for 950 ms that would have taken 100 ms at home (two GPUs, 10 requests a second: an own
-//! queue was a cost, what it did to others was none). `transfer` is learned (see [`transfer`]), of pods at one place and of pods at
-//! two apart: between equals, the nearer pair wins.
+//! queue was a cost, what it did to others was none). `transfer` is learned (see [`transfer`]), of pods
+//! at one place and of pods at two apart: between equals, the nearer pair wins.
 
 pub mod transfer;
 
@@ -194,10 +194,11 @@ pub fn weigh<'a>(
             let transfer_ms = rates.between(place(pod), place(from)).ms(pod.uncached_tokens);
             let arrives_ms = from.ttft_ms() + transfer_ms;
             let behind_ms = uncached_ms(from) * f64::from(from.load.requests);
-            let pair_ms = arrives_ms.max(queued_ms(pod)) + behind_ms + decode_other + other(from);
+            let pair_ms =
+                arrives_ms.max(pod.load.queued_ms()) + behind_ms + decode_other + other(from);
             if best.is_none_or(|best| pair_ms < best.terms.pair_ms) {
                 let terms = SplitTerms {
-                    queued_ms: queued_ms(from),
+                    queued_ms: from.load.queued_ms(),
                     prefill_ms: uncached_ms(from) + from.load.overhead_ms,
                     transfer_ms,
                     behind_ms,
@@ -214,12 +215,6 @@ pub fn weigh<'a>(
         Some(pair) if pair.terms.pair_ms < alone_ms => Verdict::Split(pair),
         Some(pair) => Verdict::NoGain(pair),
     }
-}
-
-fn queued_ms(pod: &Candidate) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
-    let queued = pod.load.prefill_tokens as f64;
-    queued * pod.load.prefill_ms_per_token
 }
 
 fn uncached_ms(pod: &Candidate) -> f64 {

@@ -148,10 +148,8 @@ fn own_rank(ask: Ask, candidates: &[Candidate]) -> Option<u64> {
 impl Terms {
     fn of(weights: &Weights, pod: &Candidate, (balance, copy): (f64, f64), own: f64) -> Self {
         let ms = pod.load.prefill_ms_per_token;
-        #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
-        let queued = pod.load.prefill_tokens as f64;
         Self {
-            queued_ms: queued * ms,
+            queued_ms: pod.load.queued_ms(),
             uncached_ms: f64::from(pod.uncached_tokens) * ms,
             overhead_ms: pod.load.overhead_ms,
             decode_ms: f64::from(pod.load.requests) * weights.decode_ms,
